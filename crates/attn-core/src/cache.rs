@@ -1,0 +1,566 @@
+//! The cache of one layer: slots, lengths and, for MTLA, the open slot.
+//!
+//! One type serves every variant: what differs is the [`Entry`] (how wide, whether V is a prefix of K), the
+//! stride (tokens to a slot) and whether an f32 accumulator stands beside the open slot. Slots are kept
+//! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::geometry::{Entry, Geometry, Values};
+use crate::variant::{Build, Path};
+use crate::weights::random_tensor;
+
+/// How much a cache is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// Exactly so many tokens a sequence; more is an error. What a timed case asks for.
+    Exact(usize),
+    /// So many to begin with, doubling where that is not enough.
+    Growing(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    Exact,
+    Doubling,
+    /// The seed's way: a new tensor, by concatenation, whenever a slot is added.
+    Concat,
+}
+
+/// Slots and lengths of `batch` sequences.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// `[B, Hkv, slots, key]`.
+    keys: Tensor,
+    /// `[B, Hkv, slots, Dv]`, unless values are a prefix of the keys.
+    values: Option<Tensor>,
+    /// f32 sums of the open slots `[B, r]`; the slots themselves hold them rounded.
+    open: Option<Tensor>,
+    lens: Vec<usize>,
+    mark: Option<Mark>,
+    entry: Entry,
+    stride: usize,
+    growth: Growth,
+    dtype: DType,
+    device: Device,
+}
+
+/// What a rewind into the middle of a block needs.
+#[derive(Debug, Clone)]
+struct Mark {
+    lens: Vec<usize>,
+    open: Tensor,
+    /// The open slot's row of every sequence, `[1, Hkv, 1, key]` each.
+    rows: Vec<Tensor>,
+}
+
+impl Cache {
+    /// An empty cache, filled with NaN so that reading what was never written shows.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn new(geometry: &Geometry, build: &Build, batch: usize, capacity: Capacity) -> Result<Self> {
+        let (growth, tokens) = match (build.path, capacity) {
+            (Path::Seedlike, _) => (Growth::Concat, 0),
+            (Path::Fused, Capacity::Exact(tokens)) => (Growth::Exact, tokens),
+            (Path::Fused, Capacity::Growing(tokens)) => (Growth::Doubling, tokens),
+        };
+        let slots = geometry.slots(tokens);
+        let entry = geometry.entry;
+        let (dtype, device) = (build.dtype, build.device.clone());
+        let values = match entry.values {
+            Values::Own(width) => Some(unwritten(batch, entry.heads, slots, width, dtype, &device)?),
+            Values::KeyPrefix(_) => None,
+        };
+        let open = match geometry.state_elements {
+            0 => None,
+            width => Some(Tensor::zeros((batch, width), accumulator_dtype(dtype), &device)?),
+        };
+        Ok(Self {
+            keys: unwritten(batch, entry.heads, slots, entry.key, dtype, &device)?,
+            values,
+            open,
+            lens: vec![0; batch],
+            mark: None,
+            entry,
+            stride: geometry.stride,
+            growth,
+            dtype,
+            device,
+        })
+    }
+
+    /// Sequences B.
+    pub fn batch(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Tokens each sequence holds.
+    pub fn lens(&self) -> &[usize] {
+        &self.lens
+    }
+
+    /// The length all sequences share, `None` where they differ.
+    pub fn uniform_len(&self) -> Option<usize> {
+        let first = *self.lens.first()?;
+        self.lens.iter().all(|&len| len == first).then_some(first)
+    }
+
+    /// Slots in use by each sequence: `ceil(L / s)`.
+    pub fn slots(&self) -> Vec<usize> {
+        self.lens.iter().map(|len| len.div_ceil(self.stride)).collect()
+    }
+
+    /// What one slot holds.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Keys of all slots, used or not: `[B, Hkv, slots, key]`.
+    pub fn keys(&self) -> &Tensor {
+        &self.keys
+    }
+
+    /// Values of all slots `[B, Hkv, slots, Dv]`; `None` where they are the first columns of the keys.
+    pub fn values(&self) -> Option<&Tensor> {
+        self.values.as_ref()
+    }
+
+    /// Values, where they are a tensor of their own.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are a prefix of the keys.
+    pub fn own_values(&self) -> Result<&Tensor> {
+        self.values.as_ref().ok_or_else(|| Error::Shape {
+            op: "cache",
+            expected: "values of their own".to_string(),
+            got: self.keys.dims().to_vec(),
+        })
+    }
+
+    /// Whether the cache is of `batch` sequences.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check_batch(&self, batch: usize) -> Result<()> {
+        if batch == self.batch() {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            op: "cache",
+            expected: format!("{} sequences", self.batch()),
+            got: vec![batch],
+        })
+    }
+
+    /// Runs `step` on each sequence by itself, `x` split alike, and puts outputs and cache together again: for
+    /// calls that ragged lengths would otherwise force into masks.
+    ///
+    /// # Errors
+    /// Those of `step`; the cache is then as it was.
+    pub fn each_sequence(
+        &mut self,
+        x: &Tensor,
+        mut step: impl FnMut(&Tensor, &mut Self) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut parts = self.split()?;
+        let mut outputs = Vec::with_capacity(parts.len());
+        for (b, part) in parts.iter_mut().enumerate() {
+            outputs.push(step(&x.narrow(0, b, 1)?, part)?);
+        }
+        self.join(&parts)?;
+        Ok(Tensor::cat(&outputs, 0)?)
+    }
+
+    /// f32 (f64 for an f64 cache) sums of the open slots `[B, r]`, where the variant merges.
+    ///
+    /// A row means something only while its sequence's length is no multiple of the stride.
+    pub fn open(&self) -> Option<&Tensor> {
+        self.open.as_ref()
+    }
+
+    /// Bytes of the entries in use: the papers' formula at each sequence's length.
+    pub fn kv_bytes(&self) -> u64 {
+        let slots: usize = self.slots().iter().sum();
+        (slots * self.entry.elements() * self.dtype.size_in_bytes()) as u64
+    }
+
+    /// Bytes the slots occupy, used or not.
+    pub fn kv_allocated_bytes(&self) -> u64 {
+        let elements = self.keys.elem_count() + self.values.as_ref().map_or(0, Tensor::elem_count);
+        (elements * self.dtype.size_in_bytes()) as u64
+    }
+
+    /// Bytes kept beside the slots: open-slot accumulators and lengths, O(B r).
+    pub fn kv_state_bytes(&self) -> u64 {
+        let open = self
+            .open
+            .as_ref()
+            .map_or(0, |t| t.elem_count() * t.dtype().size_in_bytes());
+        (open + 8 * self.lens.len()) as u64
+    }
+
+    /// Makes room for `tokens` in every sequence.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] where the capacity is exact and smaller.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let have = self.keys.dim(2)?;
+        let need = tokens.div_ceil(self.stride);
+        if need <= have {
+            return Ok(());
+        }
+        match self.growth {
+            Growth::Exact => Err(Error::CacheFull {
+                capacity: have * self.stride,
+                requested: tokens,
+            }),
+            Growth::Concat => Ok(()),
+            Growth::Doubling => self.extend(need.max(2 * have)),
+        }
+    }
+
+    /// Writes n consecutive slots of every sequence, from slot `first[b]` on.
+    ///
+    /// # Shapes
+    /// - `keys`: `[B, Hkv, n, key]`; `values`: `[B, Hkv, n, Dv]` where the cache keeps them
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] or a shape error.
+    pub fn write(&mut self, first: &[usize], keys: &Tensor, values: Option<&Tensor>) -> Result<()> {
+        let n = keys.dim(2)?;
+        let end = first.iter().max().map_or(0, |slot| slot + n);
+        let uniform = first.windows(2).all(|pair| pair[0] == pair[1]);
+        let have = self.keys.dim(2)?;
+        if self.growth == Growth::Concat && uniform && first.first() == Some(&have) {
+            self.keys = Tensor::cat(&[&self.keys, keys], 2)?;
+            if let (Some(own), Some(new)) = (self.values.as_mut(), values) {
+                *own = Tensor::cat(&[&*own, new], 2)?;
+            }
+            return Ok(());
+        }
+        self.reserve(end * self.stride)?;
+        if self.growth == Growth::Concat && end > have {
+            self.extend(end)?;
+        }
+        write_rows(&self.keys, first, uniform, keys)?;
+        if let (Some(own), Some(new)) = (&self.values, values) {
+            write_rows(own, first, uniform, new)?;
+        }
+        Ok(())
+    }
+
+    /// Counts `tokens` more in every sequence, after their slots were written.
+    pub fn advance(&mut self, tokens: usize) {
+        for len in &mut self.lens {
+            *len += tokens;
+        }
+    }
+
+    /// Sets the open-slot sums `[B, r]`.
+    pub fn set_open(&mut self, open: Tensor) {
+        self.open = Some(open);
+    }
+
+    /// Remembers the present lengths and open slots, so that [`rewind`](Self::rewind) can come back to them.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn mark(&mut self) -> Result<()> {
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let mut rows = Vec::with_capacity(self.lens.len());
+        for (b, len) in self.lens.iter().enumerate() {
+            let slot = (len / self.stride).min(self.keys.dim(2)?.saturating_sub(1));
+            rows.push(
+                self.keys
+                    .narrow(0, b, 1)?
+                    .narrow(2, slot, 1)?
+                    .force_contiguous()?,
+            );
+        }
+        self.mark = Some(Mark {
+            lens: self.lens.clone(),
+            open: open.clone(),
+            rows,
+        });
+        Ok(())
+    }
+
+    /// Takes every sequence back to `tokens`, the open slot included.
+    ///
+    /// A length that ends a block can always be restored; one inside a block only where it was marked, since
+    /// merging overwrites.
+    ///
+    /// # Errors
+    /// [`Error::Rewind`].
+    pub fn rewind(&mut self, tokens: usize) -> Result<()> {
+        if let Some(&len) = self.lens.iter().find(|&&len| len < tokens) {
+            return Err(Error::Rewind {
+                requested: tokens,
+                reason: format!("a sequence holds only {len} tokens"),
+            });
+        }
+        let unmoved = self.lens.iter().all(|&len| len == tokens);
+        if !unmoved && tokens % self.stride != 0 && self.open.is_some() {
+            let marked = self
+                .mark
+                .as_ref()
+                .filter(|mark| mark.lens.iter().all(|&len| len == tokens));
+            let Some(mark) = marked else {
+                return Err(Error::Rewind {
+                    requested: tokens,
+                    reason: format!(
+                        "it ends inside a block of {} and was not marked, rewind to a multiple or mark it first",
+                        self.stride
+                    ),
+                });
+            };
+            self.open = Some(mark.open.clone());
+            let rows = mark.rows.clone();
+            for (b, row) in rows.iter().enumerate() {
+                self.keys
+                    .narrow(0, b, 1)?
+                    .slice_set(row, 2, tokens / self.stride)?;
+            }
+        }
+        self.lens.fill(tokens);
+        if self.growth == Growth::Concat {
+            let slots = tokens.div_ceil(self.stride);
+            self.keys = self.keys.narrow(2, 0, slots)?.contiguous()?;
+            if let Some(values) = &mut self.values {
+                *values = values.narrow(2, 0, slots)?.contiguous()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every sequence `tokens` random entries of unit variance, and marks that length.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`].
+    pub fn fill(&mut self, tokens: usize, seed: u64) -> Result<()> {
+        let (batch, heads) = (self.batch(), self.entry.heads);
+        let slots = tokens.div_ceil(self.stride);
+        self.lens.fill(0);
+        if slots > 0 {
+            let random = |width: usize, stream: u64| {
+                random_tensor(
+                    &[batch, heads, slots, width],
+                    seed,
+                    stream,
+                    self.dtype,
+                    &self.device,
+                )
+            };
+            let keys = random(self.entry.key, 1)?;
+            let values = match self.entry.values {
+                Values::Own(width) => Some(random(width, 2)?),
+                Values::KeyPrefix(_) => None,
+            };
+            if self.growth == Growth::Concat {
+                self.keys = self.keys.narrow(2, 0, 0)?;
+                self.values = self
+                    .values
+                    .as_ref()
+                    .map(|values| values.narrow(2, 0, 0))
+                    .transpose()?;
+            }
+            self.write(&vec![0; batch], &keys, values.as_ref())?;
+            if let Some(open) = &self.open {
+                // The open slot holds its sums rounded, so the sums are any values that round to it.
+                let last = keys.narrow(2, slots - 1, 1)?.narrow(3, 0, open.dim(1)?)?;
+                self.open = Some(last.reshape(open.dims())?.to_dtype(open.dtype())?);
+            }
+        }
+        self.advance(tokens);
+        self.mark()
+    }
+
+    /// Makes sequence i what sequence `beams[i]` was; there may be more or fewer sequences than before.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a beam is out of range.
+    pub fn reorder(&mut self, beams: &[usize]) -> Result<()> {
+        if beams.is_empty() || beams.iter().any(|&beam| beam >= self.batch()) {
+            return Err(Error::Shape {
+                op: "reorder",
+                expected: format!("one or more beams below {}", self.batch()),
+                got: beams.to_vec(),
+            });
+        }
+        let index: Vec<u32> = beams.iter().map(|&beam| beam as u32).collect();
+        let index = Tensor::new(index, &self.device)?;
+        let used = self.slots().into_iter().max().unwrap_or(0);
+        let in_place = beams.len() == self.batch() && self.growth != Growth::Concat;
+        let select = |slots: &Tensor| -> Result<Tensor> {
+            if !in_place {
+                return Ok(slots.index_select(&index, 0)?);
+            }
+            // Only what is in use moves, and the allocation stays.
+            if used > 0 {
+                let moved = slots.narrow(2, 0, used)?.contiguous()?.index_select(&index, 0)?;
+                slots.slice_set(&moved, 2, 0)?;
+            }
+            Ok(slots.clone())
+        };
+        let keys = select(&self.keys)?;
+        let values = self.values.as_ref().map(select).transpose()?;
+        (self.keys, self.values) = (keys, values);
+        self.open = self
+            .open
+            .as_ref()
+            .map(|open| open.index_select(&index, 0))
+            .transpose()?;
+        self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
+        self.mark = None;
+        Ok(())
+    }
+
+    /// One cache per sequence, copied.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn split(&self) -> Result<Vec<Self>> {
+        (0..self.batch())
+            .map(|b| {
+                let mut part = self.clone();
+                part.keys = self.keys.narrow(0, b, 1)?.force_contiguous()?;
+                part.values = self
+                    .values
+                    .as_ref()
+                    .map(|v| v.narrow(0, b, 1)?.force_contiguous())
+                    .transpose()?;
+                part.open = self
+                    .open
+                    .as_ref()
+                    .map(|o| o.narrow(0, b, 1)?.force_contiguous())
+                    .transpose()?;
+                part.lens = vec![self.lens[b]];
+                part.mark = None;
+                if part.growth == Growth::Concat {
+                    // A concatenated cache ends where its sequence does.
+                    let slots = self.lens[b].div_ceil(self.stride);
+                    part.keys = part.keys.narrow(2, 0, slots)?.contiguous()?;
+                    part.values = part
+                        .values
+                        .map(|v| v.narrow(2, 0, slots)?.contiguous())
+                        .transpose()?;
+                }
+                Ok(part)
+            })
+            .collect()
+    }
+
+    /// Puts one cache per sequence together again, shorter ones padded with NaN.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn join(&mut self, parts: &[Self]) -> Result<()> {
+        let slots = parts
+            .iter()
+            .map(|part| part.keys.dim(2))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let slots = slots.into_iter().max().unwrap_or(0);
+        let mut parts = parts.to_vec();
+        for part in &mut parts {
+            if part.keys.dim(2)? < slots {
+                part.extend(slots)?;
+            }
+        }
+        let keys: Vec<&Tensor> = parts.iter().map(|part| &part.keys).collect();
+        self.keys = Tensor::cat(&keys, 0)?.contiguous()?;
+        let values: Vec<&Tensor> = parts.iter().filter_map(|part| part.values.as_ref()).collect();
+        if !values.is_empty() {
+            self.values = Some(Tensor::cat(&values, 0)?.contiguous()?);
+        }
+        let open: Vec<&Tensor> = parts.iter().filter_map(|part| part.open.as_ref()).collect();
+        if !open.is_empty() {
+            self.open = Some(Tensor::cat(&open, 0)?.contiguous()?);
+        }
+        self.lens = parts.iter().flat_map(|part| part.lens.iter().copied()).collect();
+        self.mark = None;
+        Ok(())
+    }
+
+    /// The same entries in another element type, for a layer of another build: how a reference in f64 gets
+    /// to see the very cache that is measured. Only the slots in use are copied.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn convert(&self, build: &Build) -> Result<Self> {
+        let used = self.slots().into_iter().max().unwrap_or(0);
+        let convert = |t: &Tensor| -> Result<Tensor> {
+            Ok(t.narrow(2, 0, used)?
+                .contiguous()?
+                .to_dtype(build.dtype)?
+                .to_device(&build.device)?)
+        };
+        let mut cache = self.clone();
+        cache.keys = convert(&self.keys)?;
+        cache.values = self.values.as_ref().map(convert).transpose()?;
+        let accumulator = accumulator_dtype(build.dtype);
+        cache.open = self
+            .open
+            .as_ref()
+            .map(|open| open.to_dtype(accumulator)?.to_device(&build.device))
+            .transpose()?;
+        cache.mark = None;
+        cache.dtype = build.dtype;
+        cache.device = build.device.clone();
+        cache.growth = match build.path {
+            Path::Seedlike => Growth::Concat,
+            Path::Fused => Growth::Doubling,
+        };
+        Ok(cache)
+    }
+
+    fn extend(&mut self, slots: usize) -> Result<()> {
+        let grow = |t: &Tensor| -> Result<Tensor> {
+            let (b, heads, have, width) = t.dims4()?;
+            let tail = unwritten(b, heads, slots - have, width, t.dtype(), t.device())?;
+            Ok(Tensor::cat(&[t, &tail], 2)?.contiguous()?)
+        };
+        self.keys = grow(&self.keys)?;
+        self.values = self.values.as_ref().map(grow).transpose()?;
+        Ok(())
+    }
+}
+
+/// What sums are kept in: wide enough that a block's sum does not depend on the cache's element type.
+pub(crate) fn accumulator_dtype(dtype: DType) -> DType {
+    if dtype == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
+    }
+}
+
+fn unwritten(
+    batch: usize,
+    heads: usize,
+    slots: usize,
+    width: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    Ok(Tensor::full(f32::NAN, (batch, heads, slots, width), device)?
+        .to_dtype(dtype)?
+        .contiguous()?)
+}
+
+fn write_rows(slots: &Tensor, first: &[usize], uniform: bool, rows: &Tensor) -> Result<()> {
+    let rows = rows.contiguous()?;
+    if uniform {
+        slots.slice_set(&rows, 2, first.first().copied().unwrap_or(0))?;
+    } else {
+        for (b, &slot) in first.iter().enumerate() {
+            slots
+                .narrow(0, b, 1)?
+                .slice_set(&rows.narrow(0, b, 1)?, 2, slot)?;
+        }
+    }
+    Ok(())
+}

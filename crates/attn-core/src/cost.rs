@@ -1,0 +1,151 @@
+//! The cost model: floating-point operations and least bytes of a workload, closed-form.
+//!
+//! These are the numbers achieved rates are divided by, so they count useful work only: what the mathematics
+//! needs, not what an implementation happens to do (no masked-out scores, no expanded heads, no copies).
+
+use serde::Serialize;
+
+use crate::geometry::{Geometry, Values};
+use crate::workload::Workload;
+
+/// What is measured: a whole layer, or one of the two operations alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Projections, cache update, attention and output projection.
+    Layer,
+    /// `decode` or `attend` alone.
+    Op,
+}
+
+impl Scope {
+    /// The name in sweeps and rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::Op => "op",
+        }
+    }
+}
+
+/// Work of one run of a workload (one step for `decode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Useful floating-point operations (a multiply-add counts two).
+    pub flops: u64,
+    /// The least the scope must read and write, in bytes. `op`: cache (or keys and values), query, output;
+    /// `layer`: weights, input, output and the new cache entries too.
+    pub bytes_moved: u64,
+}
+
+/// Query-key pairs that queries `start..start + n` of a sequence see: the closed blocks before each, and
+/// its own partial sum (`floor(i / s) + 1`; s = 1 is plain causal attention).
+pub fn visible_pairs(start: usize, n: usize, stride: usize) -> u64 {
+    // Sum of floor(i / s) for i < x: whole blocks, then the rest of the last one.
+    let blocks_below = |x: usize| {
+        let (q, rem) = ((x / stride) as u64, (x % stride) as u64);
+        (stride as u64) * (q * q.saturating_sub(1) / 2) + q * rem
+    };
+    blocks_below(start + n) - blocks_below(start) + n as u64
+}
+
+impl Geometry {
+    /// Work of `workload` over this layer with elements of `element_bytes`.
+    ///
+    /// # Source
+    /// The projections and operations of the module docs of each variant. A train step counts the backward
+    /// pass as twice the forward one (no recomputation), the convention of the scaling-law literature.
+    pub fn cost(&self, workload: &Workload, scope: Scope, element_bytes: usize) -> Cost {
+        match *workload {
+            Workload::Decode { batch, context } => self.decode_cost(batch, context, scope, element_bytes),
+            Workload::Prefill { batch, tokens } => self.prefill_cost(batch, tokens, scope, element_bytes),
+            Workload::TrainStep { batch, tokens } => {
+                let forward = self.prefill_cost(batch, tokens, scope, element_bytes);
+                Cost {
+                    flops: 3 * forward.flops,
+                    bytes_moved: 3 * forward.bytes_moved,
+                }
+            }
+            Workload::Generate {
+                batch,
+                tokens,
+                new_tokens,
+            } => {
+                let mut total = self.prefill_cost(batch, tokens, scope, element_bytes);
+                for step in 1..=new_tokens {
+                    let cost = self.decode_cost(batch, tokens + step, scope, element_bytes);
+                    total.flops += cost.flops;
+                    total.bytes_moved += cost.bytes_moved;
+                }
+                total
+            }
+        }
+    }
+
+    fn decode_cost(&self, batch: usize, context: usize, scope: Scope, element_bytes: usize) -> Cost {
+        let (b, e) = (batch as u64, element_bytes as u64);
+        let entry = &self.entry;
+        let width = (entry.key + entry.values.width()) as u64;
+        let mut flops = 2 * b * self.n_heads as u64 * width * self.slots(context) as u64;
+        let mut bytes = self.kv_bytes(batch, context, element_bytes) + b * self.n_heads as u64 * width * e;
+        if scope == Scope::Layer {
+            flops += 2 * b * (self.decode_macs.query + self.decode_macs.key) as u64;
+            bytes += self.layer_bytes(b, b, e);
+        }
+        Cost {
+            flops,
+            bytes_moved: bytes,
+        }
+    }
+
+    fn prefill_cost(&self, batch: usize, tokens: usize, scope: Scope, element_bytes: usize) -> Cost {
+        let (b, t, e) = (batch as u64, tokens as u64, element_bytes as u64);
+        let width = (self.score_dim + self.v_dim) as u64;
+        let mut flops = 2 * b * self.n_heads as u64 * width * visible_pairs(0, tokens, self.stride);
+        // Queries and outputs, then keys and values: block ends and, where blocks are longer than a token,
+        // every query's own partial sum.
+        let own = if self.stride > 1 {
+            tokens + tokens / self.stride
+        } else {
+            tokens
+        };
+        let mut bytes = b * e * width * (self.n_heads as u64 * t + self.n_kv_heads as u64 * own as u64);
+        if scope == Scope::Layer {
+            flops += 2 * b * t * (self.forward_macs.query + self.forward_macs.key) as u64;
+            bytes += self.layer_bytes(b, b * t, e) + self.kv_bytes(batch, tokens, element_bytes);
+        }
+        Cost {
+            flops,
+            bytes_moved: bytes,
+        }
+    }
+
+    /// Weights once, input and output once, new cache entries of a decode step once.
+    fn layer_bytes(&self, new_entries: u64, tokens: u64, e: u64) -> u64 {
+        let entry = match self.entry.values {
+            Values::Own(_) | Values::KeyPrefix(_) => self.entry.elements() as u64,
+        };
+        self.parameters as u64 * e + 2 * tokens * self.d_model as u64 * e + new_entries * entry * e
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible_pairs;
+
+    #[test]
+    fn visible_pairs_equals_the_sum_it_closes() {
+        for stride in 1..7 {
+            for start in 0..13 {
+                for n in 0..17 {
+                    let sum: usize = (start..start + n).map(|i| i / stride + 1).sum();
+                    assert_eq!(
+                        visible_pairs(start, n, stride),
+                        sum as u64,
+                        "s {stride} start {start} n {n}"
+                    );
+                }
+            }
+        }
+    }
+}

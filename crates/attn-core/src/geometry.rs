@@ -1,0 +1,137 @@
+//! The sizes of one attention layer, as far as caches and costs depend on them.
+
+use candle_core::Tensor;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Where the cached values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Values {
+    /// A tensor of their own, this wide per KV head.
+    Own(usize),
+    /// The first columns of the keys' entries (the latent of MLA and MTLA), this wide.
+    KeyPrefix(usize),
+}
+
+impl Values {
+    /// Width Dv of one cached value per KV head, in elements.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Own(width) | Self::KeyPrefix(width) => width,
+        }
+    }
+}
+
+/// What one KV head stores for one cache slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// KV heads Hkv in the cache.
+    pub heads: usize,
+    /// Width of a cached key per KV head: D, or r + Dr.
+    pub key: usize,
+    /// Where the values are.
+    pub values: Values,
+}
+
+impl Entry {
+    /// Elements of one slot over all KV heads: `Hkv (D + Dv)`, or `Hkv (r + Dr)` where V is a prefix of K.
+    pub fn elements(&self) -> usize {
+        let own = match self.values {
+            Values::Own(width) => width,
+            Values::KeyPrefix(_) => 0,
+        };
+        self.heads * (self.key + own)
+    }
+}
+
+/// Multiply-adds of the projections per token, split by what they serve.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ProjectionMacs {
+    /// For a token that is a query: its query projection and the output projection.
+    pub query: usize,
+    /// For a token that enters the cache: key, value or latent projection, gate, decompression.
+    pub key: usize,
+}
+
+/// The sizes of one attention layer.
+///
+/// Letters as everywhere: M `d_model`, H `n_heads`, s `stride`. The attention of whole sequences works on
+/// `score_dim` and `v_dim` (materialised keys and values), decoding on [`Entry`] (what the cache holds).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Geometry {
+    /// Model width M.
+    pub d_model: usize,
+    /// Query heads H.
+    pub n_heads: usize,
+    /// KV heads of the materialised keys and values (H for latent attention, which decompresses per head).
+    pub n_kv_heads: usize,
+    /// Width of a query and a materialised key: D, or Dn + Dr.
+    pub score_dim: usize,
+    /// Width of a materialised value Dv.
+    pub v_dim: usize,
+    /// Temporal stride s: tokens that share one cache slot, 1 but for MTLA.
+    pub stride: usize,
+    /// One cache slot.
+    pub entry: Entry,
+    /// Elements per sequence of the f32 accumulator of an open slot, 0 where there is none.
+    pub state_elements: usize,
+    /// Parameters of the layer.
+    pub parameters: usize,
+    /// Projections where whole sequences are processed (keys and values materialised).
+    pub forward_macs: ProjectionMacs,
+    /// Projections in a decode step (absorbed where the variant absorbs).
+    pub decode_macs: ProjectionMacs,
+}
+
+impl Geometry {
+    /// Sizes B, T, M of an input `[B, T, M]` with at least one token.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check_input(&self, x: &Tensor) -> Result<(usize, usize, usize)> {
+        match x.dims() {
+            &[b, t, m] if b > 0 && t > 0 && m == self.d_model => Ok((b, t, m)),
+            got => Err(Error::Shape {
+                op: "attention",
+                expected: format!("[B, T, {}] with B, T > 0", self.d_model),
+                got: got.to_vec(),
+            }),
+        }
+    }
+
+    /// Sizes of the input of a decode step, `[B, 1, M]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check_step(&self, x: &Tensor) -> Result<(usize, usize, usize)> {
+        match self.check_input(x)? {
+            sizes @ (_, 1, _) => Ok(sizes),
+            (b, t, m) => Err(Error::Shape {
+                op: "decode",
+                expected: format!("[B, 1, {m}]"),
+                got: vec![b, t, m],
+            }),
+        }
+    }
+
+    /// Cache slots of a sequence of `tokens`: `ceil(L / s)`.
+    pub fn slots(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.stride)
+    }
+
+    /// Bytes of a cache that holds `tokens` per sequence: `B ceil(L / s) elements bytes`.
+    ///
+    /// This is the formula of the papers; with the capacity in place of the length it is what a preallocated
+    /// cache occupies, exactly.
+    pub fn kv_bytes(&self, batch: usize, tokens: usize, element_bytes: usize) -> u64 {
+        (batch as u64) * (self.slots(tokens) as u64) * ((self.entry.elements() * element_bytes) as u64)
+    }
+
+    /// Bytes of what a cache keeps beside its slots: the f32 accumulator of the open slot, O(B r), and one
+    /// 8-byte length per sequence.
+    pub fn kv_state_bytes(&self, batch: usize) -> u64 {
+        batch as u64 * (4 * self.state_elements as u64 + 8)
+    }
+}

@@ -1,0 +1,298 @@
+//! Attention over keys and values of their own: MHA, GQA and MQA are one layer with different Hkv.
+
+use candle_core::Tensor;
+
+use crate::attention::{Attention, Queries};
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
+use crate::linear::Linear;
+use crate::ops::{self, AttendInput, DecodeInput};
+use crate::rope::{Order, Pairing, Rope};
+use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Path};
+use crate::weights::{WeightSpec, Weights};
+
+/// The settings MHA, GQA and MQA share.
+pub const GROUPED_PARAMS: [ParamSpec; 2] = [
+    ParamSpec {
+        name: "bias",
+        kind: ParamKind::Bool,
+        default: "true",
+        help: "whether projections have biases",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "rope_theta",
+        kind: ParamKind::Float,
+        default: "10000",
+        help: "base of the rotary embedding",
+        symbol: "",
+    },
+];
+
+/// Sizes and settings of a layer whose keys and values are projected directly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupedConfig {
+    /// Model width M, query heads H, head size D.
+    pub dims: ModelDims,
+    /// KV heads Hkv, a divisor of H.
+    pub n_kv_heads: usize,
+    /// Whether projections have biases.
+    pub bias: bool,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Which elements it pairs.
+    pub rope_pairing: Pairing,
+}
+
+impl GroupedConfig {
+    /// The layer with `n_kv_heads` KV heads and the settings `bias` and `rope_theta` of `params`.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] where H is no multiple of Hkv, or the head size is odd.
+    pub fn new(dims: &ModelDims, n_kv_heads: usize, params: &Params) -> Result<Self> {
+        if n_kv_heads == 0 || dims.n_heads % n_kv_heads != 0 {
+            return Err(Error::geometry(
+                &["n_heads", "n_kv_heads"],
+                format!(
+                    "{} query heads cannot share {n_kv_heads} KV heads evenly, n_heads must be a multiple of n_kv_heads",
+                    dims.n_heads
+                ),
+            ));
+        }
+        if dims.head_dim % 2 != 0 {
+            return Err(Error::geometry(
+                &["head_dim"],
+                format!(
+                    "rope turns pairs of elements, so head_dim {} must be even",
+                    dims.head_dim
+                ),
+            ));
+        }
+        Ok(Self {
+            dims: *dims,
+            n_kv_heads,
+            bias: params.bool("bias", true)?,
+            rope_theta: params.float("rope_theta", 10_000.0)?,
+            rope_pairing: Pairing::default(),
+        })
+    }
+
+    fn projections(&self) -> [(&'static str, usize, usize); 4] {
+        let ModelDims {
+            d_model: m,
+            n_heads: h,
+            head_dim: d,
+        } = self.dims;
+        let h_kv = self.n_kv_heads;
+        [
+            ("q_proj", h * d, m),
+            ("k_proj", h_kv * d, m),
+            ("v_proj", h_kv * d, m),
+            ("out_proj", m, h * d),
+        ]
+    }
+}
+
+impl LayerConfig for GroupedConfig {
+    fn geometry(&self) -> Geometry {
+        let ModelDims {
+            d_model,
+            n_heads,
+            head_dim,
+        } = self.dims;
+        let macs = ProjectionMacs {
+            query: 2 * d_model * n_heads * head_dim,
+            key: 2 * d_model * self.n_kv_heads * head_dim,
+        };
+        Geometry {
+            d_model,
+            n_heads,
+            n_kv_heads: self.n_kv_heads,
+            score_dim: head_dim,
+            v_dim: head_dim,
+            stride: 1,
+            entry: Entry {
+                heads: self.n_kv_heads,
+                key: head_dim,
+                values: Values::Own(head_dim),
+            },
+            state_elements: 0,
+            parameters: self.weight_specs().iter().map(WeightSpec::elements).sum(),
+            forward_macs: macs,
+            decode_macs: macs,
+        }
+    }
+
+    fn weight_specs(&self) -> Vec<WeightSpec> {
+        self.projections()
+            .iter()
+            .flat_map(|&(name, out, input)| Linear::specs(name, out, input, self.bias))
+            .collect()
+    }
+
+    fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
+        Ok(Box::new(GroupedAttention::new(*self, weights, build)?))
+    }
+}
+
+/// A layer over keys and values of their own, on either path.
+#[derive(Debug)]
+pub struct GroupedAttention {
+    geometry: Geometry,
+    build: Build,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    rope: Rope,
+    head_dim: usize,
+    scale: f64,
+}
+
+impl GroupedAttention {
+    /// The layer over the given weights.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen, or the path is not defined for the dtype.
+    pub fn new(config: GroupedConfig, weights: &Weights, build: &Build) -> Result<Self> {
+        let weights = weights.for_build(build)?;
+        let [q_proj, k_proj, v_proj, out_proj] = config
+            .projections()
+            .map(|(name, out, input)| Linear::load(name, out, input, config.bias, &weights));
+        let head_dim = config.dims.head_dim;
+        Ok(Self {
+            geometry: config.geometry(),
+            build: build.clone(),
+            q_proj: q_proj?,
+            k_proj: k_proj?,
+            v_proj: v_proj?,
+            out_proj: out_proj?,
+            rope: Rope::new(head_dim, config.rope_theta, config.rope_pairing)?,
+            head_dim,
+            scale: (head_dim as f64).powf(-0.5),
+        })
+    }
+
+    /// Queries of the last `n` tokens, `[B, H, n, D]`; `starts` are the positions of `x`'s first tokens.
+    fn queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        let q = self.q_proj.forward(&x.narrow(1, t - n, n)?)?;
+        let q = q.reshape((b, n, self.geometry.n_heads, self.head_dim))?;
+        let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
+        self.rope.apply(&q, &starts, Order::HeadMajor)
+    }
+
+    /// Keys (turned) and values of all tokens, `[B, Hkv, T, D]` each.
+    fn keys_values(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        let (b, t, _) = x.dims3()?;
+        let heads = (b, t, self.geometry.n_kv_heads, self.head_dim);
+        let k = self
+            .rope
+            .apply(&self.k_proj.forward(x)?.reshape(heads)?, starts, Order::HeadMajor)?;
+        let v = self
+            .v_proj
+            .forward(x)?
+            .reshape(heads)?
+            .transpose(1, 2)?
+            .contiguous()?;
+        Ok((k, v))
+    }
+
+    /// Attention of queries at `start..` over keys from the sequence's beginning.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, start: usize) -> Result<Tensor> {
+        match self.build.path {
+            Path::Fused => ops::attend(&AttendInput {
+                q,
+                k,
+                v,
+                own: None,
+                start,
+                stride: 1,
+                scale: self.scale,
+            }),
+            Path::Seedlike => {
+                let (h, n, l) = (self.geometry.n_heads, q.dim(2)?, k.dim(2)?);
+                let k = ops::seedlike::expand_heads(k, h)?;
+                let v = ops::seedlike::expand_heads(v, h)?;
+                let mask = ops::seedlike::dense_mask(l, |i, j| j <= i, q.dtype(), q.device())?;
+                let mask = mask.narrow(0, start, n)?;
+                ops::seedlike::dense_attention(q, &k, &v, Some(&mask), self.scale)
+            }
+        }
+    }
+
+    /// Output projection of `[B, H, n, D]`.
+    fn output(&self, heads: &Tensor) -> Result<Tensor> {
+        let (b, h, n, d) = heads.dims4()?;
+        self.out_proj
+            .forward(&heads.transpose(1, 2)?.reshape((b, n, h * d))?)
+    }
+}
+
+impl Attention for GroupedAttention {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
+    }
+
+    fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        let starts = vec![0; b];
+        let q = self.queries(x, n, &starts)?;
+        let (k, v) = self.keys_values(x, &starts)?;
+        self.output(&self.attend(&q, &k, &v, t - n)?)
+    }
+
+    fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        cache.check_batch(b)?;
+        let Some(past) = cache.uniform_len() else {
+            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+        };
+        let starts = cache.lens().to_vec();
+        let q = self.queries(x, n, &starts)?;
+        let (k, v) = self.keys_values(x, &starts)?;
+        cache.write(&starts, &k, Some(&v))?;
+        cache.advance(t);
+        let (k, v) = match past {
+            0 => (k, v),
+            _ => (
+                cache.keys().narrow(2, 0, past + t)?,
+                cache.own_values()?.narrow(2, 0, past + t)?,
+            ),
+        };
+        self.output(&self.attend(&q, &k, &v, past + t - n)?)
+    }
+
+    fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
+        let (b, _, _) = self.geometry.check_step(x)?;
+        cache.check_batch(b)?;
+        let starts = cache.lens().to_vec();
+        let q = self.queries(x, 1, &starts)?;
+        let (k, v) = self.keys_values(x, &starts)?;
+        let ragged = cache.uniform_len().is_none();
+        cache.write(&starts, &k, Some(&v))?;
+        cache.advance(1);
+        if self.build.path == Path::Seedlike && !ragged {
+            let h = self.geometry.n_heads;
+            let k = ops::seedlike::expand_heads(cache.keys(), h)?;
+            let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;
+            return self.output(&ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?);
+        }
+        let heads = ops::decode(&DecodeInput {
+            q: &q.squeeze(2)?,
+            keys: cache.keys(),
+            values: cache.values(),
+            layout: self.geometry.entry.values,
+            slots: &cache.slots(),
+            scale: self.scale,
+        })?;
+        self.output(&heads.unsqueeze(2)?)
+    }
+}

@@ -1,0 +1,469 @@
+//! Latent attention: what MLA and MTLA share. The cache holds one latent and one rope key for all heads.
+//!
+//! `c = norm(x W_r)`, `k^R = RoPE(x W_kr)`; per head `k = [c W_UK, k^R]`, `v = c W_UV`, scores times
+//! `(Dn + Dr)^-1/2`. Whole sequences decompress latents into keys and values; decoding absorbs `W_UK` into the
+//! query and `W_UV` into the output, and reads only the latent.
+
+use candle_core::{D, Tensor};
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
+use crate::linear::Linear;
+use crate::norm::{Norm, NormKind};
+use crate::ops::{self, DecodeInput};
+use crate::rope::{Order, Pairing, Rope};
+use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
+use crate::weights::{WeightSpec, Weights};
+
+/// The settings MLA and MTLA share.
+pub const LATENT_PARAMS: [ParamSpec; 9] = [
+    ParamSpec {
+        name: "kv_rank",
+        kind: ParamKind::Int { min: 1 },
+        default: "required",
+        help: "latent rank r, what the cache holds of a token beside its rope key",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "rope_dim",
+        kind: ParamKind::Int { min: 2 },
+        default: "required",
+        help: "rope size Dr of the one key all heads share",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "q_rank",
+        kind: ParamKind::Int { min: 0 },
+        default: "0",
+        help: "rank of the query projection, 0 for one plain projection",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "nope_dim",
+        kind: ParamKind::Int { min: 1 },
+        default: "head_dim",
+        help: "key size Dn per head without position",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "v_dim",
+        kind: ParamKind::Int { min: 1 },
+        default: "head_dim",
+        help: "value size Dv per head",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "norm",
+        kind: ParamKind::Choice(&["layer", "rms"]),
+        default: "layer",
+        help: "norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "norm_eps",
+        kind: ParamKind::Float,
+        default: "1e-5",
+        help: "epsilon of the norms",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "bias",
+        kind: ParamKind::Bool,
+        default: "false",
+        help: "whether the projections of queries, latents and outputs have biases",
+        symbol: "",
+    },
+    ParamSpec {
+        name: "rope_theta",
+        kind: ParamKind::Float,
+        default: "10000",
+        help: "base of the rotary embedding",
+        symbol: "",
+    },
+];
+
+/// Sizes and settings of latent attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentConfig {
+    /// Model width M.
+    pub d_model: usize,
+    /// Query heads H.
+    pub n_heads: usize,
+    /// Latent rank r.
+    pub kv_rank: usize,
+    /// Query rank, 0 for one plain projection.
+    pub q_rank: usize,
+    /// Key size Dn without position.
+    pub nope_dim: usize,
+    /// Rope size Dr.
+    pub rope_dim: usize,
+    /// Value size Dv.
+    pub v_dim: usize,
+    /// Norm of latents.
+    pub norm: NormKind,
+    /// Its epsilon.
+    pub norm_eps: f64,
+    /// Whether query, latent and output projections have biases (the decompression `wkv_b` never has).
+    pub bias: bool,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Which elements it pairs.
+    pub rope_pairing: Pairing,
+}
+
+impl LatentConfig {
+    /// The configuration of `params` ([`LATENT_PARAMS`]).
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] where the rope size is odd.
+    pub fn new(dims: &ModelDims, params: &Params) -> Result<Self> {
+        let rope_dim = params.int("rope_dim", 0)?;
+        if rope_dim % 2 != 0 {
+            return Err(Error::geometry(
+                &["rope_dim"],
+                format!("rope turns pairs of elements, so rope_dim {rope_dim} must be even"),
+            ));
+        }
+        Ok(Self {
+            d_model: dims.d_model,
+            n_heads: dims.n_heads,
+            kv_rank: params.int("kv_rank", 0)?,
+            q_rank: params.int("q_rank", 0)?,
+            nope_dim: params.int("nope_dim", dims.head_dim)?,
+            rope_dim,
+            v_dim: params.int("v_dim", dims.head_dim)?,
+            norm: match params.text("norm", "layer")? {
+                "rms" => NormKind::Rms,
+                _ => NormKind::Layer,
+            },
+            norm_eps: params.float("norm_eps", 1e-5)?,
+            bias: params.bool("bias", false)?,
+            rope_theta: params.float("rope_theta", 10_000.0)?,
+            rope_pairing: Pairing::default(),
+        })
+    }
+
+    /// Width of a query and of a decompressed key per head: Dn + Dr.
+    pub fn score_dim(&self) -> usize {
+        self.nope_dim + self.rope_dim
+    }
+
+    /// Name, shape and initialisation of the shared weights, under the seed's names.
+    pub fn weight_specs(&self) -> Vec<WeightSpec> {
+        let Self {
+            d_model: m,
+            n_heads: h,
+            kv_rank: r,
+            q_rank,
+            ..
+        } = *self;
+        let q_out = h * self.score_dim();
+        let mut specs = match q_rank {
+            0 => Linear::specs("wq", q_out, m, self.bias),
+            _ => [
+                Linear::specs("wq_a", q_rank, m, self.bias),
+                self.norm.specs("q_norm", q_rank),
+                Linear::specs("wq_b", q_out, q_rank, self.bias),
+            ]
+            .concat(),
+        };
+        specs.extend(Linear::specs("wkv_a", r + self.rope_dim, m, self.bias));
+        specs.extend(self.norm.specs("kv_norm", r));
+        specs.extend(Linear::specs("wkv_b", h * (self.nope_dim + self.v_dim), r, false));
+        specs.extend(Linear::specs("wo", m, h * self.v_dim, self.bias));
+        specs
+    }
+
+    /// The geometry at stride s, where a variant adds `extra_macs` a token and `extra_parameters`.
+    pub fn geometry(&self, stride: usize, extra_macs: usize, extra_parameters: usize) -> Geometry {
+        let Self {
+            d_model: m,
+            n_heads: h,
+            kv_rank: r,
+            q_rank,
+            nope_dim: d_n,
+            rope_dim: d_r,
+            v_dim: d_v,
+            ..
+        } = *self;
+        let q_out = h * self.score_dim();
+        let q = if q_rank == 0 {
+            m * q_out
+        } else {
+            m * q_rank + q_rank * q_out
+        };
+        let query = q + h * d_v * m;
+        let key = m * (r + d_r) + extra_macs;
+        let specs: usize = self.weight_specs().iter().map(WeightSpec::elements).sum();
+        Geometry {
+            d_model: m,
+            n_heads: h,
+            n_kv_heads: h,
+            score_dim: self.score_dim(),
+            v_dim: d_v,
+            stride,
+            entry: Entry {
+                heads: 1,
+                key: r + d_r,
+                values: Values::KeyPrefix(r),
+            },
+            state_elements: if stride > 1 { r } else { 0 },
+            parameters: specs + extra_parameters,
+            forward_macs: ProjectionMacs {
+                query,
+                key: key + r * h * (d_n + d_v),
+            },
+            decode_macs: ProjectionMacs {
+                query: query + r * h * (d_n + d_v),
+                key,
+            },
+        }
+    }
+}
+
+/// The projections of latent attention, and its view of the two operations.
+#[derive(Debug)]
+pub struct Latent {
+    config: LatentConfig,
+    query: QueryProjection,
+    wkv_a: Linear,
+    kv_norm: Norm,
+    wkv_b: Linear,
+    wo: Linear,
+    rope: Rope,
+    scale: f64,
+}
+
+#[derive(Debug)]
+enum QueryProjection {
+    Plain(Linear),
+    LowRank { down: Linear, norm: Norm, up: Linear },
+}
+
+impl Latent {
+    /// The projections over the given weights, already of the layer's dtype.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen.
+    pub fn new(config: LatentConfig, weights: &Weights) -> Result<Self> {
+        let LatentConfig {
+            d_model: m,
+            n_heads: h,
+            kv_rank: r,
+            q_rank,
+            bias,
+            ..
+        } = config;
+        let q_out = h * config.score_dim();
+        let norm = |name: &str, width: usize| Norm::load(config.norm, name, width, config.norm_eps, weights);
+        let query = match q_rank {
+            0 => QueryProjection::Plain(Linear::load("wq", q_out, m, bias, weights)?),
+            _ => QueryProjection::LowRank {
+                down: Linear::load("wq_a", q_rank, m, bias, weights)?,
+                norm: norm("q_norm", q_rank)?,
+                up: Linear::load("wq_b", q_out, q_rank, bias, weights)?,
+            },
+        };
+        Ok(Self {
+            query,
+            wkv_a: Linear::load("wkv_a", r + config.rope_dim, m, bias, weights)?,
+            kv_norm: norm("kv_norm", r)?,
+            wkv_b: Linear::load("wkv_b", h * (config.nope_dim + config.v_dim), r, false, weights)?,
+            wo: Linear::load("wo", m, h * config.v_dim, bias, weights)?,
+            rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?,
+            scale: (config.score_dim() as f64).powf(-0.5),
+            config,
+        })
+    }
+
+    /// Factor of the scores, `(Dn + Dr)^-1/2`.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Queries of the last `n` tokens, rope part turned: `[B, H, n, Dn + Dr]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `starts` (positions of `x`'s first tokens) is not one per sequence.
+    pub fn queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        let x = x.narrow(1, t - n, n)?;
+        let q = match &self.query {
+            QueryProjection::Plain(wq) => wq.forward(&x)?,
+            QueryProjection::LowRank { down, norm, up } => up.forward(&norm.forward(&down.forward(&x)?)?)?,
+        };
+        let q = q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?;
+        let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
+        self.rope.apply(&q, &starts, Order::HeadMajor)
+    }
+
+    /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    pub fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        let LatentConfig {
+            kv_rank: r,
+            rope_dim: d_r,
+            ..
+        } = self.config;
+        let both = self.wkv_a.forward(x)?;
+        let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
+        let k_r = self
+            .rope
+            .apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts, Order::TokenMajor)?;
+        Ok((c, k_r.squeeze(2)?))
+    }
+
+    /// Keys `[B, H, N, Dn + Dr]` and values `[B, H, N, Dv]` of latents `[B, N, r]` and rope keys `[B, N, Dr]`.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn decompress(&self, c: &Tensor, k_r: &Tensor) -> Result<(Tensor, Tensor)> {
+        let LatentConfig {
+            n_heads: h,
+            nope_dim: d_n,
+            rope_dim: d_r,
+            v_dim: d_v,
+            ..
+        } = self.config;
+        let (b, n, _) = c.dims3()?;
+        let kv = self
+            .wkv_b
+            .forward(c)?
+            .reshape((b, n, h, d_n + d_v))?
+            .transpose(1, 2)?; // [B, H, N, Dn + Dv]
+        let k_r = k_r.unsqueeze(1)?.broadcast_as((b, h, n, d_r))?;
+        let k = Tensor::cat(&[&kv.narrow(3, 0, d_n)?, &k_r], 3)?;
+        Ok((k.contiguous()?, kv.narrow(3, d_n, d_v)?.contiguous()?))
+    }
+
+    /// Output projection of `[B, H, n, Dv]`: `[B, n, M]`.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn output(&self, heads: &Tensor) -> Result<Tensor> {
+        let (b, h, n, d_v) = heads.dims4()?;
+        self.wo.forward(&heads.transpose(1, 2)?.reshape((b, n, h * d_v))?)
+    }
+
+    /// `W_UK` `[H, Dn, r]` and `W_UV` `[H, Dv, r]`, views of `wkv_b`.
+    fn up_projections(&self) -> Result<(Tensor, Tensor)> {
+        let LatentConfig {
+            n_heads: h,
+            kv_rank: r,
+            nope_dim: d_n,
+            v_dim: d_v,
+            ..
+        } = self.config;
+        let w = self.wkv_b.weight().reshape((h, d_n + d_v, r))?;
+        Ok((w.narrow(1, 0, d_n)?, w.narrow(1, d_n, d_v)?))
+    }
+
+    /// Queries `[B, H, n, Dn + Dr]` with `W_UK` absorbed: `[B, H, n, r + Dr]`, to be multiplied with cache entries.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn absorb(&self, q: &Tensor) -> Result<Tensor> {
+        let LatentConfig {
+            nope_dim: d_n,
+            rope_dim: d_r,
+            kv_rank: r,
+            ..
+        } = self.config;
+        let (b, h, n, _) = q.dims4()?;
+        let (w_uk, _) = self.up_projections()?;
+        let nope = q.narrow(3, 0, d_n)?.transpose(0, 1)?.reshape((h, b * n, d_n))?;
+        let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.transpose(0, 1)?; // [H, B n, r] -> [B, H, n, r]
+        Ok(Tensor::cat(&[&nope, &q.narrow(3, d_n, d_r)?], D::Minus1)?)
+    }
+
+    /// Weighted latents `[B, H, n, r]` through `W_UV` and the output projection: `[B, n, M]`.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn output_absorbed(&self, latents: &Tensor) -> Result<Tensor> {
+        let LatentConfig { v_dim: d_v, .. } = self.config;
+        let (b, h, n, r) = latents.dims4()?;
+        let (_, w_uv) = self.up_projections()?;
+        let rows = latents.transpose(0, 1)?.reshape((h, b * n, r))?;
+        let v = rows.matmul(&w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
+        self.output(&v.transpose(0, 1)?)
+    }
+
+    /// Attention of one query per sequence `[B, H, 1, Dn + Dr]` over the cache, output projected: `[B, 1, M]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where lengths do not fit.
+    pub fn decode_absorbed(&self, q: &Tensor, cache: &Cache) -> Result<Tensor> {
+        let latents = ops::decode(&DecodeInput {
+            q: &self.absorb(q)?.squeeze(2)?,
+            keys: cache.keys(),
+            values: None,
+            layout: Values::KeyPrefix(self.config.kv_rank),
+            slots: &cache.slots(),
+            scale: self.scale,
+        })?;
+        self.output_absorbed(&latents.unsqueeze(2)?)
+    }
+
+    /// The seed's formulation: every query absorbed, every score formed, a dense mask added.
+    ///
+    /// # Shapes
+    /// - `q`: `[B, H, n, Dn + Dr]`; `c`: `[B, L, r]`; `k_r`: `[B, L, Dr]`; `mask`: `[n, L]`
+    /// - returns `[B, n, M]`
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn dense(&self, q: &Tensor, c: &Tensor, k_r: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let LatentConfig {
+            kv_rank: r,
+            rope_dim: d_r,
+            ..
+        } = self.config;
+        let (b, h, n, _) = q.dims4()?;
+        let l = c.dim(1)?;
+        let q = self.absorb(q)?;
+        // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
+        let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
+        let c = c.contiguous()?;
+        let nope = fold(&q.narrow(3, 0, r)?, r)?.matmul(&c.t()?)?;
+        let rope = fold(&q.narrow(3, r, d_r)?, d_r)?.matmul(&k_r.contiguous()?.t()?)?;
+        let scores = (nope + rope)?.reshape((b, h, n, l))?;
+        let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
+        self.output_absorbed(
+            &weights
+                .reshape((b, h * n, l))?
+                .matmul(&c)?
+                .reshape((b, h, n, r))?,
+        )
+    }
+
+    /// Latents `[B, n, r]` and rope keys `[B, n, Dr]` of the first `n` slots of a cache.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where the cache is shorter.
+    pub fn cached(&self, cache: &Cache, n: usize) -> Result<(Tensor, Tensor)> {
+        split_entries(&cache.keys().narrow(2, 0, n)?, self.config.kv_rank)
+    }
+
+    /// Writes latents `[B, n, r]` and rope keys `[B, n, Dr]` to n slots from `first[b]` on.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`].
+    pub fn write(&self, cache: &mut Cache, first: &[usize], c: &Tensor, k_r: &Tensor) -> Result<()> {
+        let entries = Tensor::cat(&[&c.to_dtype(k_r.dtype())?, k_r], 2)?.unsqueeze(1)?; // [B, 1, n, r + Dr]
+        cache.write(first, &entries, None)
+    }
+}
+
+/// Latents `[B, n, r]` and rope keys `[B, n, Dr]` of cache entries `[B, 1, n, r + Dr]`.
+///
+/// # Errors
+/// [`Error::Candle`] where the entries are of more than one head, or narrower than r.
+pub fn split_entries(entries: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
+    let entries = entries.squeeze(1)?;
+    let width = entries.dim(D::Minus1)?;
+    Ok((entries.narrow(2, 0, r)?, entries.narrow(2, r, width - r)?))
+}

@@ -1,0 +1,30 @@
+//! What every attention variant shares: the [`Attention`] trait, geometry, caches, RoPE, the two operations
+//! every variant is made of, and the cost model.
+//!
+//! Two operations serve every variant: [`ops::decode`] (one query per sequence against a cache) and
+//! [`ops::attend`] (causal attention of whole sequences, block-strided with a diagonal for MTLA). A variant is
+//! its projections, its cache and its view of these two.
+
+pub mod attention;
+pub mod cache;
+pub mod cost;
+pub mod error;
+pub mod geometry;
+pub mod grouped;
+pub mod latent;
+pub mod linear;
+pub mod norm;
+pub mod ops;
+pub mod rope;
+pub mod variant;
+pub mod weights;
+pub mod workload;
+
+pub use attention::{Attention, Queries};
+pub use cache::{Cache, Capacity};
+pub use cost::{Cost, Scope};
+pub use error::{Error, Result};
+pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
+pub use variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant};
+pub use weights::{WeightSpec, Weights, random_tensor, random_unit};
+pub use workload::Workload;

@@ -1,0 +1,74 @@
+//! A projection: `x W^T + b`.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::weights::{WeightSpec, Weights};
+
+/// Rows up to which the weight stands on the left of the product.
+const FEW_ROWS: usize = 16;
+
+/// A linear projection with a PyTorch-layout weight `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// The weights of a projection called `name`.
+    pub fn specs(name: &str, out: usize, input: usize, bias: bool) -> Vec<WeightSpec> {
+        let mut specs = vec![WeightSpec::matrix(format!("{name}.weight"), out, input)];
+        if bias {
+            specs.push(WeightSpec::bias(format!("{name}.bias"), out));
+        }
+        specs
+    }
+
+    /// The projection called `name` among `weights`.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen.
+    pub fn load(name: &str, out: usize, input: usize, bias: bool, weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            weight: weights.get(&format!("{name}.weight"), &[out, input])?,
+            bias: if bias {
+                Some(weights.get(&format!("{name}.bias"), &[out])?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// The weight `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `x W^T + b` over the last dimension.
+    ///
+    /// # Shapes
+    /// `[B, T, in]` -> `[B, T, out]`
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, t, input) = x.dims3()?;
+        let out = self.weight.dim(0)?;
+        if b * t == 0 {
+            return Ok(Tensor::zeros((b, t, out), x.dtype(), x.device())?);
+        }
+        let rows = x.contiguous()?.reshape((b * t, input))?;
+        let y = if b * t <= FEW_ROWS {
+            // A decode step: with the tall operand on the left the product runs 2-3 times faster on the CPU.
+            self.weight.matmul(&rows.t()?)?.t()?.contiguous()? // [out, B] -> [B, out]
+        } else {
+            rows.matmul(&self.weight.t()?)?
+        };
+        let y = y.reshape((b, t, out))?;
+        match &self.bias {
+            Some(bias) => Ok(y.broadcast_add(bias)?),
+            None => Ok(y),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The pieces of the seed's formulation that the compact one does without: expanded heads, dense masks.
+
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::error::Result;
+use crate::ops::softmax::{Visible, softmax};
+
+/// What the seed adds to a score to hide it.
+const HIDDEN: f64 = -1e9;
+
+/// Repeats every KV head for its H / Hkv query heads (`repeat_interleave`).
+///
+/// # Shapes
+/// `[B, Hkv, L, D]` -> `[B, H, L, D]`
+///
+/// # Errors
+/// [`crate::Error::Candle`] where memory runs out.
+pub fn expand_heads(x: &Tensor, h: usize) -> Result<Tensor> {
+    let (b, h_kv, l, d) = x.dims4()?;
+    if h == h_kv {
+        return Ok(x.clone());
+    }
+    let expanded = x.unsqueeze(2)?.broadcast_as((b, h_kv, h / h_kv, l, d))?;
+    Ok(expanded.contiguous()?.reshape((b, h, l, d))?)
+}
+
+/// A dense additive mask `[T, T]`: 0 where `visible(query, key)`, -1e9 elsewhere.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where memory runs out.
+pub fn dense_mask(
+    t: usize,
+    visible: impl Fn(usize, usize) -> bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let mask: Vec<f64> = (0..t * t)
+        .map(|i| if visible(i / t, i % t) { 0.0 } else { HIDDEN })
+        .collect();
+    Ok(Tensor::from_vec(mask, (t, t), device)?.to_dtype(dtype)?)
+}
+
+/// `softmax(scale scores + mask)` over `[B, H, T, L]` scores.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where memory runs out.
+pub fn masked_softmax(scores: &Tensor, mask: Option<&Tensor>, scale: f64) -> Result<Tensor> {
+    let (b, h, t, l) = scores.dims4()?;
+    let scores = (scores * scale)?;
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    Ok(softmax(&scores.reshape((b * h, t, l))?, None, Visible::All, 1.0)?.reshape((b, h, t, l))?)
+}
+
+/// Dense attention: every score, a mask added, softmax, values.
+///
+/// # Shapes
+/// - `q`: `[B, H, T, D]`; `k`, `v`: `[B, H, L, D]`; `mask`: `[T, L]`
+/// - returns `[B, H, T, Dv]`
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn dense_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    scale: f64,
+) -> Result<Tensor> {
+    let scores = q
+        .contiguous()?
+        .matmul(&k.contiguous()?.transpose(D::Minus2, D::Minus1)?)?;
+    Ok(masked_softmax(&scores, mask, scale)?.matmul(&v.contiguous()?)?)
+}

@@ -1,0 +1,241 @@
+//! Rotary position embedding, in both of its forms.
+
+use std::sync::{Arc, RwLock};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Which elements form a pair that is turned together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairing {
+    /// Neighbours (2i, 2i + 1): RoFormer, and the seed's layers.
+    #[default]
+    Neighbours,
+    /// Halves (i, i + D/2): the rotate-half form of the LLaMA ports.
+    Halves,
+}
+
+/// How heads and tokens are ordered in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// `[B, T, H, D]`, as projections write.
+    TokenMajor,
+    /// `[B, H, T, D]`, as the operations read.
+    HeadMajor,
+}
+
+/// Rotary position embedding of the last `dim` columns of each head.
+///
+/// Pair i of a token at position p is turned by the angle `p theta^(-2i / dim)`. Angles are computed in f32 for
+/// every element type: the reference implementations do, and at long positions the rounding of the angle is
+/// larger than that of the tensor.
+///
+/// # Source
+/// RoFormer, arXiv 2104.09864, section 3.2.2
+#[derive(Debug, Clone)]
+pub struct Rope {
+    dim: usize,
+    theta: f64,
+    pairing: Pairing,
+    table: Arc<RwLock<Arc<Table>>>,
+}
+
+/// Cosines and sines `[positions, dim / 2]`.
+#[derive(Debug, Default)]
+struct Table {
+    positions: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rope {
+    /// An embedding of `dim` columns with base `theta`.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] where `dim` is odd.
+    pub fn new(dim: usize, theta: f64, pairing: Pairing) -> Result<Self> {
+        if dim % 2 != 0 {
+            return Err(Error::geometry(
+                &["rope_dim"],
+                format!("rope turns pairs, so its size {dim} must be even"),
+            ));
+        }
+        Ok(Self {
+            dim,
+            theta,
+            pairing,
+            table: Arc::default(),
+        })
+    }
+
+    /// Turns the last `dim` columns of every head; columns before them pass through.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, H, D]`, any strides with adjacent columns; row t of sequence b is at position `starts[b] + t`
+    /// - returns `[B, T, H, D]` or `[B, H, T, D]`, contiguous
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `starts` does not hold one position per sequence.
+    pub fn apply(&self, x: &Tensor, starts: &[usize], order: Order) -> Result<Tensor> {
+        let (b, t, _, d) = x.dims4()?;
+        if starts.len() != b || d < self.dim {
+            return Err(Error::Shape {
+                op: "rope",
+                expected: format!("{b} start positions and at least {} columns", self.dim),
+                got: vec![starts.len(), d],
+            });
+        }
+        let end = starts.iter().max().map_or(0, |start| start + t);
+        let x = if x.stride()[3] == 1 {
+            x.clone()
+        } else {
+            x.contiguous()?
+        };
+        Ok(x.apply_op1(Rotate {
+            dim: self.dim,
+            pairing: self.pairing,
+            table: self.table(end),
+            starts: starts.to_vec(),
+            order,
+            inverse: false,
+        })?)
+    }
+
+    fn table(&self, positions: usize) -> Arc<Table> {
+        // A poisoned lock holds a whole table all the same: it is replaced in one assignment.
+        let known = self.table.read().unwrap_or_else(|err| err.into_inner()).clone();
+        if known.positions >= positions {
+            return known;
+        }
+        let positions = positions.next_power_of_two();
+        let half = self.dim / 2;
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32))
+            .collect();
+        let angles: Vec<f32> = (0..positions)
+            .flat_map(|p| frequencies.iter().map(move |f| p as f32 * f))
+            .collect();
+        let table = Arc::new(Table {
+            positions,
+            cos: angles.iter().map(|a| a.cos()).collect(),
+            sin: angles.iter().map(|a| a.sin()).collect(),
+        });
+        *self.table.write().unwrap_or_else(|err| err.into_inner()) = table.clone();
+        table
+    }
+}
+
+/// The rotation as one pass that also reorders, with its inverse as gradient.
+#[derive(Debug, Clone)]
+struct Rotate {
+    dim: usize,
+    pairing: Pairing,
+    table: Arc<Table>,
+    starts: Vec<usize>,
+    order: Order,
+    inverse: bool,
+}
+
+impl Rotate {
+    fn run<T: Widen>(&self, data: &[T], layout: &Layout) -> candle_core::Result<(Vec<T>, Shape)> {
+        let (b, t, h, d) = layout.shape().dims4()?;
+        let [s_b, s_t, s_h, _] = *layout.stride() else {
+            candle_core::bail!("rope takes [B, T, H, D]")
+        };
+        let data = &data[layout.start_offset()..];
+        let (pass, half) = (d - self.dim, self.dim / 2);
+        let sign = if self.inverse { -1.0 } else { 1.0 };
+        let mut out = vec![T::default(); b * t * h * d];
+        let inner = match self.order {
+            Order::TokenMajor => h,
+            Order::HeadMajor => t,
+        };
+        let row = |outer: usize, i: usize, out: &mut [T]| {
+            let (seq, token, head) = match self.order {
+                Order::TokenMajor => (outer / t, outer % t, i),
+                Order::HeadMajor => (outer / h, i, outer % h),
+            };
+            let from = seq * s_b + token * s_t + head * s_h;
+            let x = &data[from..from + d];
+            out[..pass].copy_from_slice(&x[..pass]);
+            let at = (self.starts[seq] + token) * half;
+            let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
+            for i in 0..half {
+                let (a, b) = match self.pairing {
+                    Pairing::Neighbours => (pass + 2 * i, pass + 2 * i + 1),
+                    Pairing::Halves => (pass + i, pass + half + i),
+                };
+                (out[a], out[b]) = T::turn(x[a], x[b], cos[i], sign * sin[i]);
+            }
+        };
+        out.par_chunks_mut(inner * d)
+            .with_min_len((1usize << 14).div_ceil(inner * d))
+            .enumerate()
+            .for_each(|(outer, rows)| {
+                rows.chunks_exact_mut(d)
+                    .enumerate()
+                    .for_each(|(i, out)| row(outer, i, out))
+            });
+        let shape = match self.order {
+            Order::TokenMajor => (b, t, h, d),
+            Order::HeadMajor => (b, h, t, d),
+        };
+        Ok((out, shape.into()))
+    }
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(match x {
+            CpuStorage::F32(x) => self.run(x, layout).map(|(x, s)| (CpuStorage::F32(x), s))?,
+            CpuStorage::F64(x) => self.run(x, layout).map(|(x, s)| (CpuStorage::F64(x), s))?,
+            CpuStorage::BF16(x) => self.run(x, layout).map(|(x, s)| (CpuStorage::BF16(x), s))?,
+            CpuStorage::F16(x) => self.run(x, layout).map(|(x, s)| (CpuStorage::F16(x), s))?,
+            _ => candle_core::bail!("rope takes floating-point tensors"),
+        })
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let grad = match self.order {
+            Order::TokenMajor => grad.contiguous()?,
+            Order::HeadMajor => grad.contiguous()?.transpose(1, 2)?, // [B, H, T, D] -> [B, T, H, D]
+        };
+        let back = Self {
+            order: Order::TokenMajor,
+            inverse: !self.inverse,
+            ..self.clone()
+        };
+        Ok(Some(grad.apply_op1_no_bwd(&back)?))
+    }
+}
+
+/// Element types that are turned in f32, or in f64 where they are f64.
+trait Widen: WithDType + Default {
+    fn turn(a: Self, b: Self, cos: f32, sin: f32) -> (Self, Self);
+}
+
+macro_rules! widen {
+    ($t:ty, $wide:ty, $from:expr, $to:expr) => {
+        impl Widen for $t {
+            #[inline(always)]
+            fn turn(a: Self, b: Self, cos: f32, sin: f32) -> (Self, Self) {
+                let (a, b, cos, sin): ($wide, $wide, $wide, $wide) =
+                    ($from(a), $from(b), cos.into(), sin.into());
+                ($to(a * cos - b * sin), $to(a * sin + b * cos))
+            }
+        }
+    };
+}
+
+widen!(f32, f32, std::convert::identity, std::convert::identity);
+widen!(f64, f64, std::convert::identity, std::convert::identity);
+widen!(bf16, f32, bf16::to_f32, bf16::from_f32);
+widen!(f16, f32, f16::to_f32, f16::from_f32);

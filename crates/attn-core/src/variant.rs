@@ -1,0 +1,341 @@
+//! How a variant introduces itself: its settings, and the way from settings to a layer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+use crate::attention::Attention;
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::weights::{WeightSpec, Weights};
+
+/// Sizes that all variants of a sweep share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ModelDims {
+    /// Model width M.
+    pub d_model: usize,
+    /// Query heads H.
+    pub n_heads: usize,
+    /// Head size D.
+    pub head_dim: usize,
+}
+
+/// Which formulation computes a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// Operation by operation as the seed's PyTorch does: concatenated caches, expanded heads, dense masks.
+    Seedlike,
+    /// The compact formulation: preallocated caches, grouped heads, no dense mask.
+    Fused,
+}
+
+impl Path {
+    /// The name in sweeps and rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seedlike => "seedlike",
+            Self::Fused => "fused",
+        }
+    }
+
+    /// Whether the path is defined for a dtype: the seed computes in f32 (f64 serves as the reference).
+    pub fn supports(self, dtype: DType) -> bool {
+        match self {
+            Self::Fused => matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16),
+            Self::Seedlike => matches!(dtype, DType::F64 | DType::F32),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A value of a variant's setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ParamValue {
+    /// A yes or no.
+    Bool(bool),
+    /// A size.
+    Int(u64),
+    /// A real number.
+    Float(f64),
+    /// One of a list of words.
+    Text(String),
+}
+
+impl fmt::Display for ParamValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+/// What a setting may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ParamKind {
+    /// An integer of at least this much.
+    Int {
+        /// The smallest value that makes sense.
+        min: u64,
+    },
+    /// A positive real number.
+    Float,
+    /// A yes or no.
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+impl fmt::Display for ParamKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int { min } => write!(f, "an integer of at least {min}"),
+            Self::Float => f.write_str("a positive number"),
+            Self::Bool => f.write_str("true or false"),
+            Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
+        }
+    }
+}
+
+/// One setting of a variant, as `list variants` and the schema show it.
+#[derive(Debug, Clone, Copy)]
+pub struct ParamSpec {
+    /// Name in a sweep file and in rows.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: ParamKind,
+    /// The default in words, `required` where there is none.
+    pub default: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Symbol in labels (`s` in `MTLA s=2`); empty where labels show it only if it varies in a sweep.
+    pub symbol: &'static str,
+}
+
+impl ParamSpec {
+    /// Whether a sweep must give the setting.
+    pub fn is_required(&self) -> bool {
+        self.default == "required"
+    }
+
+    /// Checks type and range of `value`.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`].
+    pub fn check(&self, variant: &str, value: &ParamValue) -> Result<()> {
+        let ok = match (self.kind, value) {
+            (ParamKind::Int { min }, ParamValue::Int(value)) => *value >= min,
+            (ParamKind::Float, ParamValue::Float(value)) => value.is_finite() && *value > 0.0,
+            (ParamKind::Float, ParamValue::Int(value)) => *value > 0,
+            (ParamKind::Bool, ParamValue::Bool(_)) => true,
+            (ParamKind::Choice(words), ParamValue::Text(word)) => words.contains(&word.as_str()),
+            _ => false,
+        };
+        if ok {
+            return Ok(());
+        }
+        Err(Error::ParamValue {
+            variant: variant.to_string(),
+            name: self.name.to_string(),
+            expected: self.kind.to_string(),
+            got: value.to_string(),
+        })
+    }
+}
+
+/// Settings of one variant at one point of a sweep.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Params(pub BTreeMap<String, ParamValue>);
+
+impl Params {
+    /// An integer setting, or its default.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`] where it is no integer.
+    pub fn int(&self, name: &str, default: usize) -> Result<usize> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(ParamValue::Int(value)) => Ok(*value as usize),
+            Some(other) => Err(Self::wrong(name, "an integer", other)),
+        }
+    }
+
+    /// A real setting, or its default.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`] where it is no number.
+    pub fn float(&self, name: &str, default: f64) -> Result<f64> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(ParamValue::Int(value)) => Ok(*value as f64),
+            Some(ParamValue::Float(value)) => Ok(*value),
+            Some(other) => Err(Self::wrong(name, "a number", other)),
+        }
+    }
+
+    /// A yes-or-no setting, or its default.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`] where it is neither.
+    pub fn bool(&self, name: &str, default: bool) -> Result<bool> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(ParamValue::Bool(value)) => Ok(*value),
+            Some(other) => Err(Self::wrong(name, "true or false", other)),
+        }
+    }
+
+    /// A word, or its default.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`] where it is no word.
+    pub fn text<'a>(&'a self, name: &str, default: &'a str) -> Result<&'a str> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(ParamValue::Text(value)) => Ok(value),
+            Some(other) => Err(Self::wrong(name, "a word", other)),
+        }
+    }
+
+    /// Sets a setting; for tests and builders.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: ParamValue) -> Self {
+        self.0.insert(name.to_string(), value);
+        self
+    }
+
+    fn wrong(name: &str, expected: &str, got: &ParamValue) -> Error {
+        Error::ParamValue {
+            variant: "variant".to_string(),
+            name: name.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+}
+
+/// How a layer is to be built: formulation, element type and place.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// Formulation.
+    pub path: Path,
+    /// Element type of weights, activations and cache.
+    pub dtype: DType,
+    /// Where tensors live.
+    pub device: Device,
+}
+
+impl Build {
+    /// A build on the CPU.
+    pub fn cpu(path: Path, dtype: DType) -> Self {
+        Self {
+            path,
+            dtype,
+            device: Device::Cpu,
+        }
+    }
+}
+
+/// A validated configuration: everything about a layer but its weights.
+pub trait LayerConfig: fmt::Debug + Send + Sync {
+    /// Sizes, for caches and costs, without building anything.
+    fn geometry(&self) -> Geometry;
+
+    /// Name, shape and initialisation of every weight.
+    fn weight_specs(&self) -> Vec<WeightSpec>;
+
+    /// The layer over the given weights.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen, or the path is not defined for the dtype.
+    fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>>;
+}
+
+/// A registry entry: how a variant introduces itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// Registry key, lower case: the name in sweeps and rows.
+    pub key: &'static str,
+    /// Name in figures.
+    pub title: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// arXiv id.
+    pub paper: &'static str,
+    /// Cache elements per sequence and layer, as a formula.
+    pub cache_formula: &'static str,
+    /// Its settings beside the model's sizes.
+    pub params: &'static [ParamSpec],
+    /// From settings to a validated configuration.
+    pub configure: fn(&ModelDims, &Params) -> Result<Box<dyn LayerConfig>>,
+}
+
+impl Variant {
+    /// Checks names, types and ranges of settings, then configures.
+    ///
+    /// # Errors
+    /// [`Error::UnknownParam`], [`Error::ParamValue`] or [`Error::Geometry`].
+    pub fn configure(&self, dims: &ModelDims, params: &Params) -> Result<Box<dyn LayerConfig>> {
+        for (name, value) in &params.0 {
+            self.param(name)?.check(self.key, value)?;
+        }
+        for spec in self.params {
+            if spec.is_required() && !params.0.contains_key(spec.name) {
+                return Err(Error::ParamValue {
+                    variant: self.key.to_string(),
+                    name: spec.name.to_string(),
+                    expected: spec.kind.to_string(),
+                    got: "missing".to_string(),
+                });
+            }
+        }
+        (self.configure)(dims, params)
+    }
+
+    /// The setting of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownParam`].
+    pub fn param(&self, name: &str) -> Result<&ParamSpec> {
+        self.params
+            .iter()
+            .find(|spec| spec.name == name)
+            .ok_or_else(|| Error::UnknownParam {
+                variant: self.key.to_string(),
+                name: name.to_string(),
+                known: match self.params {
+                    [] => "none".to_string(),
+                    params => params.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", "),
+                },
+            })
+    }
+
+    /// The label of a point in figures: title and the settings that tell it from its siblings.
+    pub fn label(&self, params: &Params, varying: &[&str]) -> String {
+        let mut label = self.title.to_string();
+        for spec in self.params {
+            let shown = !spec.symbol.is_empty() || varying.contains(&spec.name);
+            if let (true, Some(value)) = (shown, params.0.get(spec.name)) {
+                let symbol = if spec.symbol.is_empty() {
+                    spec.name
+                } else {
+                    spec.symbol
+                };
+                label.push_str(&format!(" {symbol}={value}"));
+            }
+        }
+        label
+    }
+}
