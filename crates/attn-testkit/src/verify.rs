@@ -1,0 +1,183 @@
+//! A layer against the outputs of an independent implementation.
+
+use std::path::Path;
+
+use attn_core::{Build, Capacity, Queries, Variant, latent};
+use candle_core::{DType, Tensor};
+
+use crate::compare::{Difference, compare};
+use crate::file::{ConformanceFile, Error};
+use crate::report::{Check, Outcome, Report};
+
+/// A formulation and an element type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Formulation.
+    pub path: attn_core::Path,
+    /// Element type.
+    pub dtype: DType,
+}
+
+/// Every path with every dtype; those a path is not defined for are reported as such.
+pub fn pairs() -> Vec<Pair> {
+    let paths = [attn_core::Path::Fused, attn_core::Path::Seedlike];
+    let dtypes = [DType::F32, DType::BF16, DType::F16];
+    paths
+        .iter()
+        .flat_map(|&path| dtypes.iter().map(move |&dtype| Pair { path, dtype }))
+        .collect()
+}
+
+/// How far a result may be from a reference in f64, over the reference's scale.
+///
+/// f32: 1e-5, some eighty units in the last place; sums of a few hundred terms stay an order below.
+/// Half precision: input, weights, latents or keys, values, head outputs and the result are each rounded once, to
+/// half a unit (2^-9 of a value in bf16, 2^-12 in f16); scores and sums are f32. Rounded terms of one output add up
+/// like a random walk and stay near the scale of one rounding, of which the largest of some thousand elements is
+/// four to five standard deviations out, and several roundings stack: eight units in the last place
+/// (8 x 2^-8 = 3.1e-2 in bf16, 8 x 2^-11 = 3.9e-3 in f16) leave a factor of two to four over what is measured.
+/// f64: expected values are stored in f32.
+pub fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 8.0 / 256.0,
+        DType::F16 => 8.0 / 2048.0,
+        DType::F64 => 1e-6,
+        _ => 1e-5,
+    }
+}
+
+/// Checks every file in a folder, in the order of their names.
+///
+/// # Errors
+/// [`Error`] where a file cannot be used, or there is none.
+pub fn verify_dir(dir: &Path, variants: &[&'static Variant]) -> Result<Report, Error> {
+    let read = |err: std::io::Error| Error::Read {
+        path: dir.to_path_buf(),
+        reason: err.to_string(),
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::Empty {
+            path: dir.to_path_buf(),
+        });
+    }
+    files.sort();
+    let mut report = Report::default();
+    for path in files {
+        report.extend(verify_file(&ConformanceFile::read(&path, variants)?, &pairs())?);
+    }
+    Ok(report)
+}
+
+/// Checks a file on the given paths and dtypes: parallel, incremental, and the cache at the end.
+///
+/// # Errors
+/// [`Error`] where the file lacks an expected tensor; a layer that fails is a failed check.
+pub fn verify_file(file: &ConformanceFile, pairs: &[Pair]) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for &pair in pairs {
+        let check = |name: &str, outcome: Outcome, error: Option<f64>| Check {
+            source: file
+                .path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            variant: file.variant.to_string(),
+            path: pair.path.name(),
+            dtype: pair.dtype.as_str(),
+            name: name.to_string(),
+            error,
+            tolerance: tolerance(pair.dtype),
+            outcome,
+        };
+        if !pair.path.supports(pair.dtype) {
+            report.checks.push(check("all", Outcome::NotDefined, None));
+            continue;
+        }
+        match run(file, pair) {
+            Ok(results) => {
+                for (name, expected, got) in results {
+                    let expected = file.expected(&expected)?;
+                    let (outcome, error) = judge(compare(&got, expected), tolerance(pair.dtype));
+                    report.checks.push(check(name, outcome, error));
+                }
+            }
+            Err(err) => report
+                .checks
+                .push(check("all", Outcome::Failed(err.to_string()), None)),
+        }
+    }
+    Ok(report)
+}
+
+/// Passed or failed, and the error that says so.
+pub(crate) fn judge(difference: attn_core::Result<Difference>, tolerance: f64) -> (Outcome, Option<f64>) {
+    match difference {
+        Ok(difference) if difference.within(tolerance) => (Outcome::Passed, Some(difference.max)),
+        Ok(difference) if !difference.same_non_finite => (
+            Outcome::Failed("NaN or infinity where none was expected".to_string()),
+            Some(difference.max),
+        ),
+        Ok(difference) => (
+            Outcome::Failed(format!(
+                "differs by {:.1e} of the scale, {tolerance:.1e} allowed",
+                difference.max
+            )),
+            Some(difference.max),
+        ),
+        Err(err) => (Outcome::Failed(err.to_string()), None),
+    }
+}
+
+type Results = Vec<(&'static str, String, Tensor)>;
+
+/// What the layer computes: (check, name of the expected tensor, result).
+fn run(file: &ConformanceFile, pair: Pair) -> attn_core::Result<Results> {
+    let build = Build::cpu(pair.path, pair.dtype);
+    let layer = file.config.build(&file.weights, &build)?;
+    let input = file.input.to_dtype(pair.dtype)?;
+    let (b, t, _) = input.dims3()?;
+    let mut results = vec![(
+        "parallel",
+        "parallel".to_string(),
+        layer.forward(&input, Queries::All)?,
+    )];
+
+    let mut cache = layer.new_cache(b, Capacity::Exact(t))?;
+    let mut outputs = Vec::new();
+    if file.prefill > 0 {
+        outputs.push(layer.prefill(&input.narrow(1, 0, file.prefill)?, &mut cache, Queries::All)?);
+    }
+    for i in file.prefill..t {
+        outputs.push(layer.decode(&input.narrow(1, i, 1)?, &mut cache)?);
+    }
+    results.push((
+        "incremental",
+        "incremental".to_string(),
+        Tensor::cat(&outputs, 1)?,
+    ));
+
+    let slots = layer.geometry().slots(t);
+    let keys = cache.keys().narrow(2, 0, slots)?;
+    match (cache.values(), layer.geometry().entry.values) {
+        (Some(values), _) => {
+            results.push(("cache k", "cache.k".to_string(), keys));
+            results.push(("cache v", "cache.v".to_string(), values.narrow(2, 0, slots)?));
+        }
+        (None, values) => {
+            let (latent, rope) = latent::split_entries(&keys, values.width())?;
+            results.push(("cache latent", "cache.latent".to_string(), latent));
+            results.push(("cache rope", "cache.rope".to_string(), rope));
+        }
+    }
+    Ok(results)
+}
