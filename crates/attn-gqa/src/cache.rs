@@ -1,0 +1,12 @@
+//! What the cache holds of a token.
+
+use attn_core::{Entry, Values};
+
+/// One key and one value per KV head: `2 Hkv D` elements a token.
+pub fn entry(n_kv_heads: usize, head_dim: usize) -> Entry {
+    Entry {
+        heads: n_kv_heads,
+        key: head_dim,
+        values: Values::Own(head_dim),
+    }
+}

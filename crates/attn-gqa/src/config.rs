@@ -1,0 +1,35 @@
+//! The variant's settings, and the way from them to a layer.
+
+use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
+use attn_core::{LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+
+/// The registry entry.
+pub static VARIANT: Variant = Variant {
+    key: "gqa",
+    title: "GQA",
+    summary: "groups of query heads share a key and value head",
+    paper: "2305.13245",
+    cache_formula: "2 Hkv D L",
+    params: PARAMS,
+    configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
+};
+
+const PARAMS: &[ParamSpec] = &[
+    ParamSpec {
+        name: "n_kv_heads",
+        kind: ParamKind::Int { min: 1 },
+        default: "required",
+        help: "KV heads Hkv, a divisor of n_heads",
+        symbol: "Hkv",
+    },
+    GROUPED_PARAMS[0],
+    GROUPED_PARAMS[1],
+];
+
+/// The layer `dims` and `params` describe.
+///
+/// # Errors
+/// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
+pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
+    GroupedConfig::new(dims, params.int("n_kv_heads", dims.n_heads)?, params)
+}

@@ -1,0 +1,28 @@
+//! Grouped-query attention, an [`Attention`](attn_core::Attention) layer (Ainslie et al., arXiv 2305.13245).
+//!
+//! `softmax(q k^T / sqrt(D)) v` per query head, RoPE on all D elements of q and k; H / Hkv query heads share a KV head, which is never expanded.
+//! Cache: `2 Hkv D` elements per token and layer.
+//!
+//! ```
+//! use attn_core::{Attention, Build, Capacity, LayerConfig, ModelDims, Params, Path, Weights};
+//! use candle_core::{DType, Device, Tensor};
+//!
+//! let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
+//! let config = attn_gqa::VARIANT.configure(&dims, &Params::default().with("n_kv_heads", attn_core::ParamValue::Int(2)))?;
+//! let weights = Weights::seeded(&config.weight_specs(), 42)?;
+//! let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;
+//! let mut cache = layer.new_cache(1, Capacity::Exact(8))?;
+//! let y = layer.decode(&Tensor::ones((1, 1, 64), DType::F32, &Device::Cpu)?, &mut cache)?;
+//! assert_eq!(y.dims(), [1, 1, 64]);
+//! assert_eq!(cache.kv_bytes(), 4 * (2 * 2 * 16));
+//! # Ok::<(), attn_core::Error>(())
+//! ```
+#![warn(missing_docs)]
+
+mod cache;
+mod config;
+mod forward;
+
+pub use cache::entry;
+pub use config::{VARIANT, configure};
+pub use forward::Gqa;

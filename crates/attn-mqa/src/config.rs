@@ -1,0 +1,25 @@
+//! The variant's settings, and the way from them to a layer.
+
+use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
+use attn_core::{LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
+
+/// The registry entry.
+pub static VARIANT: Variant = Variant {
+    key: "mqa",
+    title: "MQA",
+    summary: "all query heads share one key and value head",
+    paper: "1911.02150",
+    cache_formula: "2 D L",
+    params: PARAMS,
+    configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
+};
+
+const PARAMS: &[ParamSpec] = &GROUPED_PARAMS;
+
+/// The layer `dims` and `params` describe.
+///
+/// # Errors
+/// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
+pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
+    GroupedConfig::new(dims, 1, params)
+}
