@@ -1,0 +1,123 @@
+//! The layer: latents per token, decompressed for whole sequences, absorbed for decoding.
+
+use attn_core::latent::{Latent, LatentConfig};
+use attn_core::ops::{self, AttendInput};
+use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights};
+use candle_core::Tensor;
+
+/// Sizes and settings of an MLA layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MlaConfig(pub LatentConfig);
+
+impl LayerConfig for MlaConfig {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry(1, 0, 0)
+    }
+
+    fn weight_specs(&self) -> Vec<WeightSpec> {
+        self.0.weight_specs()
+    }
+
+    fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
+        Ok(Box::new(Mla::new(*self, weights, build)?))
+    }
+}
+
+/// Multi-head latent attention on either path.
+#[derive(Debug)]
+pub struct Mla {
+    geometry: Geometry,
+    build: Build,
+    latent: Latent,
+}
+
+impl Mla {
+    /// The layer over the given weights.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen, or the path is not defined for the dtype.
+    pub fn new(config: MlaConfig, weights: &Weights, build: &Build) -> Result<Self> {
+        let latent = Latent::new(config.0, &weights.for_build(build)?)?;
+        Ok(Self {
+            geometry: config.geometry(),
+            build: build.clone(),
+            latent,
+        })
+    }
+
+    /// Attention of queries at `start..` over latents from the sequence's beginning, output projected.
+    fn attend(&self, q: &Tensor, c: &Tensor, k_r: &Tensor, start: usize) -> Result<Tensor> {
+        if self.build.path == Path::Seedlike {
+            let mask = ops::seedlike::dense_mask(c.dim(1)?, |i, j| j <= i, q.dtype(), q.device())?;
+            return self
+                .latent
+                .dense(q, c, k_r, Some(&mask.narrow(0, start, q.dim(2)?)?));
+        }
+        let (k, v) = self.latent.decompress(c, k_r)?;
+        let scale = self.latent.scale();
+        self.latent.output(&ops::attend(&AttendInput {
+            q,
+            k: &k,
+            v: &v,
+            own: None,
+            start,
+            stride: 1,
+            scale,
+        })?)
+    }
+}
+
+impl Attention for Mla {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
+    }
+
+    fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        let starts = vec![0; b];
+        let q = self.latent.queries(x, n, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
+        self.attend(&q, &c, &k_r, t - n)
+    }
+
+    fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        cache.check_batch(b)?;
+        let Some(past) = cache.uniform_len() else {
+            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+        };
+        let starts = cache.lens().to_vec();
+        let q = self.latent.queries(x, n, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
+        self.latent.write(cache, &starts, &c, &k_r)?;
+        cache.advance(t);
+        let (c, k_r) = match past {
+            0 => (c, k_r),
+            _ => self.latent.cached(cache, past + t)?,
+        };
+        self.attend(&q, &c, &k_r, past + t - n)
+    }
+
+    fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
+        let (b, _, _) = self.geometry.check_step(x)?;
+        cache.check_batch(b)?;
+        let starts = cache.lens().to_vec();
+        let q = self.latent.queries(x, 1, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
+        self.latent.write(cache, &starts, &c, &k_r)?;
+        cache.advance(1);
+        match (self.build.path, cache.uniform_len()) {
+            (Path::Seedlike, Some(len)) => {
+                let (c, k_r) = self.latent.cached(cache, len)?;
+                self.latent.dense(&q, &c, &k_r, None)
+            }
+            _ => self.latent.decode_absorbed(&q, cache),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The variant's settings, and the way from them to a layer.
+
+use attn_core::latent::{LATENT_PARAMS, LatentConfig};
+use attn_core::linear::Linear;
+use attn_core::{
+    Attention, Build, Error, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant,
+    WeightSpec, Weights,
+};
+
+use crate::forward::Mtla;
+
+/// The registry entry.
+pub static VARIANT: Variant = Variant {
+    key: "mtla",
+    title: "MTLA",
+    summary: "latents merged over blocks of `stride` tokens, weighted by a hyper-network",
+    paper: "2505.13544",
+    cache_formula: "ceil(L / s) (r + Dr)",
+    params: &PARAMS,
+    configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
+};
+
+static PARAMS: [ParamSpec; 11] = {
+    let mut params = [ParamSpec {
+        name: "stride",
+        kind: ParamKind::Int { min: 1 },
+        default: "2",
+        help: "temporal stride s: tokens that share a cache slot",
+        symbol: "s",
+    }; 11];
+    params[1] = ParamSpec {
+        name: "hyper_rank",
+        kind: ParamKind::Int { min: 1 },
+        default: "kv_rank / 4",
+        help: "inner size of the hyper-network",
+        symbol: "",
+    };
+    let mut i = 0;
+    while i < LATENT_PARAMS.len() {
+        params[i + 2] = LATENT_PARAMS[i];
+        i += 1;
+    }
+    params
+};
+
+/// Sizes and settings of an MTLA layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MtlaConfig {
+    /// What it shares with MLA.
+    pub latent: LatentConfig,
+    /// Temporal stride s.
+    pub stride: usize,
+    /// Inner size of the hyper-network, r / 4 in the paper.
+    pub hyper_rank: usize,
+}
+
+/// The layer `dims` and `params` describe.
+///
+/// # Errors
+/// [`Error::Geometry`] where the rope size is odd, or the rank is no multiple of 4.
+pub fn configure(dims: &ModelDims, params: &Params) -> Result<MtlaConfig> {
+    let latent = LatentConfig::new(dims, params)?;
+    let r = latent.kv_rank;
+    if r % 2 != 0 {
+        return Err(Error::geometry(
+            &["kv_rank"],
+            format!(
+                "the hyper-network encodes block indices in pairs of {r} elements, so kv_rank must be even"
+            ),
+        ));
+    }
+    if r % 4 != 0 && !params.0.contains_key("hyper_rank") {
+        return Err(Error::geometry(
+            &["kv_rank"],
+            format!(
+                "the hyper-network's rank is kv_rank / 4, so kv_rank {r} must be a multiple of 4 (or set hyper_rank)"
+            ),
+        ));
+    }
+    Ok(MtlaConfig {
+        latent,
+        stride: params.int("stride", 2)?,
+        hyper_rank: params.int("hyper_rank", r / 4)?,
+    })
+}
+
+impl MtlaConfig {
+    pub(crate) fn hyper_specs(&self) -> Vec<WeightSpec> {
+        let (r, inner) = (self.latent.kv_rank, self.hyper_rank);
+        ["hypernet_down.fc_c", "hypernet_down.fc_p"]
+            .iter()
+            .flat_map(|name| Linear::specs(name, inner, r, true))
+            .collect()
+    }
+}
+
+impl LayerConfig for MtlaConfig {
+    fn geometry(&self) -> Geometry {
+        // The gate is one product with a table row and one multiply-add of the merge per element (fact A).
+        let parameters = self.hyper_specs().iter().map(WeightSpec::elements).sum();
+        self.latent
+            .geometry(self.stride, 2 * self.latent.kv_rank, parameters)
+    }
+
+    fn weight_specs(&self) -> Vec<WeightSpec> {
+        [self.latent.weight_specs(), self.hyper_specs()].concat()
+    }
+
+    fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
+        Ok(Box::new(Mtla::new(*self, weights, build)?))
+    }
+}

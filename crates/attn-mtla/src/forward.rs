@@ -1,0 +1,191 @@
+//! The layer: gate, merge, then latent attention over blocks.
+
+use attn_core::latent::Latent;
+use attn_core::ops::{self, AttendInput, Own};
+use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights};
+use candle_core::{DType, Tensor};
+
+use crate::cache::{merge_step, partial_sums};
+use crate::config::MtlaConfig;
+use crate::gate::Gate;
+
+/// Multi-head temporal latent attention on either path.
+#[derive(Debug)]
+pub struct Mtla {
+    pub(crate) geometry: Geometry,
+    pub(crate) build: Build,
+    pub(crate) latent: Latent,
+    pub(crate) gate: Gate,
+}
+
+/// What T tokens at `start..start + T` add to their sequences.
+struct Merged {
+    /// Partial sum of every token, `[B, T, r]`, f32 (f64 for an f64 layer).
+    sums: Tensor,
+    /// Rope key of every token, `[B, T, Dr]`.
+    k_r: Tensor,
+    start: usize,
+}
+
+impl Mtla {
+    /// The layer over the given weights.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen, or the path is not defined for the dtype.
+    pub fn new(config: MtlaConfig, weights: &Weights, build: &Build) -> Result<Self> {
+        let weights = weights.for_build(build)?;
+        Ok(Self {
+            geometry: config.geometry(),
+            build: build.clone(),
+            latent: Latent::new(config.latent, &weights)?,
+            gate: Gate::new(&config, &weights)?,
+        })
+    }
+
+    /// What sums are kept in: a block's sum must not depend on the cache's element type.
+    fn wide(&self) -> DType {
+        if self.build.dtype == DType::F64 {
+            DType::F64
+        } else {
+            DType::F32
+        }
+    }
+
+    fn merge(&self, x: &Tensor, start: usize, open: Option<&Tensor>) -> Result<Merged> {
+        let (b, t, _) = x.dims3()?;
+        let s = self.geometry.stride;
+        let (c, k_r) = self.latent.latents(x, &vec![start; b])?;
+        let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
+        let gated = self.gate.apply(&c, &blocks, self.wide())?;
+        Ok(Merged {
+            sums: partial_sums(&gated, open, start, s)?,
+            k_r,
+            start,
+        })
+    }
+
+    /// Block-strided attention of the last `n` tokens (math: fact B), output projected: `[B, n, M]`.
+    ///
+    /// Keys are the `past` slots closed before this call, decompressed again from the cache, and the ends of the
+    /// blocks this call closes; each query's own partial sum is the diagonal.
+    fn attend(&self, q: &Tensor, merged: &Merged, past: Option<(Tensor, Tensor)>) -> Result<Tensor> {
+        let (n, t, s) = (q.dim(2)?, merged.k_r.dim(1)?, self.geometry.stride);
+        let (dtype, start) = (self.build.dtype, merged.start);
+        let sums = merged.sums.to_dtype(dtype)?;
+        let own_c = sums.narrow(1, t - n, n)?;
+        let (own_k, own_v) = self.latent.decompress(&own_c, &merged.k_r.narrow(1, t - n, n)?)?;
+
+        let ends = block_ends(start, t, s);
+        let (k, v) = if n == t && past.is_none() {
+            // Every block end is a query too: its key and value are there already.
+            let index = Tensor::new(ends.as_slice(), q.device())?;
+            (own_k.index_select(&index, 2)?, own_v.index_select(&index, 2)?)
+        } else {
+            let index = Tensor::new(ends.as_slice(), q.device())?;
+            let (mut c, mut k_r) = (sums.index_select(&index, 1)?, merged.k_r.index_select(&index, 1)?);
+            if let Some((past_c, past_k_r)) = past {
+                c = Tensor::cat(&[&past_c, &c], 1)?;
+                k_r = Tensor::cat(&[&past_k_r, &k_r], 1)?;
+            }
+            self.latent.decompress(&c, &k_r)?
+        };
+        let heads = ops::attend(&AttendInput {
+            q,
+            k: &k,
+            v: &v,
+            own: Some(Own { k: &own_k, v: &own_v }),
+            start: start + t - n,
+            stride: s,
+            scale: self.latent.scale(),
+        })?;
+        self.latent.output(&heads)
+    }
+
+    /// Writes the slots that T tokens touched, and keeps the sums of the one left open.
+    fn store(&self, merged: &Merged, cache: &mut Cache) -> Result<()> {
+        let (t, s) = (merged.k_r.dim(1)?, self.geometry.stride);
+        let mut rows = block_ends(merged.start, t, s);
+        if (merged.start + t) % s != 0 {
+            rows.push(t as u32 - 1);
+            cache.set_open(merged.sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?);
+        }
+        let index = Tensor::new(rows, merged.k_r.device())?;
+        let c = merged.sums.index_select(&index, 1)?;
+        let k_r = merged.k_r.index_select(&index, 1)?;
+        self.latent
+            .write(cache, &vec![merged.start / s; merged.k_r.dim(0)?], &c, &k_r)?;
+        cache.advance(t);
+        Ok(())
+    }
+}
+
+/// Indices among T tokens at `start..` of those that close a block.
+fn block_ends(start: usize, t: usize, s: usize) -> Vec<u32> {
+    (0..t)
+        .filter(|i| (start + i + 1) % s == 0)
+        .map(|i| i as u32)
+        .collect()
+}
+
+impl Attention for Mtla {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
+    }
+
+    fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        if self.build.path == Path::Seedlike {
+            return Ok(self.forward_seedlike(x, n)?.0);
+        }
+        let q = self.latent.queries(x, n, &vec![0; b])?;
+        self.attend(&q, &self.merge(x, 0, None)?, None)
+    }
+
+    fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
+        let (b, t, _) = self.geometry.check_input(x)?;
+        let n = queries.count(t)?;
+        cache.check_batch(b)?;
+        let Some(past) = cache.uniform_len() else {
+            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+        };
+        if self.build.path == Path::Seedlike {
+            return self.prefill_seedlike(x, cache, n);
+        }
+        let s = self.geometry.stride;
+        let open = if past % s == 0 { None } else { cache.open() };
+        let merged = self.merge(x, past, open)?;
+        let closed = match past / s {
+            0 => None,
+            slots => Some(self.latent.cached(cache, slots)?),
+        };
+        let q = self.latent.queries(x, n, &vec![past; b])?;
+        let y = self.attend(&q, &merged, closed)?;
+        self.store(&merged, cache)?;
+        Ok(y)
+    }
+
+    fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
+        let (b, _, _) = self.geometry.check_step(x)?;
+        cache.check_batch(b)?;
+        let s = self.geometry.stride;
+        let starts = cache.lens().to_vec();
+        let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
+        if self.build.path == Path::Seedlike && cache.uniform_len().is_some() {
+            return self.decode_seedlike(x, cache);
+        }
+        let q = self.latent.queries(x, 1, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
+        let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
+        let gated = self.gate.apply(&c, &blocks, self.wide())?;
+        cache.reserve(starts.iter().max().map_or(0, |len| len + 1))?;
+        let sums = merge_step(&gated, cache, s)?;
+        self.latent.write(cache, &slots, &sums, &k_r)?;
+        cache.advance(1);
+        self.latent.decode_absorbed(&q, cache)
+    }
+}

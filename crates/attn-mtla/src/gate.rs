@@ -1,0 +1,122 @@
+//! The hyper-network: one weight in (0, 1) per token, from its latent and its block's index.
+
+use std::sync::RwLock;
+
+use attn_core::linear::Linear;
+use attn_core::{Result, Weights};
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::config::MtlaConfig;
+
+/// `w_i = sigmoid(fc_c(pe(j)) . fc_p(c_i))`, `j = floor(i / s)`.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    fc_c: Linear,
+    fc_p: Linear,
+    rank: usize,
+    /// Bias of `fc_p`, `[inner]`.
+    bias_p: Tensor,
+    table: RwLock<Option<Table>>,
+}
+
+/// What the product with a latent needs of each block (math: fact A): `u[j] = W_p^T fc_c(pe(j))` and
+/// `b[j] = bias_p . fc_c(pe(j))`, constants of the trained layer.
+#[derive(Debug, Clone)]
+struct Table {
+    /// `[blocks, r]`.
+    u: Tensor,
+    /// `[blocks]`.
+    b: Tensor,
+}
+
+impl Gate {
+    pub(crate) fn new(config: &MtlaConfig, weights: &Weights) -> Result<Self> {
+        let (r, inner) = (config.latent.kv_rank, config.hyper_rank);
+        Ok(Self {
+            fc_c: Linear::load("hypernet_down.fc_c", inner, r, true, weights)?,
+            fc_p: Linear::load("hypernet_down.fc_p", inner, r, true, weights)?,
+            rank: r,
+            bias_p: weights.get("hypernet_down.fc_p.bias", &[inner])?,
+            table: RwLock::new(None),
+        })
+    }
+
+    /// Latents times their weights.
+    ///
+    /// # Shapes
+    /// - `c`: `[B, T, r]`; `blocks`: the block of each of the B T tokens, or of the T tokens all sequences share
+    /// - returns `[B, T, r]`, of `wide` dtype
+    pub(crate) fn apply(&self, c: &Tensor, blocks: &[u32], wide: DType) -> Result<Tensor> {
+        let (b, t, r) = c.dims3()?;
+        let table = self.table(blocks.iter().max().map_or(0, |&j| j as usize + 1), wide)?;
+        let index = Tensor::new(blocks, c.device())?;
+        let per_token = if blocks.len() == t { 1 } else { b };
+        let u = table.u.index_select(&index, 0)?.reshape((per_token, t, r))?;
+        let bias = table.b.index_select(&index, 0)?.reshape((per_token, t, 1))?;
+        let c = c.to_dtype(wide)?;
+        let logits = c
+            .broadcast_mul(&u)?
+            .sum_keepdim(D::Minus1)?
+            .broadcast_add(&bias)?;
+        Ok(c.broadcast_mul(&sigmoid(&logits)?)?)
+    }
+
+    /// All weights of the seed's formulation, `[B, rows, T]`: entry (i, j) is the weight of token j at the block
+    /// index of row i, `sigmoid(fc_c(pe) fc_p(c)^T)`.
+    pub(crate) fn dense(&self, c: &Tensor, blocks: &[u32]) -> Result<Tensor> {
+        let (b, _, _) = c.dims3()?;
+        // The seed computes the encoding of every row anew on the host and copies it over.
+        let encodings: Vec<f32> = blocks.iter().flat_map(|&j| encoding(j, self.rank)).collect();
+        let pe =
+            Tensor::from_vec(encodings, (1, blocks.len(), self.rank), c.device())?.to_dtype(c.dtype())?;
+        let rows = self
+            .fc_c
+            .forward(&pe)?
+            .broadcast_as((b, blocks.len(), self.bias_p.dim(0)?))?
+            .contiguous()?;
+        sigmoid(&rows.matmul(&self.fc_p.forward(c)?.t()?)?)
+    }
+
+    fn table(&self, blocks: usize, wide: DType) -> Result<Table> {
+        let tracked =
+            self.fc_c.weight().track_op() || self.fc_p.weight().track_op() || self.bias_p.track_op();
+        if tracked {
+            return self.compute(blocks, wide); // gradients need the graph of this very call
+        }
+        // A poisoned lock holds a whole table all the same: it is replaced in one assignment.
+        if let Some(table) = self.table.read().unwrap_or_else(|err| err.into_inner()).as_ref() {
+            if table.u.dim(0)? >= blocks && table.u.dtype() == wide {
+                return Ok(table.clone());
+            }
+        }
+        let table = self.compute(blocks.next_power_of_two(), wide)?;
+        *self.table.write().unwrap_or_else(|err| err.into_inner()) = Some(table.clone());
+        Ok(table)
+    }
+
+    fn compute(&self, blocks: usize, wide: DType) -> Result<Table> {
+        let device: &Device = self.bias_p.device();
+        let encodings: Vec<f32> = (0..blocks as u32).flat_map(|j| encoding(j, self.rank)).collect();
+        let pe =
+            Tensor::from_vec(encodings, (1, blocks, self.rank), device)?.to_dtype(self.bias_p.dtype())?;
+        let rows = self.fc_c.forward(&pe)?.squeeze(0)?.to_dtype(wide)?; // [blocks, inner]
+        let u = rows.matmul(&self.fc_p.weight().to_dtype(wide)?)?;
+        let b = rows
+            .matmul(&self.bias_p.to_dtype(wide)?.unsqueeze(1)?)?
+            .squeeze(1)?;
+        Ok(Table { u, b })
+    }
+}
+
+/// Sinusoidal encoding of a block index, sines at even elements and cosines at odd ones, in f32 as the seed's.
+fn encoding(block: u32, rank: usize) -> impl Iterator<Item = f32> {
+    let step = -(10_000f32.ln()) / rank as f32;
+    (0..rank).map(move |i| {
+        let angle = block as f32 * ((i - i % 2) as f32 * step).exp();
+        if i % 2 == 0 { angle.sin() } else { angle.cos() }
+    })
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok((x.neg()?.exp()? + 1.0)?.recip()?)
+}
