@@ -1,0 +1,22 @@
+//! Sweep files, plans, the runner, statistics and the result store.
+
+pub mod columns;
+pub mod environment;
+pub mod error;
+pub mod locate;
+pub mod memory;
+pub mod plan;
+pub mod progress;
+pub mod row;
+pub mod run;
+pub mod schema;
+pub mod stats;
+pub mod status;
+pub mod store;
+pub mod sweep;
+pub mod table;
+pub mod units;
+
+pub use error::{BadSweep, Error, Label, Problem};
+pub use plan::{Case, Plan};
+pub use sweep::{DeviceRequest, Dtype, Override, Sweep, SweepFile};

@@ -1,0 +1,346 @@
+//! A sweep expanded to cases, checked and predicted. No tensor is made: geometry and closed forms suffice.
+//!
+//! What can never run is bad input, and all of it is reported at once. What could run elsewhere stays in the
+//! plan with its reason.
+
+mod axes;
+mod filter;
+mod predict;
+mod shard;
+mod variants;
+mod workloads;
+
+use std::collections::BTreeSet;
+
+use attn_core::{Cost, Geometry, ModelDims, Params, Path, Scope, Variant, Workload};
+use serde::Serialize;
+
+use crate::error::{Error, Problem};
+use crate::locate::KeyPath;
+use crate::sweep::{Axis, DeviceRequest, Dtype, Sweep};
+pub use filter::Filter;
+pub use shard::Shard;
+pub use workloads::{SizeSpec, WORKLOADS, WorkloadSpec};
+
+use crate::sweep::Measure;
+
+/// A mistyped axis multiplies quickly; no one waits for more cases than these.
+pub const MAX_CASES: u128 = 1_000_000;
+
+/// What a plan depends on beside the sweep.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// The variants there are.
+    pub variants: &'a [&'static Variant],
+    /// Names of the figures there are.
+    pub figures: &'a [&'a str],
+    /// Memory of the machine, where it is known: more is predicted not to fit.
+    pub memory_bytes: Option<u64>,
+    /// Whether CUDA is compiled in.
+    pub cuda: bool,
+}
+
+/// One variant at one point: what is verified, measured and stored as a row.
+#[derive(Debug, Clone, Serialize)]
+pub struct Case {
+    /// 16 hex digits over all that defines the case; how long it is measured does not.
+    #[serde(rename = "case_id")]
+    pub id: String,
+    /// Cases of one group differ in the variant alone: they are comparable, and take turns.
+    pub group: usize,
+    /// The variant.
+    #[serde(serialize_with = "variant_key")]
+    pub variant: &'static Variant,
+    /// Name in tables and figures.
+    pub label: String,
+    /// The variant's settings, those that were given.
+    pub params: Params,
+    /// Sizes all variants share.
+    pub dims: ModelDims,
+    /// Workload and its sizes.
+    pub workload: Workload,
+    /// What is measured.
+    pub scope: Scope,
+    /// Formulation asked for.
+    pub path: Path,
+    /// Element type asked for.
+    pub dtype: Dtype,
+    /// Device asked for.
+    pub device: DeviceRequest,
+    /// Seed of weights, inputs and cache contents.
+    pub seed: u64,
+    /// Sizes of the layer.
+    pub geometry: Geometry,
+    /// Useful operations and least bytes of one run (one step, for `decode`).
+    pub cost: Cost,
+    /// Consecutive steps of a sample: for `decode` the least common multiple of the group's strides, so that
+    /// every variant closes whole slots; else 1.
+    pub steps_per_sample: usize,
+    /// Tokens the cache must hold per sequence.
+    pub cache_capacity: usize,
+    /// The papers' cache formula at the tokens the workload ends with.
+    pub kv_bytes: u64,
+    /// The same formula at the capacity.
+    pub kv_capacity_bytes: u64,
+    /// Weights of the layer.
+    pub weights_bytes: u64,
+    /// Estimated peak of memory.
+    pub predicted_peak_bytes: u64,
+    /// Estimated time, warm-up included.
+    pub predicted_time_s: f64,
+    /// Why the case cannot run here, where it cannot.
+    pub unsupported: Option<String>,
+    /// Whether the estimated peak is more than the machine has.
+    pub predicted_oom: bool,
+}
+
+fn variant_key<S: serde::Serializer>(variant: &&'static Variant, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(variant.key)
+}
+
+/// A sweep, ready to run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Name of the sweep.
+    pub name: String,
+    /// The question it asks.
+    pub question: String,
+    /// Device asked for.
+    pub device: DeviceRequest,
+    /// The cases, those of one group beside each other.
+    pub cases: Vec<Case>,
+    /// How long and how precisely to measure.
+    pub measure: Measure,
+    /// Seed of the sweep; `measure.seed` is the same where it was not given.
+    pub seed: u64,
+    /// Figures to draw, by name.
+    pub figures: Vec<String>,
+    /// The sweep as it runs, overrides applied.
+    #[serde(skip)]
+    pub sweep_yaml: String,
+}
+
+impl Plan {
+    /// Checks `sweep` and expands it.
+    ///
+    /// # Errors
+    /// [`Error::Sweep`] with every problem found.
+    pub fn build(sweep: &Sweep, setup: &Setup<'_>) -> Result<Self, Error> {
+        let (file, source) = (&sweep.file, &sweep.source);
+        let mut found = sweep.problems.clone();
+        check_name(sweep, &mut found);
+        check_measure(sweep, &mut found);
+        let figures = check_figures(sweep, setup, &mut found);
+        axes::check(
+            source,
+            &KeyPath::of("paths"),
+            &file.paths,
+            |path| path.name().to_string(),
+            &mut found,
+        );
+        axes::check(
+            source,
+            &KeyPath::of("scopes"),
+            &file.scopes,
+            |scope| scope.name().to_string(),
+            &mut found,
+        );
+        let dtypes = dtypes(sweep, &mut found);
+
+        axes::check_count(sweep, dtypes.values.len(), &mut found);
+        if found.iter().any(|problem| problem.message.contains("cases")) {
+            return Err(source.error(found));
+        }
+        let workloads = workloads::expand(sweep, &mut found);
+        let variants = variants::expand(sweep, setup.variants, &mut found);
+        predict::check_magnitude(source, &workloads, &variants, &mut found);
+        let steps = workloads::steps_per_sample(source, &workloads, &variants, &mut found);
+        if !found.is_empty() {
+            return Err(source.error(found));
+        }
+
+        let mut cases = Vec::new();
+        let mut group = 0;
+        for point in &workloads {
+            for &scope in &file.scopes.values {
+                for &path in &file.paths.values {
+                    for &dtype in &dtypes.values {
+                        let shared = predict::Shared {
+                            group,
+                            workload: point.workload,
+                            scope,
+                            path,
+                            dtype,
+                            device: file.device,
+                            seed: file.seed,
+                            steps_per_sample: if point.workload.name() == "decode" {
+                                steps
+                            } else {
+                                1
+                            },
+                        };
+                        let group_cases = variants.iter().map(|v| shared.case(v, &file.measure, setup));
+                        cases.extend(group_cases);
+                        group += 1;
+                    }
+                }
+            }
+        }
+        let measure = Measure {
+            seed: Some(file.measure.seed.unwrap_or(file.seed)),
+            ..file.measure.clone()
+        };
+        Ok(Self {
+            name: file.name.clone(),
+            question: file.question.clone(),
+            device: file.device,
+            cases,
+            measure,
+            seed: file.seed,
+            figures,
+            sweep_yaml: source.yaml.clone(),
+        })
+    }
+
+    /// The cases group by group.
+    pub fn groups(&self) -> impl Iterator<Item = &[Case]> {
+        self.cases.chunk_by(|a, b| a.group == b.group)
+    }
+
+    /// Estimated time of the whole plan; cases that will not run take none.
+    pub fn predicted_time_s(&self) -> f64 {
+        self.cases
+            .iter()
+            .filter(|case| case.runs_here())
+            .map(|case| case.predicted_time_s)
+            .sum()
+    }
+}
+
+impl Case {
+    /// Whether nothing is known that keeps the case from running.
+    pub fn runs_here(&self) -> bool {
+        self.unsupported.is_none() && !self.predicted_oom
+    }
+}
+
+/// The name becomes part of a folder's.
+fn check_name(sweep: &Sweep, found: &mut Vec<Problem>) {
+    let name = &sweep.file.name;
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(allowed) {
+        let message = format!(
+            "`name` is {name:?}, expected 1 to 64 lower-case letters, digits, `-`, `_` or `.`, no `.` first"
+        );
+        let problem = Problem::new(message).with_help("the result folder is named after it");
+        found.push(sweep.source.point(problem, &KeyPath::of("name"), ""));
+    }
+}
+
+fn check_measure(sweep: &Sweep, found: &mut Vec<Problem>) {
+    let measure = &sweep.file.measure;
+    let at = KeyPath::of("measure");
+    let mut require = |ok: bool, key: &str, got: String, expected: &str| {
+        if !ok {
+            let problem = Problem::new(format!("`measure.{key}` is {got}, expected {expected}"));
+            found.push(sweep.source.point(problem, &at.key(key), ""));
+        }
+    };
+    let positive = |value: f64| value.is_finite() && value > 0.0;
+    let (ci, max_s) = (measure.target_ci, measure.max_s);
+    require(
+        positive(ci) && ci < 1.0,
+        "target_ci",
+        ci.to_string(),
+        "a number between 0 and 1",
+    );
+    require(
+        positive(max_s) && max_s <= 86_400.0,
+        "max_s",
+        max_s.to_string(),
+        "seconds, up to a day",
+    );
+    require(
+        measure.warmup_ms <= 600_000,
+        "warmup_ms",
+        measure.warmup_ms.to_string(),
+        "at most 600000",
+    );
+    require(
+        measure.min_samples >= 1,
+        "min_samples",
+        "0".to_string(),
+        "an integer of at least 1",
+    );
+    let limit = "an integer from 1 to 1000000";
+    let max_samples = measure.max_samples;
+    require(
+        (1..=1_000_000).contains(&max_samples),
+        "max_samples",
+        max_samples.to_string(),
+        limit,
+    );
+    if measure.min_samples > max_samples && max_samples > 0 {
+        let message = format!(
+            "`measure.min_samples` is {} and `measure.max_samples` {max_samples}, expected no more than that",
+            measure.min_samples
+        );
+        let problem = sweep
+            .source
+            .point(Problem::new(message), &at.key("min_samples"), "");
+        found.push(sweep.source.point(problem, &at.key("max_samples"), ""));
+    }
+}
+
+fn check_figures(sweep: &Sweep, setup: &Setup<'_>, found: &mut Vec<Problem>) -> Vec<String> {
+    let Some(names) = &sweep.file.figures else {
+        return setup.figures.iter().map(ToString::to_string).collect();
+    };
+    let at = KeyPath::of("figures");
+    axes::check_distinct(&sweep.source, &at, names, String::clone, found);
+    for (i, name) in names.iter().enumerate() {
+        if !setup.figures.contains(&name.as_str()) {
+            let problem = crate::sweep::unknown("figure", name, setup.figures);
+            found.push(sweep.source.point(problem, &at.index(i), ""));
+        }
+    }
+    names.clone()
+}
+
+/// The dtypes of the sweep: `dtype` or `grid.dtype`, f32 without both.
+fn dtypes(sweep: &Sweep, found: &mut Vec<Problem>) -> Axis<Dtype> {
+    let (own, grid) = (KeyPath::of("dtype"), KeyPath::of("grid").key("dtype"));
+    let (dtypes, at) = match (&sweep.file.dtype, &sweep.file.grid.dtype) {
+        (Some(_), Some(_)) => {
+            let problem = Problem::new("`dtype` and `grid.dtype` are both given, expected one of them");
+            let problem = sweep.source.point(problem, &own, "");
+            found.push(sweep.source.point(problem, &grid, ""));
+            return Axis::one(Dtype::F32);
+        }
+        (Some(dtypes), None) => (dtypes.clone(), own),
+        (None, Some(dtypes)) => (dtypes.clone(), grid),
+        (None, None) => (Axis::one(Dtype::F32), own),
+    };
+    axes::check(
+        &sweep.source,
+        &at,
+        &dtypes,
+        |dtype| dtype.name().to_string(),
+        found,
+    );
+    dtypes
+}
+
+/// Settings that take more than one value among the points of one variant: labels must show them.
+fn varying<'a>(
+    points: impl Iterator<Item = &'a Params> + Clone,
+    names: &[&'static str],
+) -> Vec<&'static str> {
+    let differs = |name: &&'static str| {
+        let values = points
+            .clone()
+            .map(|params| params.0.get(*name).map(ToString::to_string));
+        values.collect::<BTreeSet<_>>().len() > 1
+    };
+    names.iter().copied().filter(differs).collect()
+}

@@ -1,0 +1,303 @@
+//! A row of results: every column of `rows.parquet` and `samples.parquet`, declared once.
+
+use std::collections::BTreeMap;
+
+use attn_core::{ParamValue, Params};
+use serde::Serialize;
+
+use crate::columns::table;
+use crate::stats::Summary;
+use crate::status::{Status, Trust};
+
+table! {
+    /// One case of a run. Null means not measured or not applicable; `null_reasons` says which.
+    pub struct Row {
+        /// Hash of all that defines the case.
+        pub case_id: String,
+        /// Number of the group whose variants took turns in one worker process.
+        pub group: u64,
+        /// Name of the sweep.
+        pub sweep_name: String,
+        /// The question the sweep asks.
+        pub question: String,
+        /// Registry key of the variant, lower case.
+        pub variant: String,
+        /// Name in tables and figures: the variant and the settings that tell it from its siblings.
+        pub label: String,
+        /// Model width M.
+        pub d_model: Option<u64>,
+        /// Query heads H.
+        pub n_heads: Option<u64>,
+        /// Head size D.
+        pub head_dim: Option<u64>,
+        /// Key and value heads Hkv.
+        pub n_kv_heads: Option<u64>,
+        /// Rank r of the latent of keys and values.
+        pub kv_rank: Option<u64>,
+        /// Rank of the latent of queries; 0 is one plain projection.
+        pub q_rank: Option<u64>,
+        /// Size Dr of the rotary part of a head.
+        pub rope_dim: Option<u64>,
+        /// Size Dn of the part of a head without rotation.
+        pub nope_dim: Option<u64>,
+        /// Size Dv of a value head.
+        pub v_dim: Option<u64>,
+        /// Temporal stride s: tokens merged in one cache slot.
+        pub stride: Option<u64>,
+        /// Rank of the hyper-network that weighs the tokens of a slot.
+        pub hyper_rank: Option<u64>,
+        /// Whether projections have biases.
+        pub bias: Option<bool>,
+        /// Base of the rotary frequencies.
+        pub rope_theta: Option<f64>,
+        /// Normalisation of the latent.
+        pub norm: Option<String>,
+        /// Epsilon of the normalisation.
+        pub norm_eps: Option<f64>,
+        /// Every setting of the variant as JSON, those without a column of their own included.
+        pub params: String,
+        /// What was run: `decode`, `prefill`, `train_step`, `generate`.
+        pub workload: String,
+        /// What was timed: `layer` (projections, cache update, attention, output) or `op` (attention alone).
+        pub scope: String,
+        /// Sequences B.
+        pub batch: Option<u64>,
+        /// Entries L that a decode step reads, its own token included.
+        pub context: Option<u64>,
+        /// Tokens T of one call, or of the prompt.
+        pub tokens: Option<u64>,
+        /// Tokens generated after the prompt.
+        pub new_tokens: Option<u64>,
+        /// Consecutive steps in a sample; its time is divided by them.
+        pub steps_per_sample: Option<u64>,
+        /// Seed of weights and inputs.
+        pub seed: Option<u64>,
+        /// Element type asked for.
+        pub dtype_requested: String,
+        /// Element type it ran in.
+        pub dtype_resolved: Option<String>,
+        /// Device asked for.
+        pub device_requested: String,
+        /// Device it ran on.
+        pub device_resolved: Option<String>,
+        /// Path asked for: `fused` or `seedlike`.
+        pub path_requested: String,
+        /// Path it took.
+        pub path_resolved: Option<String>,
+        /// How the case ended: `ok`, `oom`, `skipped_oom`, `crash`, `timeout`, `wrong`, `unsupported`, `diverged`.
+        pub status: Status,
+        /// Why it is not `ok`.
+        pub reason: Option<String>,
+        /// What weakens the times: `clean`, `shared`, `unconverged`, `throttled`, `fallback`.
+        pub trust: Option<Trust>,
+        /// Why they are not `clean`.
+        pub trust_reason: Option<String>,
+        /// What the output was compared with before it was timed.
+        pub verified_against: Option<String>,
+        /// Query rows compared.
+        pub verified_rows: Option<u64>,
+        /// Largest difference from the reference, relative to the scale of its output.
+        pub error_max: Option<f64>,
+        /// Cosine difference (1 - cosine similarity) from the reference.
+        pub error_cosine: Option<f64>,
+        /// Median time of a sample, in seconds (of one step for `decode`).
+        pub time_median_s: Option<f64>,
+        /// Lower end of the 95 % bootstrap interval of the median, in seconds.
+        pub time_ci_low_s: Option<f64>,
+        /// Upper end of the 95 % bootstrap interval of the median, in seconds.
+        pub time_ci_high_s: Option<f64>,
+        /// Interquartile range of the samples, in seconds.
+        pub time_iqr_s: Option<f64>,
+        /// Mean of the samples, in seconds.
+        pub time_mean_s: Option<f64>,
+        /// Shortest sample, in seconds.
+        pub time_min_s: Option<f64>,
+        /// Samples taken.
+        pub n_samples: Option<u64>,
+        /// Samples beyond 3 interquartile ranges from the quartiles; they are kept.
+        pub n_outliers: Option<u64>,
+        /// What ended the sampling: `target_ci`, `max_samples` or `max_s`.
+        pub stop_rule: Option<String>,
+        /// Time spent warming the case, in seconds.
+        pub warmup_s: Option<f64>,
+        /// Tokens per second at the median, over all sequences.
+        pub tokens_per_s: Option<f64>,
+        /// Bytes of the cache at this length, by the closed formula.
+        pub kv_bytes: Option<u64>,
+        /// Bytes the cache holds allocated for its slots.
+        pub kv_allocated_bytes: Option<u64>,
+        /// Bytes of the open slot's accumulator and of the lengths.
+        pub kv_state_bytes: Option<u64>,
+        /// Bytes of the cache per token and sequence.
+        pub kv_bytes_per_token: Option<f64>,
+        /// Bytes of the layer's weights.
+        pub weights_bytes: Option<u64>,
+        /// Most bytes the allocator held at once during the measurement.
+        pub peak_bytes: Option<u64>,
+        /// Most bytes of the process resident in memory.
+        pub rss_peak_bytes: Option<u64>,
+        /// Bytes in use on the device by NVML, beyond those before the case.
+        pub nvml_used_bytes: Option<u64>,
+        /// Useful floating-point operations of the scope, by the cost model.
+        pub flops: Option<u64>,
+        /// The least bytes the scope must read and write, by the cost model.
+        pub bytes_moved: Option<u64>,
+        /// Bytes per second: `bytes_moved` over the median time.
+        pub achieved_bytes_per_s: Option<f64>,
+        /// Bytes per second: the bandwidth measured on this machine in this run.
+        pub ceiling_bytes_per_s: Option<f64>,
+        /// Operations per second: `flops` over the median time.
+        pub achieved_flops_per_s: Option<f64>,
+        /// Operations per second: the matrix product rate measured on this machine in this run.
+        pub ceiling_flops_per_s: Option<f64>,
+        /// Energy of a sample, in joules.
+        pub energy_j: Option<f64>,
+        /// Why columns are null, as JSON: column name to reason.
+        pub null_reasons: String,
+        /// Cache bytes the plan predicted.
+        pub predicted_kv_bytes: Option<u64>,
+        /// Peak bytes the plan predicted.
+        pub predicted_peak_bytes: Option<u64>,
+        /// Time the plan predicted for the whole case, in seconds.
+        pub predicted_time_s: Option<f64>,
+        /// When the case began, RFC 3339 in UTC.
+        pub started_at: Option<String>,
+        /// Threads used for computing.
+        pub threads: Option<u64>,
+        /// Instruction set level of the kernels.
+        pub cpu_level: Option<String>,
+        /// Commit the binary was built from.
+        pub commit: Option<String>,
+        /// Whether the sources differed from that commit.
+        pub dirty: Option<bool>,
+        /// Compiler the binary was built with.
+        pub toolchain: Option<String>,
+        /// Profile the binary was built in: `release` or `debug`.
+        pub build_profile: Option<String>,
+        /// Model of the processor.
+        pub machine: Option<String>,
+        /// Hash of the processor, its cores, the memory and the system: times of different ones do not compare.
+        pub fingerprint: Option<String>,
+        /// Operating system and kernel.
+        pub os: Option<String>,
+        /// Memory of the machine, in bytes.
+        pub memory_total_bytes: Option<u64>,
+        /// Model of the GPU.
+        pub gpu: Option<String>,
+        /// Version of the GPU's driver.
+        pub driver: Option<String>,
+        /// Clocks of the GPU during the case, as JSON, in MHz.
+        pub clocks: Option<String>,
+        /// Clock of the processor before the case, in MHz.
+        pub cpu_mhz_start: Option<f64>,
+        /// Clock of the processor after the case, in MHz.
+        pub cpu_mhz_end: Option<f64>,
+        /// Load average of the last minute before the case.
+        pub load_1m_start: Option<f64>,
+    }
+}
+
+table! {
+    /// One timed sample of a case.
+    pub struct Sample {
+        /// The case's hash.
+        pub case_id: String,
+        /// Number of the sample in its case.
+        pub index: u64,
+        /// Time, in seconds (of one step for `decode`).
+        pub time_s: f64,
+        /// When it began, in seconds since the run did.
+        pub started_at_s: f64,
+        /// Round of the group in which it was taken: variants take turns within a round.
+        pub round: u64,
+        /// Whether it lies beyond 3 interquartile ranges from the quartiles.
+        pub outlier: bool,
+    }
+}
+
+impl Row {
+    /// Whether the case was measured.
+    pub fn is_ok(&self) -> bool {
+        self.status == Status::Ok
+    }
+
+    /// Whether nothing weakens the measurement.
+    pub fn is_clean(&self) -> bool {
+        self.trust.is_none_or(|trust| trust == Trust::Clean)
+    }
+
+    /// Fills the columns of the variant's settings, and `params` with all of them.
+    pub fn set_params(&mut self, params: &Params) {
+        self.params = to_json(&params.0);
+        macro_rules! fill {
+            ($convert:ident: $($field:ident),+) => {
+                $(self.$field = params.0.get(stringify!($field)).and_then($convert);)+
+            };
+        }
+        fill!(count: n_kv_heads, kv_rank, q_rank, rope_dim, nope_dim, v_dim, stride, hyper_rank);
+        fill!(flag: bias);
+        fill!(real: rope_theta, norm_eps);
+        fill!(word: norm);
+    }
+
+    /// Fills the columns of the times.
+    pub fn set_times(&mut self, summary: &Summary) {
+        self.time_median_s = Some(summary.median);
+        self.time_ci_low_s = Some(summary.ci.low);
+        self.time_ci_high_s = Some(summary.ci.high);
+        self.time_iqr_s = Some(summary.iqr);
+        self.time_mean_s = Some(summary.mean);
+        self.time_min_s = Some(summary.min);
+        self.n_samples = Some(summary.n as u64);
+        self.n_outliers = Some(summary.n_outliers as u64);
+    }
+
+    /// Says why a column is null.
+    pub fn explain_null(&mut self, column: &'static str, reason: impl Into<String>) {
+        debug_assert!(
+            Self::columns().iter().any(|known| known.name == column),
+            "no column `{column}`"
+        );
+        let mut reasons = self.null_reasons();
+        reasons.insert(column.to_string(), reason.into());
+        self.null_reasons = to_json(&reasons);
+    }
+
+    /// Why columns are null: column name to reason.
+    pub fn null_reasons(&self) -> BTreeMap<String, String> {
+        serde_json::from_str(&self.null_reasons).unwrap_or_default()
+    }
+}
+
+fn count(value: &ParamValue) -> Option<u64> {
+    if let ParamValue::Int(value) = value {
+        Some(*value)
+    } else {
+        None
+    }
+}
+
+fn flag(value: &ParamValue) -> Option<bool> {
+    if let ParamValue::Bool(value) = value {
+        Some(*value)
+    } else {
+        None
+    }
+}
+
+fn real(value: &ParamValue) -> Option<f64> {
+    match value {
+        ParamValue::Int(value) => Some(*value as f64),
+        ParamValue::Float(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn word(value: &ParamValue) -> Option<String> {
+    Some(value.to_string())
+}
+
+/// JSON of a map with text keys, which cannot fail.
+fn to_json<V: Serialize>(map: &BTreeMap<String, V>) -> String {
+    serde_json::to_string(map).unwrap_or_default()
+}

@@ -1,0 +1,258 @@
+//! The gate: nothing is timed before it agrees with a reference in f64.
+//!
+//! The reference is the same variant with the same weights on the seed's path in f64, dense and slow, and thus a
+//! formulation of its own; where its `[T, T]` tensors would be too large it is the compact one in f64, and the row
+//! says which. Only some sequences and query rows are compared, the first and the last always among them.
+
+use attn_core::{Attention, Build, Path, Queries, Result};
+use attn_testkit::{Difference, compare, tolerance};
+use candle_core::{DType, Tensor, Var};
+
+use super::Failure;
+use super::naive;
+use super::subject::{self, Subject, Work};
+use crate::plan::Case;
+
+/// Tokens up to which the reference may form `[T, T]` tensors; for gradients it keeps them all.
+const DENSE_TOKENS: usize = 2048;
+const DENSE_TOKENS_GRADIENT: usize = 512;
+
+/// Gradients pass through twice as many roundings as outputs and sum over all tokens.
+const GRADIENT_FACTOR: f64 = 10.0;
+
+/// What the gate found.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Verdict {
+    /// What it was compared with.
+    pub(crate) against: String,
+    /// Query rows compared.
+    pub(crate) rows: usize,
+    /// Largest difference over the scale.
+    pub(crate) error_max: f64,
+    /// Largest cosine difference.
+    pub(crate) error_cosine: f64,
+    /// Bytes of the cache as the audit found them: at this length, allocated, state.
+    pub(crate) cache_bytes: Option<[u64; 3]>,
+    /// Why the case must not be timed.
+    pub(crate) failure: Option<String>,
+}
+
+struct Compared {
+    against: String,
+    rows: usize,
+    differences: Vec<Difference>,
+    factor: f64,
+}
+
+/// Runs the case once and compares; audits its cache.
+pub(crate) fn verify(case: &Case, subject: &mut Subject) -> std::result::Result<Verdict, Failure> {
+    subject.work.reset()?;
+    let compared = compare_with_reference(case, &mut subject.work)?;
+    let cache_bytes = subject.work.cache().map(|cache| {
+        // The work leaves `decode` at its capacity and the others at their length.
+        [case.kv_bytes, cache.kv_allocated_bytes(), cache.kv_state_bytes()]
+    });
+    let limit = compared.factor * tolerance(DType::from(case.dtype));
+    let worst = |of: fn(&Difference) -> f64| compared.differences.iter().map(of).fold(0.0, f64::max);
+    let (error_max, error_cosine) = (worst(|d| d.max), worst(|d| d.cosine));
+    let failure = if compared.differences.iter().any(|d| !d.same_non_finite) {
+        Some("NaN or infinity where the reference has none".to_string())
+    } else if error_max > limit {
+        Some(format!(
+            "differs from {} by {error_max:.1e} of its scale, {limit:.1e} allowed",
+            compared.against
+        ))
+    } else {
+        audit(case, &subject.work)
+    };
+    Ok(Verdict {
+        against: compared.against,
+        rows: compared.rows,
+        error_max,
+        error_cosine,
+        cache_bytes,
+        failure,
+    })
+}
+
+/// A cache must be what it claims: the formula at its length, and on the fused path at its capacity.
+fn audit(case: &Case, work: &Work) -> Option<String> {
+    let cache = work.cache()?;
+    let (g, batch, e) = (&case.geometry, cache.batch(), case.dtype.size_in_bytes());
+    let len = cache.uniform_len()?;
+    let held = match (case.path, case.scope) {
+        (Path::Seedlike, _) => len,
+        (Path::Fused, attn_core::Scope::Layer) => case.cache_capacity,
+        (Path::Fused, attn_core::Scope::Op) => len,
+    };
+    let checks = [
+        ("cache bytes", g.kv_bytes(batch, len, e), cache.kv_bytes()),
+        (
+            "allocated cache bytes",
+            g.kv_bytes(batch, held, e),
+            cache.kv_allocated_bytes(),
+        ),
+        (
+            "cache state bytes",
+            g.kv_state_bytes(batch),
+            cache.kv_state_bytes(),
+        ),
+    ];
+    let wrong = checks.into_iter().find(|(_, expected, got)| expected != got);
+    wrong.map(|(what, expected, got)| format!("{what} are {got}, its formula says {expected}"))
+}
+
+/// First and last sequence.
+fn sampled(batch: usize) -> Vec<usize> {
+    if batch == 1 { vec![0] } else { vec![0, batch - 1] }
+}
+
+fn pick(x: &Tensor, sequences: &[usize]) -> Result<Tensor> {
+    let rows = sequences
+        .iter()
+        .map(|&b| x.narrow(0, b, 1))
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&rows, 0)?)
+}
+
+/// The case's variant and weights in f64.
+fn reference(case: &Case, dense: bool) -> std::result::Result<(Box<dyn Attention>, String), Failure> {
+    let path = if dense { Path::Seedlike } else { Path::Fused };
+    let (config, weights) = subject::weights(case)?;
+    Ok((
+        config.build(&weights, &Build::cpu(path, DType::F64))?,
+        format!("{path} in f64"),
+    ))
+}
+
+fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<Compared, Failure> {
+    let sequences = sampled(case.workload.batch());
+    let wide = |x: &Tensor| -> Result<Tensor> { Ok(pick(x, &sequences)?.to_dtype(DType::F64)?) };
+    match work {
+        Work::Decode { cache, tokens, .. } => {
+            let (layer, against) = reference(case, true)?;
+            let mut copy = cache.clone();
+            copy.reorder(&sequences)?;
+            let mut copy = copy.convert(layer.build())?;
+            // An open slot's sums are marked with the fill; the copy takes no turn back.
+            let expected: Vec<Tensor> = tokens
+                .iter()
+                .map(|x| layer.decode(&wide(x)?, &mut copy))
+                .collect::<Result<_>>()?;
+            let got = work.run(case.steps_per_sample)?;
+            let pairs = got.iter().zip(&expected);
+            let differences = pairs
+                .map(|(got, expected)| compare(&pick(got, &sequences)?, expected))
+                .collect::<Result<Vec<_>>>()?;
+            Ok(Compared {
+                against,
+                rows: got.len() * sequences.len(),
+                differences,
+                factor: 1.0,
+            })
+        }
+        Work::Prefill { x, .. } => {
+            let tokens = x.dim(1)?;
+            let (layer, against) = reference(case, tokens <= DENSE_TOKENS)?;
+            let x = wide(x)?;
+            let got = pick(&work.run(1)?[0], &sequences)?;
+            let mut differences = Vec::new();
+            let mut rows = 0;
+            // Causality makes the rows of a shorter prompt those of the whole one.
+            for (prompt, n) in [(4, 4), (tokens / 2, 2), (tokens, 2)] {
+                let prompt = prompt.clamp(1, tokens);
+                let n = n.min(prompt);
+                let expected = layer.forward(&x.narrow(1, 0, prompt)?.contiguous()?, Queries::Last(n))?;
+                differences.push(compare(&got.narrow(1, prompt - n, n)?, &expected)?);
+                rows += n * sequences.len();
+            }
+            Ok(Compared {
+                against,
+                rows,
+                differences,
+                factor: 1.0,
+            })
+        }
+        Work::Generate { x, tokens, .. } => {
+            let mut all = vec![x.clone()];
+            all.extend(tokens.iter().cloned());
+            let x = wide(&Tensor::cat(&all, 1)?)?;
+            let n = tokens.len() + 1;
+            let (layer, against) = reference(case, x.dim(1)? <= DENSE_TOKENS)?;
+            let expected = layer.forward(&x, Queries::Last(n))?;
+            let got = pick(&Tensor::cat(&work.run(1)?, 1)?, &sequences)?;
+            let differences = vec![compare(&got, &expected)?];
+            Ok(Compared {
+                against,
+                rows: n * sequences.len(),
+                differences,
+                factor: 1.0,
+            })
+        }
+        Work::Train { x, projection, .. } => {
+            let dense = x.dim(1)? <= DENSE_TOKENS_GRADIENT;
+            let path = if dense { Path::Seedlike } else { Path::Fused };
+            let (config, weights) = subject::weights(case)?;
+            let weights = weights.to_vars(DType::F64)?;
+            let mut reference = Work::Train {
+                layer: config.build(&weights, &Build::cpu(path, DType::F64))?,
+                weights,
+                x: Var::from_tensor(&x.to_dtype(DType::F64)?)?,
+                projection: projection.to_dtype(DType::F64)?,
+            };
+            let rows = x.dim(0)? * x.dim(1)?;
+            let (got, expected) = (work.run(1)?, reference.run(1)?);
+            let pairs = got.iter().zip(&expected);
+            let differences = pairs
+                .map(|(got, expected)| compare(got, expected))
+                .collect::<Result<Vec<_>>>()?;
+            Ok(Compared {
+                against: format!("{path} in f64, gradients"),
+                rows,
+                differences,
+                factor: GRADIENT_FACTOR,
+            })
+        }
+        Work::DecodeOp { q, cache, scale } => {
+            let slots = cache.slots();
+            let expected = sequences
+                .iter()
+                .map(|&b| {
+                    let d_v = cache.entry().values.width();
+                    naive::decode(q, cache.keys(), cache.values(), d_v, slots[b], *scale, b)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let got = pick(&work.run(1)?[0], &sequences)?;
+            let differences = vec![compare(&got, &Tensor::cat(&expected, 0)?)?];
+            Ok(Compared {
+                against: "the formula in f64".to_string(),
+                rows: sequences.len(),
+                differences,
+                factor: 1.0,
+            })
+        }
+        Work::AttendOp { operands, .. } => {
+            let o = &*operands;
+            let t = o.q.dim(2)?;
+            let got = o.attend()?;
+            let mut places = vec![0, 1, t / 4, t / 3, t / 2, 3 * t / 4, t.saturating_sub(2), t - 1];
+            places.retain(|&i| i < t);
+            places.dedup();
+            let mut differences = Vec::new();
+            for &b in &sequences {
+                for &i in &places {
+                    let expected =
+                        naive::attend(&o.q, &o.k, &o.v, o.own.as_ref(), o.stride, o.scale, (b, i))?;
+                    differences.push(compare(&got.narrow(0, b, 1)?.narrow(2, i, 1)?, &expected)?);
+                }
+            }
+            let rows = differences.len();
+            Ok(Compared {
+                against: "the formula in f64".to_string(),
+                rows,
+                differences,
+                factor: 1.0,
+            })
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! A run's folder: written case by case, so that what ends a run early loses nothing that was measured.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `sweep.yaml` | the sweep as run |
+//! | `environment.json` | the machine, the build, and the commands that wrote the folder |
+//! | `log.jsonl` | one line a case, its samples included, flushed to the disk before the next case starts |
+//! | `rows.parquet`, `samples.parquet` | built from the log when the run ends |
+//! | `README.md` | question, command, summary |
+
+mod error;
+mod files;
+mod log;
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use self::files::{read_parquet, read_text, replace_file, sync_folder, write_file, write_parquet};
+use self::log::{Contents, Entry, read_log};
+use crate::row::{Row, Sample};
+
+pub use self::error::StoreError;
+
+/// Version of the columns, in the parquet files' metadata.
+pub const SCHEMA_VERSION: u32 = 1;
+
+const SWEEP: &str = "sweep.yaml";
+const ENVIRONMENT: &str = "environment.json";
+const LOG: &str = "log.jsonl";
+const ROWS: &str = "rows.parquet";
+const SAMPLES: &str = "samples.parquet";
+const README: &str = "README.md";
+const COMMANDS: &str = "commands";
+
+/// The name of a run's folder: `<sweep>-<utc time>-<machine>`, the machine in lower-case words.
+pub fn default_name(sweep: &str, utc: SystemTime, machine: &str) -> String {
+    let time = humantime::format_rfc3339_seconds(utc)
+        .to_string()
+        .replace(['-', ':'], "");
+    let words = machine.to_lowercase();
+    let words = words
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let words =
+        words.filter(|word| !matches!(*word, "r" | "tm" | "c" | "cpu" | "processor" | "gen" | "with"));
+    // Processors have long names; four words tell them apart.
+    let machine = words.take(4).collect::<Vec<_>>().join("-");
+    format!(
+        "{sweep}-{time}-{}",
+        if machine.is_empty() { "unknown" } else { &machine }
+    )
+}
+
+/// A run being written.
+#[derive(Debug)]
+pub struct RunDir {
+    dir: PathBuf,
+    log: File,
+}
+
+impl RunDir {
+    /// A new folder, with everything known before the first case. It appears complete or not at all.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where something is there, [`StoreError::Io`] where it cannot be written.
+    pub fn create(
+        dir: &Path,
+        sweep_yaml: &str,
+        environment: &Value,
+        command: &str,
+    ) -> Result<Self, StoreError> {
+        let exists = || StoreError::Exists {
+            dir: dir.to_path_buf(),
+        };
+        if dir.symlink_metadata().is_ok() {
+            return Err(exists());
+        }
+        let parent = match dir.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        // Filled under another name beside its place and then renamed, which is atomic.
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".attn-bench-");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask
+        let temporary = builder
+            .tempdir_in(parent)
+            .map_err(StoreError::io("create a folder in", parent))?;
+        let inside = temporary.path();
+        write_file(&inside.join(SWEEP), sweep_yaml.as_bytes())?;
+        write_file(
+            &inside.join(ENVIRONMENT),
+            pretty(&with_command(environment.clone(), command)).as_bytes(),
+        )?;
+        write_file(&inside.join(LOG), b"")?;
+        write_file(
+            &inside.join(README),
+            readme(sweep_yaml, &[command.to_string()], UNFINISHED).as_bytes(),
+        )?;
+        fs::rename(inside, dir).map_err(|source| match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => exists(),
+            _ => StoreError::io("create", dir)(source),
+        })?;
+        // Nothing is left under the temporary name.
+        let _ = temporary.keep();
+        sync_folder(parent);
+        Self::append_to(dir)
+    }
+
+    /// Continues a run: what it already holds comes back beside it. A torn last line is cut off, and the
+    /// tables are removed until [`finish`](Self::finish) builds them again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotARun`], [`StoreError::LogIncomplete`], [`StoreError::Damaged`] or [`StoreError::Io`].
+    pub fn resume(dir: &Path, command: &str) -> Result<(Self, Run), StoreError> {
+        let (rows, log) = (dir.join(ROWS), dir.join(LOG));
+        let contents = match (log.is_file(), rows.is_file()) {
+            (true, _) => read_log(&log)?,
+            (false, true) => Contents::default(),
+            (false, false) => {
+                return Err(StoreError::NotARun {
+                    dir: dir.to_path_buf(),
+                });
+            }
+        };
+        if rows.is_file() {
+            let stored = Row::from_frame(&read_parquet(&rows)?)?;
+            let known: HashSet<_> = contents.rows.iter().map(|row| &row.case_id).collect();
+            let missing = stored.iter().filter(|row| !known.contains(&row.case_id)).count();
+            if missing > 0 {
+                return Err(StoreError::LogIncomplete {
+                    dir: dir.to_path_buf(),
+                    missing,
+                });
+            }
+        }
+        let run = Run::with_contents(dir, contents)?;
+        let environment = with_command(run.environment.clone(), command);
+        replace_file(&dir.join(ENVIRONMENT), pretty(&environment).as_bytes())?;
+        for table in [rows, dir.join(SAMPLES)] {
+            match fs::remove_file(&table) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &table)(source));
+                }
+                _ => {}
+            }
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&log)
+            .map_err(StoreError::io("open", &log))?;
+        file.set_len(run.complete_log_bytes)
+            .map_err(StoreError::io("write", &log))?;
+        Ok((Self::append_to(dir)?, run))
+    }
+
+    fn append_to(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(LOG);
+        let log = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            log,
+        })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a case as one line of the log, down to the disk. A case written again replaces the earlier one
+    /// when the run is read.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the log then ends where it did before.
+    pub fn append(&mut self, row: &Row, samples: &[Sample]) -> Result<(), StoreError> {
+        let path = self.dir.join(LOG);
+        let entry = Entry {
+            row: row.clone(),
+            samples: samples.to_vec(),
+        };
+        let mut line =
+            serde_json::to_vec(&entry).map_err(|error| StoreError::io("write", &path)(error.into()))?;
+        line.push(b'\n');
+        let start = self.log.metadata().map_err(StoreError::io("read", &path))?.len();
+        // One write, so that a full disk tears this line at most.
+        self.log
+            .write_all(&line)
+            .and_then(|()| self.log.sync_data())
+            .map_err(|source| {
+                let _ = self.log.set_len(start);
+                StoreError::io("write", &path)(source)
+            })
+    }
+
+    /// Builds the parquet files from the log, and the README around the summary. May be called again.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`]; a file is either replaced or as it was.
+    pub fn finish(&mut self, summary_markdown: &str) -> Result<(), StoreError> {
+        let run = Run::with_contents(&self.dir, read_log(&self.dir.join(LOG))?)?;
+        let metadata = metadata(&run.rows);
+        write_parquet(
+            &self.dir.join(SAMPLES),
+            Sample::to_frame(&run.samples)?,
+            &metadata,
+        )?;
+        write_parquet(&self.dir.join(ROWS), Row::to_frame(&run.rows)?, &metadata)?;
+        let text = readme(&run.sweep_yaml, &run.commands(), summary_markdown);
+        replace_file(&self.dir.join(README), text.as_bytes())?;
+        sync_folder(&self.dir);
+        Ok(())
+    }
+}
+
+/// A run read back.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Run {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// One row a case.
+    pub rows: Vec<Row>,
+    /// Every sample; empty where `samples.parquet` was not kept.
+    pub samples: Vec<Sample>,
+    /// The machine and the build; null where the file is missing.
+    pub environment: Value,
+    /// The sweep as run; empty where the file is missing.
+    pub sweep_yaml: String,
+    /// What had to be left out, for the user to see.
+    pub warnings: Vec<String>,
+    complete_log_bytes: u64,
+}
+
+impl Run {
+    /// Reads a run: its tables or, where they are not built yet, its log.
+    ///
+    /// # Errors
+    /// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let (rows, samples, log) = (dir.join(ROWS), dir.join(SAMPLES), dir.join(LOG));
+        if !rows.is_file() {
+            if !log.is_file() {
+                return Err(StoreError::NotARun {
+                    dir: dir.to_path_buf(),
+                });
+            }
+            return Self::with_contents(dir, read_log(&log)?);
+        }
+        let mut contents = Contents {
+            rows: Row::from_frame(&read_parquet(&rows)?)?,
+            ..Contents::default()
+        };
+        if samples.is_file() {
+            contents.samples = Sample::from_frame(&read_parquet(&samples)?)?;
+        }
+        Self::with_contents(dir, contents)
+    }
+
+    /// The commands that wrote the folder, the first run first.
+    pub fn commands(&self) -> Vec<String> {
+        let commands = self.environment.get(COMMANDS).and_then(Value::as_array);
+        commands
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_string)
+            .collect()
+    }
+
+    fn with_contents(dir: &Path, contents: Contents) -> Result<Self, StoreError> {
+        let path = dir.join(ENVIRONMENT);
+        let damaged = |error: serde_json::Error| StoreError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let environment = match read_text(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(damaged)?,
+            None => Value::Null,
+        };
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            rows: contents.rows,
+            samples: contents.samples,
+            environment,
+            sweep_yaml: read_text(&dir.join(SWEEP))?.unwrap_or_default(),
+            warnings: contents.warnings,
+            complete_log_bytes: contents.complete_bytes,
+        })
+    }
+}
+
+/// What the parquet files say about themselves.
+fn metadata(rows: &[Row]) -> Vec<(String, String)> {
+    let mut pairs = vec![(
+        "attn_bench.schema_version".to_string(),
+        SCHEMA_VERSION.to_string(),
+    )];
+    if let Some(row) = rows.first() {
+        pairs.push(("attn_bench.sweep_name".to_string(), row.sweep_name.clone()));
+        pairs.push((
+            "attn_bench.commit".to_string(),
+            row.commit.clone().unwrap_or_else(|| "unknown".to_string()),
+        ));
+    }
+    pairs
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// The environment with one more command.
+fn with_command(mut environment: Value, command: &str) -> Value {
+    if environment.is_null() {
+        environment = Value::Object(serde_json::Map::new());
+    }
+    if let Some(object) = environment.as_object_mut() {
+        let commands = object.entry(COMMANDS).or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(commands) = commands.as_array_mut() {
+            commands.push(command.into());
+        }
+    }
+    environment
+}
+
+const UNFINISHED: &str = "The run has not ended: `log.jsonl` holds the cases measured so far.";
+
+fn readme(sweep_yaml: &str, commands: &[String], summary: &str) -> String {
+    let sweep: serde_yaml::Value = serde_yaml::from_str(sweep_yaml).unwrap_or_default();
+    let word = |key: &str| {
+        sweep
+            .get(key)
+            .and_then(serde_yaml::Value::as_str)
+            .unwrap_or_default()
+    };
+    let (name, question) = (word("name"), word("question"));
+    let title = if name.is_empty() { "Run" } else { name };
+    let mut text = format!("# {title}\n\n");
+    if !question.is_empty() {
+        text.push_str(&format!("**Question.** {question}\n\n"));
+    }
+    text.push_str(&format!("```sh\n{}\n```\n\n", commands.join("\n")));
+    text.push_str(summary.trim_end());
+    text.push('\n');
+    text
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// `/dev/full` refuses every write as a full disk does.
+    #[test]
+    fn a_full_disk_ends_an_append_with_its_own_error() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", temporary.path().join(LOG)).unwrap();
+        let mut writer = RunDir::append_to(temporary.path()).unwrap();
+        let error = writer.append(&Row::default(), &[]).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            error.is_machine_fault() && text.contains(LOG) && text.contains("free some space"),
+            "{text}"
+        );
+    }
+}

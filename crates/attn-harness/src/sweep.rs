@@ -1,0 +1,165 @@
+//! A sweep file as it was typed: one file asks one question.
+//!
+//! Nothing is decided here. [`Sweep::load`] reads, applies overrides and types; what the values mean together
+//! (geometry, duplicates, sizes) is [`Plan::build`](crate::plan::Plan::build)'s to say. The docs of the
+//! fields are what `attn-bench schema` shows.
+
+mod load;
+mod overrides;
+mod source;
+mod typing;
+mod values;
+
+use attn_core::{Path, Scope};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use overrides::Override;
+pub use source::Source;
+pub(crate) use source::unknown;
+pub use values::{Axis, DeviceRequest, Dtype, Entry, Scalar, Scenario};
+
+/// A sweep with the text it came from.
+#[derive(Debug)]
+pub struct Sweep {
+    /// What was typed.
+    pub file: SweepFile,
+    /// Where it was typed.
+    pub source: Source,
+    /// What typing had to leave out, to be reported with what planning finds.
+    pub(crate) problems: Vec<crate::error::Problem>,
+}
+
+/// One question, and the cases that answer it: every variant at every workload, scope, path and dtype.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    /// Name of the sweep and of its result folders: lower-case letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The question the sweep asks, in one sentence. Reports and figures print it.
+    #[serde(default)]
+    pub question: String,
+    /// Where to run: `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA where there is one). Default: `cpu`.
+    #[serde(default)]
+    #[schemars(schema_with = "values::device_schema")]
+    pub device: DeviceRequest,
+    /// Element type of weights, activations and cache: `f32`, `f16`, `bf16`, or a list. Default: `f32`.
+    #[serde(default)]
+    pub dtype: Option<Axis<Dtype>>,
+    /// Seed of weights, inputs and cache contents. Default: 42.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Sizes that all variants share.
+    pub model: Model,
+    /// Attention variants, each `name: {setting: value}`; a list as a value is an axis.
+    pub variants: Vec<Entry>,
+    /// Formulations: `fused`, `seedlike`, or both. Default: `[fused]`.
+    #[serde(default = "default_paths")]
+    #[schemars(with = "Axis<values::PathName>")]
+    pub paths: Axis<Path>,
+    /// What to measure: `layer` (projections, cache, attention, output), `op` (attention alone), or both.
+    /// Default: `[layer]`.
+    #[serde(default = "default_scopes")]
+    #[schemars(with = "Axis<values::ScopeName>")]
+    pub scopes: Axis<Scope>,
+    /// Workloads, each `name: {size: value}`; a list as a value is an axis, and axes multiply.
+    #[serde(default)]
+    pub workloads: Vec<Entry>,
+    /// Axes shared by all of `workloads`: each is multiplied into every workload that has such a size. A
+    /// size is given here or in the workload, not in both; scenarios are not touched.
+    #[serde(default)]
+    pub grid: Grid,
+    /// Chosen points beside the grid, each `{workload: name, size: value}` with single values.
+    #[serde(default)]
+    pub scenarios: Vec<Scenario>,
+    /// How long and how precisely to measure. It does not define a case.
+    #[serde(default)]
+    pub measure: Measure,
+    /// Figures to draw from the rows, by name. Default: all that the rows can fill.
+    #[serde(default)]
+    pub figures: Option<Vec<String>>,
+}
+
+/// Sizes that all variants share.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Model width M.
+    #[schemars(range(min = 1))]
+    pub d_model: u64,
+    /// Query heads H.
+    #[schemars(range(min = 1))]
+    pub n_heads: u64,
+    /// Head size D. Default: `d_model / n_heads`.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub head_dim: Option<u64>,
+}
+
+/// Axes shared by all workloads of a sweep.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    /// Sequences B, for every workload.
+    #[serde(default)]
+    pub batch: Option<Axis<Scalar>>,
+    /// Entries L a decode step reads, for `decode`.
+    #[serde(default)]
+    pub context: Option<Axis<Scalar>>,
+    /// Tokens T of a call or a prompt, for `prefill`, `train_step` and `generate`.
+    #[serde(default)]
+    pub tokens: Option<Axis<Scalar>>,
+    /// Tokens decoded after the prompt, for `generate`.
+    #[serde(default)]
+    pub new_tokens: Option<Axis<Scalar>>,
+    /// Element types, in place of `dtype`.
+    #[serde(default)]
+    pub dtype: Option<Axis<Dtype>>,
+}
+
+/// How long and how precisely to measure a case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Measure {
+    /// Warm-up before the first sample, in milliseconds. Default: 200.
+    pub warmup_ms: u64,
+    /// Samples below which no case stops, unless `max_s` ends it. Default: 10.
+    #[schemars(range(min = 1))]
+    pub min_samples: usize,
+    /// Samples at which a case stops. Default: 200.
+    #[schemars(range(min = 1))]
+    pub max_samples: usize,
+    /// Half width of the 95 % interval of the median, relative to it, at which a case stops. Default: 0.02.
+    #[schemars(range(min = 0))]
+    pub target_ci: f64,
+    /// Seconds of sampling at which a case stops. Default: 10.
+    #[schemars(range(min = 0))]
+    pub max_s: f64,
+    /// Seed of the order in which variants take turns and of the bootstrap. Default: the sweep's `seed`.
+    pub seed: Option<u64>,
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self {
+            warmup_ms: 200,
+            min_samples: 10,
+            max_samples: 200,
+            target_ci: 0.02,
+            max_s: 10.0,
+            seed: None,
+        }
+    }
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_paths() -> Axis<Path> {
+    Axis::one(Path::Fused)
+}
+
+fn default_scopes() -> Axis<Scope> {
+    Axis::one(Scope::Layer)
+}

@@ -1,0 +1,64 @@
+//! The schema accepts what the planner accepts, and refuses what an editor can see is wrong.
+
+mod fake;
+
+use fake::{FIGURES, SWEEP, VARIANTS, with};
+use serde_json::Value;
+
+fn errors(yaml: &str) -> Vec<String> {
+    let schema = attn_harness::schema::sweep_schema(&VARIANTS, &FIGURES);
+    let sweep: Value = serde_yaml::from_str(yaml).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    validator
+        .iter_errors(&sweep)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+#[test]
+fn accepts_sweeps() {
+    let full = SWEEP.to_string()
+        + "grid: {dtype: [f32, bf16]}\nscenarios: [{workload: generate, tokens: 8, new_tokens: 4}]\nscopes: op\n\
+           paths: [fused, seedlike]\nfigures: [cache]\nseed: 3\ndevice: cuda:1\nmeasure: {max_s: 0.5}\n";
+    for yaml in [
+        SWEEP,
+        &full,
+        &with("- full: {}", "- full"),
+        &with("- full: {}", "- full:"),
+    ] {
+        assert_eq!(errors(yaml), Vec::<String>::new(), "{yaml}");
+        fake::plan(yaml);
+    }
+}
+
+#[test]
+fn refuses_what_an_editor_can_see() {
+    for (from, to) in [
+        ("question:", "qestion:"),
+        ("- full: {}", "- ful: {}"),
+        ("- full: {}", "- merged"),
+        ("stride: [2, 3]", "strid: 2"),
+        ("stride: [2, 3]", "stride: 0"),
+        ("stride: [2, 3]", "stride: [2, 2]"),
+        ("stride: [2, 3]", "stride: []"),
+        ("d_model: 64", "d_model: wide"),
+        ("tokens: 32", "context: 32"),
+        ("question:", "dtype: fp32\nquestion:"),
+        ("question:", "device: gpu\nquestion:"),
+        ("question:", "figures: [none]\nquestion:"),
+        ("question:", "measure: {max: 1}\nquestion:"),
+        ("name: test\n", ""),
+    ] {
+        assert!(!errors(&with(from, to)).is_empty(), "{from} -> {to}");
+    }
+}
+
+#[test]
+fn every_key_is_explained() {
+    let schema = attn_harness::schema::sweep_schema(&VARIANTS, &FIGURES);
+    let properties = schema["properties"].as_object().unwrap();
+    assert_eq!(properties.len(), 14);
+    for (key, value) in properties {
+        assert!(value["description"].is_string(), "{key}: {value}");
+    }
+}
