@@ -1,0 +1,60 @@
+//! The figures: one file each, a function from rows that may share an axis to what is shown.
+
+mod cache_vs_context;
+mod compression_rate;
+mod curves;
+mod generate_bars;
+mod latency_vs_batch;
+mod latency_vs_context;
+mod memory_bars;
+mod points;
+mod prefill_vs_tokens;
+mod speedup_bars;
+mod tokens_vs_batch;
+mod tokens_vs_context;
+mod train_vs_tokens;
+
+use crate::frame::Row;
+use crate::sheet::Sheet;
+use crate::slice::{Dimension, Slice};
+
+/// A figure that can be asked for by name.
+#[derive(Debug)]
+pub struct FigureSpec {
+    /// Its name, which is its file's too.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub summary: &'static str,
+    /// The rows it uses, in a word, for the reason why there is no figure.
+    pub(crate) needs: &'static str,
+    /// Which rows it uses.
+    pub(crate) uses: fn(&Row) -> bool,
+    /// What its quantity depends on.
+    pub(crate) dimensions: &'static [Dimension],
+    /// What it shows of them, or why it shows nothing.
+    pub(crate) sheet: fn(&Slice<'_>) -> Result<Sheet, String>,
+}
+
+static FIGURES: [FigureSpec; 11] = [
+    latency_vs_context::SPEC,
+    tokens_vs_context::SPEC,
+    latency_vs_batch::SPEC,
+    tokens_vs_batch::SPEC,
+    cache_vs_context::SPEC,
+    prefill_vs_tokens::SPEC,
+    train_vs_tokens::SPEC,
+    compression_rate::SPEC,
+    speedup_bars::SPEC,
+    memory_bars::SPEC,
+    generate_bars::SPEC,
+];
+
+/// Every figure, in the order of the report.
+pub fn figures() -> &'static [FigureSpec] {
+    &FIGURES
+}
+
+/// The figure of that name.
+pub fn find(name: &str) -> Option<&'static FigureSpec> {
+    FIGURES.iter().find(|figure| figure.name == name)
+}

@@ -1,0 +1,227 @@
+//! From rows to measured values: what the figures share.
+
+use crate::frame::Row;
+use crate::sheet::Measured;
+use crate::style::series_key;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Said once on every figure of times.
+pub(super) const INTERVAL: &str = "median, bars: 95\u{a0}% bootstrap interval";
+
+pub(super) fn is_decode(row: &Row) -> bool {
+    row.workload == "decode"
+}
+
+/// What everything is compared with.
+pub(super) fn is_baseline(row: &Row) -> bool {
+    row.variant == "mha"
+}
+
+/// Seconds of a sample.
+pub(super) fn time(row: &Row) -> Option<Measured> {
+    let value = positive(row.time_median_s)?;
+    let interval = positive(row.time_ci_low_s).zip(positive(row.time_ci_high_s));
+    let interval = interval.filter(|(low, high)| *low <= value && value <= *high);
+    Some(Measured {
+        value,
+        interval,
+        clean: row.is_clean(),
+    })
+}
+
+/// Tokens per second; the interval is that of the time, turned over.
+pub(super) fn throughput(row: &Row) -> Option<Measured> {
+    let value = positive(row.tokens_per_s)?;
+    let time = time(row);
+    let interval = time.and_then(|time| {
+        let (low, high) = time.interval?;
+        Some((value * time.value / high, value * time.value / low))
+    });
+    Some(Measured {
+        value,
+        interval,
+        clean: row.is_clean(),
+    })
+}
+
+/// Cache bytes: a closed form, so it has no interval and nothing weakens it.
+pub(super) fn cache(row: &Row) -> Option<Measured> {
+    Some(Measured {
+        value: positive(row.kv_bytes)?,
+        interval: None,
+        clean: true,
+    })
+}
+
+/// How many times `base` is larger than `other`. The interval is the quotient of the interval's ends, which
+/// is at least as wide as the one of the quotient.
+pub(super) fn quotient(base: Measured, other: Measured) -> Measured {
+    let interval = base
+        .interval
+        .zip(other.interval)
+        .map(|(b, o)| (b.0 / o.1, b.1 / o.0));
+    Measured {
+        value: base.value / other.value,
+        interval,
+        clean: base.clean && other.clean,
+    }
+}
+
+fn positive(value: Option<f64>) -> Option<f64> {
+    value.filter(|v| v.is_finite() && *v > 0.0)
+}
+
+/// The sorted values a field takes.
+pub(super) fn values(rows: &[&Row], field: fn(&Row) -> Option<u64>) -> Vec<u64> {
+    rows.iter()
+        .filter_map(|row| field(row))
+        .collect::<BTreeSet<u64>>()
+        .into_iter()
+        .collect()
+}
+
+/// Keeps the last row of each series and place, and counts the ones it replaced by another value.
+pub(super) fn latest<'a, K: Ord>(
+    rows: &[&'a Row],
+    place: impl Fn(&Row) -> K,
+    value: fn(&Row) -> Option<Measured>,
+) -> (Vec<&'a Row>, usize) {
+    let mut last: BTreeMap<_, &'a Row> = BTreeMap::new();
+    let mut n_replaced = 0;
+    for row in rows {
+        if let Some(earlier) = last.insert((series_key(row), place(row)), row)
+            && value(earlier) != value(row)
+        {
+            n_replaced += 1;
+        }
+    }
+    (last.into_values().collect(), n_replaced)
+}
+
+/// What the caption says about replaced rows.
+pub(super) fn replaced_note(n_replaced: usize) -> Option<String> {
+    let points = if n_replaced == 1 {
+        "point was"
+    } else {
+        "points were"
+    };
+    (n_replaced > 0).then(|| format!("{n_replaced} {points} measured again, the last is drawn"))
+}
+
+/// At most four values to give a panel each: all, or the smallest, the middle and the largest.
+pub(super) fn choose(values: &[u64]) -> Vec<u64> {
+    match values {
+        [first, .., last] if values.len() > 4 => vec![*first, values[values.len() / 2], *last],
+        _ => values.to_vec(),
+    }
+}
+
+/// `1, 4 and 16`.
+pub(super) fn listed(values: &[String]) -> String {
+    match values {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// Where a compressed cache is larger than one that is not compressed in time, the figure says so: a reader
+/// would take the opposite for granted.
+pub(super) fn larger_than_rivals(rows: &[&Row]) -> Option<String> {
+    let size = |row: &&&Row| cache(row).map(|c| c.value);
+    let (merged, others): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().copied().partition(|row| row.variant == "mtla");
+    let smallest = others
+        .iter()
+        .filter(|row| size(row).is_some())
+        .min_by(|a, b| size(a).partial_cmp(&size(b)).unwrap_or(std::cmp::Ordering::Equal))?;
+    let mut larger: Vec<&&Row> = merged.iter().filter(|row| size(row) > size(&smallest)).collect();
+    larger.sort_by_key(|row| (row.stride, row.label.clone()));
+    let name = |row: &Row| row.label.replace(' ', "\u{a0}");
+    let names: Vec<String> = larger.iter().map(|row| name(row)).collect();
+    let verb = if names.len() == 1 { "has" } else { "have" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} {verb} a larger cache than {} at this geometry",
+            listed(&names),
+            name(smallest)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotient_is_never_surer_than_its_parts() {
+        let base = Measured {
+            value: 4.0,
+            interval: Some((3.8, 4.2)),
+            clean: true,
+        };
+        let other = Measured {
+            value: 2.0,
+            interval: Some((1.9, 2.1)),
+            clean: false,
+        };
+        let q = quotient(base, other);
+        assert_eq!(q.value, 2.0);
+        assert_eq!(q.interval, Some((3.8 / 2.1, 4.2 / 1.9)));
+        assert!(!q.clean);
+    }
+
+    #[test]
+    fn impossible_numbers_are_no_values() {
+        let row = |t: f64| Row {
+            time_median_s: Some(t),
+            ..Row::default()
+        };
+        for t in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+            assert_eq!(time(&row(t)), None);
+        }
+        let odd = Row {
+            time_ci_low_s: Some(2.0),
+            time_ci_high_s: Some(3.0),
+            ..row(1.0)
+        };
+        assert_eq!(time(&odd).unwrap().interval, None);
+    }
+
+    #[test]
+    fn many_values_leave_the_smallest_the_middle_and_the_largest() {
+        assert_eq!(choose(&[1, 2, 4, 8]), [1, 2, 4, 8]);
+        assert_eq!(choose(&[1, 2, 4, 8, 16, 32]), [1, 8, 32]);
+    }
+
+    #[test]
+    fn a_repeated_point_is_counted_unless_it_says_the_same() {
+        let row = |t: f64| Row {
+            time_median_s: Some(t),
+            ..Row::default()
+        };
+        let rows = [row(1.0), row(2.0), row(2.0)];
+        let refs: Vec<&Row> = rows.iter().collect();
+        let (kept, n_replaced) = latest(&refs, |_| 0, time);
+        assert_eq!((kept.len(), kept[0].time_median_s, n_replaced), (1, Some(2.0), 1));
+    }
+
+    #[test]
+    fn a_compressed_cache_that_is_larger_is_named() {
+        let row = |variant: &str, label: &str, bytes: f64| Row {
+            variant: variant.into(),
+            label: label.into(),
+            kv_bytes: Some(bytes),
+            ..Row::default()
+        };
+        let rows = [
+            row("mqa", "MQA", 128.0),
+            row("mtla", "MTLA s=2", 144.0),
+            row("mtla", "MTLA s=3", 96.0),
+        ];
+        let refs: Vec<&Row> = rows.iter().collect();
+        let note = larger_than_rivals(&refs).unwrap();
+        assert_eq!(note, "MTLA\u{a0}s=2 has a larger cache than MQA at this geometry");
+        assert_eq!(larger_than_rivals(&refs[..1]), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! The rows of one or several runs, typed.
+
+use crate::columns::{count, real, required_text, text};
+use crate::{Error, style::Palette};
+use polars::prelude::DataFrame;
+
+/// One case of a run. Field names are the columns of `rows.parquet`; null cells, and columns an older run
+/// does not have, are `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Row {
+    /// Hash of all that defines the case.
+    pub case_id: Option<String>,
+    /// The run this row comes from, where several are drawn together.
+    pub run: Option<String>,
+    /// Registry key of the variant: `mha`, `gqa`, `mqa`, `mla`, `mtla`, or one defined elsewhere.
+    pub variant: String,
+    /// Display name, unique for a variant and its parameters.
+    pub label: String,
+    /// MTLA's temporal stride.
+    pub stride: Option<u64>,
+    /// Key and value heads.
+    pub n_kv_heads: Option<u64>,
+    /// Rank of the latent.
+    pub kv_rank: Option<u64>,
+    /// Size of the shared RoPE key.
+    pub rope_dim: Option<u64>,
+    /// `decode`, `prefill`, `train_step`, `generate`.
+    pub workload: String,
+    /// `layer` or `op`.
+    pub scope: Option<String>,
+    /// Sequences.
+    pub batch: Option<u64>,
+    /// Entries a decode step reads, its own token included; the prompt's length for `generate`.
+    pub context: Option<u64>,
+    /// Tokens in one call.
+    pub tokens: Option<u64>,
+    /// Tokens generated.
+    pub new_tokens: Option<u64>,
+    /// Element type asked for.
+    pub dtype_requested: Option<String>,
+    /// Element type it ran in.
+    pub dtype_resolved: Option<String>,
+    /// Device asked for.
+    pub device_requested: Option<String>,
+    /// Device it ran on.
+    pub device_resolved: Option<String>,
+    /// `fused` or `seedlike`, as asked for.
+    pub path_requested: Option<String>,
+    /// The path it took.
+    pub path_resolved: Option<String>,
+    /// `ok`, or why there is no time.
+    pub status: String,
+    /// `clean`, or what weakens the measurement; null counts as clean.
+    pub trust: Option<String>,
+    /// Median seconds of a sample (a decode step, a prefill, a training step, a generation).
+    pub time_median_s: Option<f64>,
+    /// Lower end of the 95 % bootstrap interval of the median.
+    pub time_ci_low_s: Option<f64>,
+    /// Upper end of it.
+    pub time_ci_high_s: Option<f64>,
+    /// Tokens per second at the median.
+    pub tokens_per_s: Option<f64>,
+    /// Bytes of the cache at this length, in closed form.
+    pub kv_bytes: Option<f64>,
+    /// Bytes the cache holds allocated.
+    pub kv_allocated_bytes: Option<f64>,
+    /// Bytes of the cache a token adds on average.
+    pub kv_bytes_per_token: Option<f64>,
+    /// Bytes of the parameters.
+    pub weights_bytes: Option<f64>,
+    /// Peak bytes of the allocator.
+    pub peak_bytes: Option<f64>,
+    /// The sweep's name.
+    pub sweep_name: Option<String>,
+    /// The question the sweep asks.
+    pub question: Option<String>,
+    /// The processor, and the GPU where there is one.
+    pub machine: Option<String>,
+    /// Threads used.
+    pub threads: Option<u64>,
+}
+
+impl Row {
+    /// Whether the case was measured.
+    pub fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
+
+    /// Whether nothing weakens the measurement.
+    pub fn is_clean(&self) -> bool {
+        self.trust
+            .as_deref()
+            .is_none_or(|trust| trust.is_empty() || trust.eq_ignore_ascii_case("clean"))
+    }
+}
+
+/// Rows, and one colour and marker for each variant among them.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    rows: Vec<Row>,
+    palette: Palette,
+}
+
+impl Frame {
+    /// Reads the rows of a table such as `rows.parquet`. Unknown columns are ignored, optional ones may be
+    /// missing, numbers may have any width.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] without `variant`, `workload` or `status`; [`Error::ColumnType`] and
+    /// [`Error::Value`] where a column does not hold what its name promises.
+    pub fn from_polars(table: &DataFrame) -> Result<Self, Error> {
+        let variant = required_text(table, "variant")?;
+        let workload = required_text(table, "workload")?;
+        let status = required_text(table, "status")?;
+        let mut rows: Vec<Row> = (variant.into_iter().zip(workload).zip(status))
+            .map(|((variant, workload), status)| Row {
+                variant,
+                workload,
+                status,
+                ..Row::default()
+            })
+            .collect();
+
+        macro_rules! fill {
+            ($read:ident: $($field:ident),+) => {$(
+                for (row, value) in rows.iter_mut().zip($read(table, stringify!($field))?) {
+                    row.$field = value;
+                }
+            )+};
+        }
+        fill!(text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
+        fill!(text: path_requested, path_resolved, trust, sweep_name, question, machine);
+        fill!(count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
+        fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
+        fill!(real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);
+        for (row, label) in rows.iter_mut().zip(text(table, "label")?) {
+            row.label = label.unwrap_or_else(|| default_label(row));
+        }
+        Ok(Self::from_rows(rows))
+    }
+
+    /// A frame of rows that are already typed.
+    pub fn from_rows(rows: Vec<Row>) -> Self {
+        let palette = Palette::new(&rows);
+        Self { rows, palette }
+    }
+
+    /// The rows, in the order of the table.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub(crate) fn palette(&self) -> &Palette {
+        &self.palette
+    }
+}
+
+/// What an unlabelled row is called: `MTLA s=2`, `GQA (2)`.
+fn default_label(row: &Row) -> String {
+    let name = row.variant.to_uppercase();
+    match (row.stride, row.n_kv_heads) {
+        (Some(stride), _) => format!("{name} s={stride}"),
+        (None, Some(heads)) if row.variant == "gqa" => format!("{name} ({heads})"),
+        _ => name,
+    }
+}

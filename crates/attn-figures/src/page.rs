@@ -1,0 +1,112 @@
+//! A sheet on a page: question, what is drawn, legend, panels, caption.
+
+use crate::canvas::{Canvas, Drawn, Rect, Type, document};
+use crate::font::{self, Weight};
+use crate::sheet::{Body, Sheet};
+use crate::slice::{Slice, cases};
+use crate::style::{CAPTION_SIZE, GREY, INK, SUBTITLE_SIZE, TITLE_SIZE};
+use crate::{bars, legend, lines};
+
+const MARGIN: f64 = 24.0;
+/// Of a page with one or two panels; more of them get more.
+const WIDTH: f64 = 900.0;
+const WIDE: f64 = 1140.0;
+
+/// Draws a sheet as an SVG document.
+pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
+    let n_panels = match &sheet.body {
+        Body::Lines(panels) => panels.len(),
+        Body::Bars(panels) => panels.len(),
+    };
+    let width = if n_panels > 2 { WIDE } else { WIDTH };
+    let inner = width - 2.0 * MARGIN;
+
+    let title = slice.question().unwrap_or(&sheet.title);
+    let titles = font::wrap(title, TITLE_SIZE, Weight::Bold, inner);
+    let subtitles = font::wrap(&sheet.subtitle, SUBTITLE_SIZE, Weight::Regular, inner);
+    let captions = font::wrap(&caption(sheet, slice), CAPTION_SIZE, Weight::Regular, inner);
+    let entries = match &sheet.body {
+        Body::Lines(panels) if !lines::labels_at_ends(panels) => legend::entries(panels),
+        _ => Vec::new(),
+    };
+    let legend = legend::place(&entries, inner);
+
+    let title_height = titles.len() as f64 * 22.0;
+    let subtitle_height = subtitles.len() as f64 * 17.0;
+    let header = MARGIN - 4.0 + title_height + subtitle_height + legend.height + 10.0;
+    let footer = captions.len() as f64 * 14.0 + 22.0;
+    let body_height = match &sheet.body {
+        Body::Lines(_) => lines::HEIGHT,
+        Body::Bars(panels) => bars::height(panels),
+    };
+    let height = header + body_height + footer;
+    let body = Rect {
+        left: MARGIN,
+        right: width - MARGIN,
+        top: header,
+        bottom: header + body_height,
+    };
+
+    document((width, height), title, |canvas| {
+        let mut y = MARGIN - 4.0;
+        y = block(canvas, &titles, y, 22.0, Type::left(TITLE_SIZE, INK).bold())?;
+        y = block(canvas, &subtitles, y, 17.0, Type::left(SUBTITLE_SIZE, GREY))?;
+        legend::draw(canvas, &legend, (MARGIN, y))?;
+        match &sheet.body {
+            Body::Lines(panels) => lines::draw(canvas, panels, body)?,
+            Body::Bars(panels) => bars::draw(canvas, panels, body)?,
+        }
+        block(
+            canvas,
+            &captions,
+            body.bottom + 8.0,
+            14.0,
+            Type::left(CAPTION_SIZE, GREY),
+        )?;
+        Ok(())
+    })
+}
+
+/// Lines of text under each other; returns where the next block starts.
+fn block(canvas: &Canvas<'_>, lines: &[String], top: f64, height: f64, kind: Type) -> Result<f64, String> {
+    let mut y = top;
+    for line in lines {
+        let drawn: Drawn = canvas.text(line, (MARGIN, y + height / 2.0), kind);
+        drawn?;
+        y += height;
+    }
+    Ok(y)
+}
+
+/// Everything a reader needs to judge the figure away from its run.
+fn caption(sheet: &Sheet, slice: &Slice<'_>) -> String {
+    let mut parts = slice.provenance();
+    parts.extend(sheet.notes.iter().cloned());
+    let weak = n_hollow(sheet);
+    if weak > 0 {
+        parts.push(format!("hollow: trust not clean ({})", cases(weak)));
+    }
+    parts.extend(sheet.reservations.iter().cloned());
+    parts.join(" · ")
+}
+
+/// Values drawn hollow.
+fn n_hollow(sheet: &Sheet) -> usize {
+    match &sheet.body {
+        Body::Lines(panels) => {
+            let points = panels
+                .iter()
+                .flat_map(|panel| &panel.series)
+                .filter(|series| !series.is_reference)
+                .flat_map(|series| &series.points);
+            points.filter(|point| !point.y.clean).count()
+        }
+        Body::Bars(panels) => {
+            let values = panels
+                .iter()
+                .flat_map(|panel| &panel.bars)
+                .filter_map(|bar| bar.value);
+            values.filter(|value| !value.clean).count()
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The rows that may share an axis.
+//!
+//! A time in bf16 and one in f32 answer different questions, and so do two devices, paths, scopes or
+//! machines. A figure names the dimensions that its quantity depends on; where the frame holds several
+//! values of one, there is a file for each.
+
+use crate::frame::{Frame, Row};
+use crate::style::{Look, SeriesKey, series_key};
+use std::collections::BTreeSet;
+
+/// A dimension along which rows are never mixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dimension {
+    Run,
+    Sweep,
+    Machine,
+    Threads,
+    Device,
+    Dtype,
+    Path,
+    Scope,
+}
+
+use Dimension::{Device, Dtype, Machine, Path, Run, Scope, Sweep, Threads};
+
+/// What a measured time depends on.
+pub(crate) const TIMED: &[Dimension] = &[Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope];
+/// What a size in closed form depends on.
+pub(crate) const SIZED: &[Dimension] = &[Sweep, Dtype];
+
+impl Dimension {
+    /// The row's value, as resolved, else as requested; empty where it is not known.
+    fn value(self, row: &Row) -> String {
+        let either = |a: &Option<String>, b: &Option<String>| a.clone().or_else(|| b.clone());
+        let value = match self {
+            Run => row.run.clone(),
+            Sweep => row.sweep_name.clone(),
+            Machine => row.machine.clone(),
+            Threads => row
+                .threads
+                .map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })),
+            Device => either(&row.device_resolved, &row.device_requested),
+            Dtype => either(&row.dtype_resolved, &row.dtype_requested),
+            Path => either(&row.path_resolved, &row.path_requested),
+            Scope => row.scope.clone(),
+        };
+        value.unwrap_or_default()
+    }
+
+    /// Whether the row ran as something else than was asked for.
+    fn differs(self, row: &Row) -> bool {
+        let (asked, got) = match self {
+            Device => (&row.device_requested, &row.device_resolved),
+            Dtype => (&row.dtype_requested, &row.dtype_resolved),
+            Path => (&row.path_requested, &row.path_resolved),
+            _ => return false,
+        };
+        matches!((asked, got), (Some(asked), Some(got)) if asked != "auto" && asked != got)
+    }
+
+    /// How a value is named in a caption.
+    fn caption(self, value: &str) -> String {
+        match self {
+            Path => format!("{value} path"),
+            Scope => format!("{value} scope"),
+            Run => format!("run {value}"),
+            _ => value.to_owned(),
+        }
+    }
+}
+
+/// Rows of one figure that agree in every dimension of it.
+pub(crate) struct Slice<'a> {
+    pub(crate) frame: &'a Frame,
+    /// The measured ones.
+    pub(crate) rows: Vec<&'a Row>,
+    /// The others: they are counted, not drawn.
+    pub(crate) failed: Vec<&'a Row>,
+    dimensions: &'static [Dimension],
+    /// Appended to the figure's name: empty where the frame holds one slice only.
+    pub(crate) suffix: String,
+}
+
+impl<'a> Slice<'a> {
+    /// Splits the rows a figure uses. The slices come in a fixed order, whatever the order of the rows.
+    pub(crate) fn split(
+        frame: &'a Frame,
+        dimensions: &'static [Dimension],
+        uses: fn(&Row) -> bool,
+    ) -> Vec<Self> {
+        let key = |row: &Row| -> Vec<String> { dimensions.iter().map(|d| d.value(row)).collect() };
+        let used: Vec<&Row> = frame.rows().iter().filter(|row| uses(row)).collect();
+        let keys: BTreeSet<Vec<String>> = used
+            .iter()
+            .filter(|row| row.is_ok())
+            .map(|row| key(row))
+            .collect();
+        let named = distinguishing(&keys, dimensions.len());
+
+        let mut taken = BTreeSet::new();
+        let mut slices = Vec::new();
+        for wanted in &keys {
+            let of_slice = |row: &&&Row| {
+                let values = key(row);
+                // A case that failed early may not have resolved what `auto` would have meant.
+                let same = |(value, want): (&String, &String)| {
+                    value == want || (!row.is_ok() && (value.is_empty() || value == "auto"))
+                };
+                values.iter().zip(wanted).all(same)
+            };
+            let (rows, failed) = used
+                .iter()
+                .filter(of_slice)
+                .copied()
+                .partition(|row: &&Row| row.is_ok());
+            let mut suffix: String = named
+                .iter()
+                .map(|at| format!("-{}", slug(&wanted[*at])))
+                .collect();
+            while !taken.insert(suffix.clone()) {
+                suffix.push_str("-2");
+            }
+            slices.push(Self {
+                frame,
+                rows,
+                failed,
+                dimensions,
+                suffix,
+            });
+        }
+        slices
+    }
+
+    /// The same slice with some of its rows, measured and failed ones alike.
+    pub(crate) fn narrowed(&self, keep: impl Fn(&Row) -> bool) -> Self {
+        let kept = |rows: &[&'a Row]| rows.iter().copied().filter(|row| keep(row)).collect();
+        Self {
+            rows: kept(&self.rows),
+            failed: kept(&self.failed),
+            suffix: self.suffix.clone(),
+            ..*self
+        }
+    }
+
+    /// The series that have a row among the given ones, in the order of legends.
+    pub(crate) fn series(&self, rows: &[&Row]) -> Vec<(SeriesKey, Look)> {
+        let present: BTreeSet<SeriesKey> = rows.iter().map(|row| series_key(row)).collect();
+        let palette = self.frame.palette();
+        let order = palette.order().iter().filter(|key| present.contains(*key));
+        order.map(|key| (key.clone(), palette.look(key))).collect()
+    }
+
+    /// The question the sweep asks.
+    pub(crate) fn question(&self) -> Option<&'a str> {
+        self.rows
+            .iter()
+            .find_map(|row| row.question.as_deref())
+            .filter(|question| !question.trim().is_empty())
+    }
+
+    /// What holds for everything drawn: machine, threads, device, dtype, path, scope.
+    pub(crate) fn provenance(&self) -> Vec<String> {
+        let Some(row) = self.rows.first() else {
+            return Vec::new();
+        };
+        let named = |d: &Dimension| Some(d.caption(&d.value(row))).filter(|_| !d.value(row).is_empty());
+        let shown = self.dimensions.iter().filter(|d| !matches!(d, Run | Sweep));
+        let mut parts: Vec<String> = shown.filter_map(named).collect();
+        // A name that is only there to tell files apart.
+        parts.extend(
+            self.dimensions
+                .iter()
+                .filter(|d| matches!(d, Run | Sweep))
+                .filter_map(named),
+        );
+        parts
+    }
+
+    /// What is missing or weak, in words: cases without a result and rows that ran as something else.
+    pub(crate) fn reservations(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.failed.is_empty() {
+            let statuses: BTreeSet<&str> = self.failed.iter().map(|row| row.status.as_str()).collect();
+            let count = |status: &str| self.failed.iter().filter(|row| row.status == status).count();
+            let each: Vec<String> = statuses
+                .iter()
+                .map(|s| format!("{} {}", count(s), s.replace('_', " ")))
+                .collect();
+            notes.push(format!(
+                "{} not drawn: {}",
+                cases(self.failed.len()),
+                each.join(", ")
+            ));
+        }
+        let moved = self
+            .rows
+            .iter()
+            .filter(|row| self.dimensions.iter().any(|d| d.differs(row)))
+            .count();
+        if moved > 0 {
+            notes.push(format!("{} ran as shown here, not as requested", cases(moved)));
+        }
+        notes
+    }
+}
+
+/// The dimensions it takes to tell the keys apart: where two vary together, the later one is enough.
+fn distinguishing(keys: &BTreeSet<Vec<String>>, n_dimensions: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..n_dimensions).collect();
+    for candidate in 0..n_dimensions {
+        let without: Vec<usize> = kept.iter().copied().filter(|at| *at != candidate).collect();
+        let parts = |key: &Vec<String>| without.iter().map(|at| key[*at].clone()).collect::<Vec<_>>();
+        if keys.iter().map(parts).collect::<BTreeSet<_>>().len() == keys.len() {
+            kept = without;
+        }
+    }
+    kept
+}
+
+/// `1 case`, `2 cases`.
+pub(crate) fn cases(n: usize) -> String {
+    format!("{n} {}", if n == 1 { "case" } else { "cases" })
+}
+
+/// A value as part of a file name.
+fn slug(value: &str) -> String {
+    let mut slug = String::new();
+    for c in value.chars() {
+        if c.is_ascii_alphanumeric() {
+            slug.push(c.to_ascii_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(48);
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() {
+        "unknown".to_owned()
+    } else {
+        slug.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(dtype: &str, path: &str, status: &str) -> Row {
+        Row {
+            variant: "mha".into(),
+            label: "MHA".into(),
+            workload: "decode".into(),
+            status: status.into(),
+            dtype_requested: Some(dtype.into()),
+            dtype_resolved: (status == "ok").then(|| dtype.into()),
+            path_resolved: Some(path.into()),
+            ..Row::default()
+        }
+    }
+
+    fn suffixes(rows: Vec<Row>) -> Vec<String> {
+        let frame = Frame::from_rows(rows);
+        Slice::split(&frame, TIMED, |_| true)
+            .into_iter()
+            .map(|slice| slice.suffix)
+            .collect()
+    }
+
+    #[test]
+    fn one_combination_has_no_suffix() {
+        assert_eq!(
+            suffixes(vec![row("f32", "fused", "ok"), row("f32", "fused", "oom")]),
+            [""]
+        );
+    }
+
+    #[test]
+    fn only_what_varies_is_in_the_suffix() {
+        let rows = vec![
+            row("f32", "fused", "ok"),
+            row("bf16", "fused", "ok"),
+            row("f16", "fused", "oom"),
+        ];
+        assert_eq!(suffixes(rows), ["-bf16", "-f32"]);
+        let rows = vec![
+            row("f32", "fused", "ok"),
+            row("f32", "seedlike", "ok"),
+            row("bf16", "fused", "ok"),
+        ];
+        assert_eq!(suffixes(rows), ["-bf16-fused", "-f32-fused", "-f32-seedlike"]);
+    }
+
+    #[test]
+    fn what_varies_together_is_named_once() {
+        let on = |sweep: &str, machine: &str| Row {
+            sweep_name: Some(sweep.into()),
+            machine: Some(machine.into()),
+            ..row("f32", "fused", "ok")
+        };
+        assert_eq!(suffixes(vec![on("a", "one"), on("b", "two")]), ["-one", "-two"]);
+        assert_eq!(suffixes(vec![on("a", "one"), on("b", "one")]), ["-a", "-b"]);
+    }
+
+    #[test]
+    fn values_with_one_slug_keep_files_of_their_own() {
+        assert_eq!(
+            suffixes(vec![row("a/b", "fused", "ok"), row("a b", "fused", "ok")]),
+            ["-a-b", "-a-b-2"]
+        );
+        assert_eq!(slug("AMD EPYC 9654 (Genoa)"), "amd-epyc-9654-genoa");
+        assert_eq!(slug("../../etc"), "etc");
+        assert_eq!(slug("日本"), "unknown");
+    }
+
+    #[test]
+    fn failed_cases_are_counted_by_status() {
+        let rows = ["ok", "oom", "oom", "timeout"].map(|status| row("f32", "fused", status));
+        let frame = Frame::from_rows(rows.to_vec());
+        let slices = Slice::split(&frame, TIMED, |_| true);
+        assert_eq!(slices[0].rows.len(), 1);
+        assert_eq!(slices[0].reservations(), ["3 cases not drawn: 2 oom, 1 timeout"]);
+    }
+
+    #[test]
+    fn a_fallback_is_told() {
+        let mut fell = row("f32", "fused", "ok");
+        fell.dtype_requested = Some("bf16".into());
+        let frame = Frame::from_rows(vec![fell]);
+        assert_eq!(
+            Slice::split(&frame, TIMED, |_| true)[0].reservations(),
+            ["1 case ran as shown here, not as requested"]
+        );
+    }
+}

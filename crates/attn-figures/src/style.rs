@@ -1,0 +1,269 @@
+//! One look for every figure: sizes, greys, and a colour and a marker for each variant.
+//!
+//! The colours are Okabe and Ito's, which stay apart for colour-blind readers. MTLA's strides are shades of
+//! their blue, because they are points on one curve; every other variant has a hue of its own.
+
+use crate::frame::Row;
+use crate::marker::Marker;
+use Marker::{Circle, Diamond, Down, Hexagon, Left, Pentagon, Right, Square, Star, Up};
+use plotters::style::RGBColor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The font of every text. The first one is compiled in, the others serve browsers without it.
+pub(crate) const FONT_FAMILY: &str = "Roboto, Helvetica, Arial, sans-serif";
+
+pub(crate) const TITLE_SIZE: f64 = 17.0;
+pub(crate) const SUBTITLE_SIZE: f64 = 12.5;
+pub(crate) const PANEL_TITLE_SIZE: f64 = 12.0;
+pub(crate) const AXIS_TITLE_SIZE: f64 = 12.0;
+pub(crate) const LABEL_SIZE: f64 = 12.0;
+pub(crate) const TICK_SIZE: f64 = 11.0;
+pub(crate) const CAPTION_SIZE: f64 = 10.5;
+
+pub(crate) const INK: RGBColor = RGBColor(0x1F, 0x1F, 0x1F);
+pub(crate) const GREY: RGBColor = RGBColor(0x55, 0x55, 0x55);
+pub(crate) const AXIS: RGBColor = RGBColor(0x77, 0x77, 0x77);
+pub(crate) const GRID: RGBColor = RGBColor(0xE3, 0xE3, 0xE3);
+pub(crate) const MINOR_GRID: RGBColor = RGBColor(0xF2, 0xF2, 0xF2);
+pub(crate) const LEADER: RGBColor = RGBColor(0xB5, 0xB5, 0xB5);
+
+/// How a variant looks wherever it is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) color: RGBColor,
+    pub(crate) marker: Marker,
+}
+
+impl Look {
+    /// The colour, darkened until it can be read as text on white (a contrast of 4.5).
+    pub(crate) fn ink(&self) -> RGBColor {
+        let mut color = self.color;
+        while 1.05 / (luminance(color) + 0.05) < 4.5 {
+            let darker = |channel: u8| (f64::from(channel) * 0.93) as u8;
+            color = RGBColor(darker(color.0), darker(color.1), darker(color.2));
+        }
+        color
+    }
+}
+
+/// Relative luminance as WCAG 2 defines it.
+fn luminance(color: RGBColor) -> f64 {
+    let linear = |channel: u8| {
+        let c = f64::from(channel) / 255.0;
+        if c <= 0.04045 {
+            c / 12.92
+        } else {
+            ((c + 0.055) / 1.055).powf(2.4)
+        }
+    };
+    0.2126 * linear(color.0) + 0.7152 * linear(color.1) + 0.0722 * linear(color.2)
+}
+
+/// What tells one series from another: variant and label.
+pub(crate) type SeriesKey = (String, String);
+
+/// The series a row belongs to.
+pub(crate) fn series_key(row: &Row) -> SeriesKey {
+    (row.variant.clone(), row.label.clone())
+}
+
+const fn look(color: (u8, u8, u8), marker: Marker) -> Look {
+    Look {
+        color: RGBColor(color.0, color.1, color.2),
+        marker,
+    }
+}
+
+/// The looks of a known variant. The first is the one it nearly always has; the others are for several
+/// settings of it in one frame.
+fn family(variant: &str) -> Option<&'static [Look]> {
+    const MHA: &[Look] = &[look((0x33, 0x33, 0x33), Circle), look((0x8A, 0x8A, 0x8A), Circle)];
+    const GQA: &[Look] = &[
+        look((0xE6, 0x9F, 0x00), Square),
+        look((0xA8, 0x6C, 0x00), Square),
+        look((0xF3, 0xC7, 0x66), Square),
+        look((0x75, 0x4B, 0x00), Square),
+    ];
+    const MQA: &[Look] = &[
+        look((0xD5, 0x5E, 0x00), Diamond),
+        look((0x8F, 0x3F, 0x00), Diamond),
+    ];
+    const MLA: &[Look] = &[
+        look((0x00, 0x9E, 0x73), Up),
+        look((0x00, 0x5C, 0x43), Up),
+        look((0x66, 0xC5, 0xAB), Up),
+        look((0x00, 0x7D, 0x5B), Up),
+    ];
+    const MTLA: &[Look] = &[
+        look((0xA9, 0xD5, 0xF2), Hexagon),
+        look((0x56, 0xB4, 0xE9), Down),
+        look((0x00, 0x72, 0xB2), Pentagon),
+        look((0x00, 0x3D, 0x66), Star),
+        look((0x5B, 0x7F, 0xB8), Left),
+        look((0x2E, 0x3F, 0x8F), Right),
+    ];
+    match variant {
+        "mha" => Some(MHA),
+        "gqa" => Some(GQA),
+        "mqa" => Some(MQA),
+        "mla" => Some(MLA),
+        "mtla" => Some(MTLA),
+        _ => None,
+    }
+}
+
+/// For variants this crate has never heard of, given out in the order of their names.
+const EXTRA: &[Look] = &[
+    look((0xCC, 0x79, 0xA7), Right),
+    look((0x88, 0x22, 0x55), Left),
+    look((0x99, 0x99, 0x33), Hexagon),
+    look((0x7A, 0x5C, 0x3C), Pentagon),
+    look((0x66, 0x33, 0xAA), Star),
+];
+
+/// Where a known variant stands in every list; unknown ones follow, by name.
+fn rank(variant: &str) -> usize {
+    const ORDER: [&str; 5] = ["mha", "gqa", "mqa", "mla", "mtla"];
+    ORDER
+        .iter()
+        .position(|known| *known == variant)
+        .unwrap_or(ORDER.len())
+}
+
+/// The slot a stride has wherever it appears, so that `s=2` looks the same in every run.
+fn preferred_slot(variant: &str, stride: Option<u64>) -> usize {
+    match (variant, stride) {
+        ("mtla", Some(0 | 1)) => 0,
+        ("mtla", Some(2) | None) => 1,
+        ("mtla", Some(3)) => 2,
+        ("mtla", Some(4)) => 3,
+        ("mtla", Some(5..=8)) => 4,
+        ("mtla", Some(_)) => 5,
+        _ => 0,
+    }
+}
+
+/// The look of every series of a frame, and their order.
+#[derive(Debug, Clone)]
+pub(crate) struct Palette {
+    looks: BTreeMap<SeriesKey, Look>,
+    order: Vec<SeriesKey>,
+}
+
+impl Palette {
+    pub(crate) fn new(rows: &[Row]) -> Self {
+        // Stride and heads, from whichever row of the series knows them.
+        let mut parameters: BTreeMap<SeriesKey, (Option<u64>, Option<u64>)> = BTreeMap::new();
+        for row in rows {
+            let known = parameters.entry(series_key(row)).or_default();
+            *known = (known.0.max(row.stride), known.1.max(row.n_kv_heads));
+        }
+        let mut order: Vec<SeriesKey> = parameters.keys().cloned().collect();
+        // Many KV heads first: from MHA's cache down to MQA's.
+        order.sort_by_key(|key| {
+            let (stride, heads) = parameters[key];
+            (
+                rank(&key.0),
+                key.0.clone(),
+                stride,
+                heads.map(std::cmp::Reverse),
+                key.1.clone(),
+            )
+        });
+
+        let mut looks = BTreeMap::new();
+        let mut taken: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        let mut strangers: Vec<&SeriesKey> = Vec::new();
+        for key in &order {
+            let Some(slots) = family(&key.0) else {
+                strangers.push(key);
+                continue;
+            };
+            let used = taken.entry(&key.0).or_default();
+            let wanted = preferred_slot(&key.0, parameters[key].0);
+            let free = (wanted..slots.len())
+                .chain(0..wanted)
+                .find(|slot| !used.contains(slot));
+            let slot = free.unwrap_or(wanted);
+            used.insert(slot);
+            looks.insert(key.clone(), slots[slot % slots.len()]);
+        }
+        for (at, key) in strangers.into_iter().enumerate() {
+            looks.insert(key.clone(), EXTRA[at % EXTRA.len()]);
+        }
+        Self { looks, order }
+    }
+
+    /// The look of a series; one that is not in the frame looks like MHA's, which cannot happen in a figure.
+    pub(crate) fn look(&self, key: &SeriesKey) -> Look {
+        self.looks
+            .get(key)
+            .copied()
+            .unwrap_or(look((0x33, 0x33, 0x33), Marker::Circle))
+    }
+
+    /// Every series, in the order of legends and bars.
+    pub(crate) fn order(&self) -> &[SeriesKey] {
+        &self.order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(variant: &str, stride: Option<u64>, label: &str) -> Row {
+        Row {
+            variant: variant.into(),
+            stride,
+            label: label.into(),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn a_stride_looks_the_same_whatever_else_is_in_the_frame() {
+        let alone = Palette::new(&[row("mtla", Some(3), "MTLA s=3")]);
+        let rows = [2, 3, 4].map(|s| row("mtla", Some(s), &format!("MTLA s={s}")));
+        let among = Palette::new(&rows);
+        let key = series_key(&rows[1]);
+        assert_eq!(alone.look(&key), among.look(&key));
+        let looks: Vec<_> = rows.iter().map(|r| among.look(&series_key(r))).collect();
+        assert!(looks[0] != looks[1] && looks[1] != looks[2] && looks[0] != looks[2]);
+    }
+
+    #[test]
+    fn strides_that_share_a_slot_still_differ() {
+        let rows = [5, 6, 7].map(|s| row("mtla", Some(s), &format!("MTLA s={s}")));
+        let palette = Palette::new(&rows);
+        let looks: Vec<_> = rows.iter().map(|r| palette.look(&series_key(r))).collect();
+        assert!(looks[0] != looks[1] && looks[1] != looks[2] && looks[0] != looks[2]);
+    }
+
+    #[test]
+    fn known_variants_come_first_and_strangers_by_name() {
+        let rows = [
+            row("zeta", None, "Z"),
+            row("alpha", None, "A"),
+            row("mtla", Some(2), "T"),
+            row("mha", None, "M"),
+        ];
+        let order: Vec<String> = Palette::new(&rows)
+            .order()
+            .iter()
+            .map(|key| key.1.clone())
+            .collect();
+        assert_eq!(order, ["M", "T", "A", "Z"]);
+    }
+
+    #[test]
+    fn ink_can_be_read_on_white() {
+        for slot in ["mha", "gqa", "mqa", "mla", "mtla"]
+            .iter()
+            .flat_map(|v| family(v).unwrap())
+            .chain(EXTRA)
+        {
+            assert!(1.05 / (luminance(slot.ink()) + 0.05) >= 4.5, "{slot:?}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Whole figures from small frames.
+
+// The lint exempts test functions, but not the helpers between them.
+#![allow(clippy::unwrap_used)]
+
+use attn_figures::{Error, Frame, Outcome, Row, draw_all, figures, find, render, to_png};
+use polars::prelude::{DataType, df};
+use resvg::tiny_skia::Pixmap;
+use resvg::usvg::roxmltree::Document;
+
+const LABELS: [(&str, &str, Option<u64>); 4] = [
+    ("mha", "MHA", None),
+    ("gqa", "GQA (2)", None),
+    ("mtla", "MTLA s=2", Some(2)),
+    ("mtla", "MTLA s=4", Some(4)),
+];
+
+fn row(at: usize, workload: &str, length: u64, batch: u64) -> Row {
+    let (variant, label, stride) = LABELS[at];
+    let seconds = 1e-4 * (length * batch) as f64 / 512.0 / (at + 1) as f64;
+    let is_decode = workload == "decode";
+    Row {
+        variant: variant.into(),
+        label: label.into(),
+        stride,
+        workload: workload.into(),
+        status: "ok".into(),
+        batch: Some(batch),
+        context: is_decode.then_some(length),
+        tokens: (!is_decode).then_some(length),
+        new_tokens: (workload == "generate").then_some(128),
+        time_median_s: Some(seconds),
+        time_ci_low_s: Some(seconds * 0.9),
+        time_ci_high_s: Some(seconds * 1.1),
+        tokens_per_s: Some(batch as f64 / seconds),
+        kv_bytes: is_decode.then(|| (length * batch) as f64 * 1024.0 / (at + 1) as f64),
+        dtype_resolved: Some("f32".into()),
+        path_resolved: Some("fused".into()),
+        scope: Some("layer".into()),
+        machine: Some("Example CPU".into()),
+        threads: Some(1),
+        question: Some("How do latency and cache size grow?".into()),
+        ..Row::default()
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for at in 0..LABELS.len() {
+        for length in [512, 1024, 2048] {
+            rows.extend([1, 8].map(|batch| row(at, "decode", length, batch)));
+            rows.extend(["prefill", "train_step", "generate"].map(|workload| row(at, workload, length, 1)));
+        }
+    }
+    rows
+}
+
+/// The only document of a figure.
+fn svg_of(name: &str, rows: Vec<Row>) -> String {
+    let mut rendered = render(&Frame::from_rows(rows), find(name).unwrap()).unwrap();
+    assert_eq!(rendered.len(), 1, "{name}");
+    rendered
+        .remove(0)
+        .unwrap_or_else(|skipped| panic!("{name}: {}", skipped.reason))
+        .svg
+}
+
+fn reason_of(name: &str, rows: Vec<Row>) -> String {
+    let mut rendered = render(&Frame::from_rows(rows), find(name).unwrap()).unwrap();
+    rendered.remove(0).unwrap_err().reason
+}
+
+fn texts(svg: &str) -> Vec<String> {
+    let document = Document::parse(svg).unwrap();
+    let texts = document.descendants().filter(|node| node.has_tag_name("text"));
+    texts
+        .filter_map(|node| node.text())
+        .map(|text| text.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn every_figure_names_every_variant_and_has_ink() {
+    for figure in figures() {
+        let svg = svg_of(figure.name, rows());
+        let texts = texts(&svg);
+        for (_, label, stride) in LABELS {
+            // Strides are the axis of this one.
+            if figure.name != "compression-rate" || stride.is_none() {
+                assert!(
+                    texts.iter().any(|text| text == label),
+                    "{}: {label} in {texts:?}",
+                    figure.name
+                );
+            }
+        }
+        assert!(
+            texts
+                .iter()
+                .any(|text| text == "How do latency and cache size grow?"),
+            "{}",
+            figure.name
+        );
+        let pixels = Pixmap::decode_png(&to_png(&svg, 1.0).unwrap()).unwrap();
+        let n_inked = pixels.pixels().iter().filter(|pixel| pixel.red() < 200).count();
+        assert!(n_inked > 2000, "{}: {n_inked}", figure.name);
+    }
+}
+
+#[test]
+fn no_text_leaves_the_page() {
+    let long = "How does a question that somebody wrote with far too many words for a single line of a figure look, \
+                when it has to be wrapped at least once, and perhaps twice, before the panels can begin below it?";
+    let mut all = rows();
+    for row in &mut all {
+        row.question = Some(long.into());
+        row.label = format!("{} with a rather long name that goes on and on", row.label);
+    }
+    for figure in figures() {
+        let svg = svg_of(figure.name, all.clone());
+        let options = resvg::usvg::Options::default();
+        assert!(resvg::usvg::Tree::from_str(&svg, &options).is_ok());
+        let pixels = Pixmap::decode_png(&to_png(&svg, 1.0).unwrap()).unwrap();
+        let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+        let is_inked = |x: usize, y: usize| pixels.pixels()[y * width + x].red() < 250;
+        let sides = (0..height).any(|y| (0..8).any(|x| is_inked(x, y) || is_inked(width - 1 - x, y)));
+        let ends = (0..width).any(|x| (0..8).any(|y| is_inked(x, y) || is_inked(x, height - 1 - y)));
+        assert!(!sides && !ends, "{}", figure.name);
+    }
+}
+
+#[test]
+fn hostile_text_is_only_text() {
+    let hostile = "<script>alert(1)</script>&\"'\u{0}\u{1b}\u{202e}]]>";
+    let mut all = rows();
+    for row in &mut all {
+        row.label = format!("{hostile}{}", row.label);
+        row.question = Some(hostile.into());
+        row.machine = Some(hostile.into());
+        row.trust = Some(hostile.into());
+    }
+    for figure in figures() {
+        let svg = svg_of(figure.name, all.clone());
+        assert!(!svg.contains("<script"), "{}", figure.name);
+        let document = Document::parse(&svg).unwrap();
+        assert!(document.descendants().all(|node| !node.has_tag_name("script")));
+        assert!(
+            texts(&svg)
+                .iter()
+                .any(|text| text.contains("<script>alert(1)</script>&\"'")),
+            "{}",
+            figure.name
+        );
+    }
+}
+
+#[test]
+fn two_draws_are_the_same_to_the_byte() {
+    let mut turned = rows();
+    turned.reverse();
+    for figure in figures() {
+        let once = svg_of(figure.name, rows());
+        assert_eq!(once, svg_of(figure.name, rows()), "{}", figure.name);
+        assert_eq!(
+            once,
+            svg_of(figure.name, turned.clone()),
+            "{}, rows turned around",
+            figure.name
+        );
+        assert_eq!(
+            to_png(&once, 1.0).unwrap(),
+            to_png(&once, 1.0).unwrap(),
+            "{}",
+            figure.name
+        );
+    }
+}
+
+#[test]
+fn rows_that_must_not_mix_get_files_of_their_own() {
+    let mut all = rows();
+    let mut halves = rows();
+    halves
+        .iter_mut()
+        .for_each(|row| row.dtype_resolved = Some("bf16".into()));
+    all.extend(halves);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new").join("plots");
+    let outcomes = draw_all(&Frame::from_rows(all), &["latency-vs-context".into()], &out).unwrap();
+    let names: Vec<&str> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Drawn(figure) => figure.name.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(names, ["latency-vs-context-bf16", "latency-vs-context-f32"]);
+    let mut files: Vec<String> = out
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let stems = ["latency-vs-context-bf16", "latency-vs-context-f32"];
+    assert_eq!(
+        files,
+        stems.map(|s| [format!("{s}.png"), format!("{s}.svg")]).concat()
+    );
+}
+
+#[test]
+fn many_batches_leave_three_panels_and_a_note() {
+    let mut all = Vec::new();
+    for at in 0..LABELS.len() {
+        for length in [512, 1024] {
+            all.extend([1, 2, 4, 8, 16, 32].map(|batch| row(at, "decode", length, batch)));
+        }
+    }
+    let texts = texts(&svg_of("latency-vs-context", all));
+    for title in ["batch 1", "batch 8", "batch 32"] {
+        assert!(texts.iter().any(|text| text == title), "{texts:?}");
+    }
+    assert!(!texts.iter().any(|text| text == "batch 16"));
+    assert!(
+        texts
+            .iter()
+            .any(|text| text.contains("batch 1, 8 and 32 of 6 measured")),
+        "{texts:?}"
+    );
+}
+
+#[test]
+fn failures_and_doubts_are_in_the_caption() {
+    let mut all = rows();
+    for row in all
+        .iter_mut()
+        .filter(|row| row.label == "MHA" && row.context == Some(2048))
+    {
+        row.status = "skipped_oom".into();
+    }
+    for row in all
+        .iter_mut()
+        .filter(|row| row.label == "GQA (2)" && row.context == Some(512))
+    {
+        row.trust = Some("throttled".into());
+    }
+    let caption = texts(&svg_of("latency-vs-context", all)).join(" ");
+    assert!(caption.contains("2 cases not drawn: 2 skipped oom"), "{caption}");
+    assert!(caption.contains("hollow: trust not clean (2 cases)"), "{caption}");
+    assert!(
+        caption.contains("Example CPU · 1 thread · f32 · fused path · layer scope"),
+        "{caption}"
+    );
+}
+
+#[test]
+fn a_figure_without_data_says_why() {
+    let decode: Vec<Row> = rows()
+        .into_iter()
+        .filter(|row| row.workload == "decode")
+        .collect();
+    assert_eq!(reason_of("prefill-vs-tokens", decode.clone()), "no prefill rows");
+    let one_batch: Vec<Row> = decode
+        .iter()
+        .filter(|row| row.batch == Some(1))
+        .cloned()
+        .collect();
+    assert!(reason_of("latency-vs-batch", one_batch).contains("two values of batch"));
+    let failed: Vec<Row> = decode
+        .iter()
+        .cloned()
+        .map(|row| Row {
+            status: "oom".into(),
+            ..row
+        })
+        .collect();
+    assert!(reason_of("latency-vs-context", failed).starts_with("none of the 24 decode rows"));
+    let no_mha: Vec<Row> = decode
+        .iter()
+        .filter(|row| row.variant != "mha")
+        .cloned()
+        .collect();
+    assert!(reason_of("speedup-bars", no_mha.clone()).contains("MHA"));
+    assert!(reason_of("memory-bars", no_mha).contains("MHA"));
+    let no_strides: Vec<Row> = decode.into_iter().filter(|row| row.stride.is_none()).collect();
+    assert!(reason_of("compression-rate", no_strides).contains("two strides"));
+    assert_eq!(reason_of("cache-vs-context", Vec::new()), "no decode rows");
+}
+
+#[test]
+fn an_unknown_figure_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("plots");
+    let error = draw_all(&Frame::from_rows(rows()), &["latency".into()], &out).unwrap_err();
+    assert!(matches!(&error, Error::UnknownFigure { name, .. } if name == "latency"));
+    assert!(error.to_string().contains("latency-vs-context"));
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_table_with_the_essential_columns_is_enough() {
+    let table = df!(
+        "variant" => ["mha", "mtla"],
+        "workload" => ["decode", "decode"],
+        "status" => ["ok", "ok"],
+        "stride" => [None, Some(2i32)],
+        "batch" => [1u32, 1],
+        "context" => [512.0, 1024.0],
+        "unknown" => [true, false],
+    )
+    .unwrap();
+    let frame = Frame::from_polars(&table).unwrap();
+    let labels: Vec<&str> = frame.rows().iter().map(|row| row.label.as_str()).collect();
+    assert_eq!(labels, ["MHA", "MTLA s=2"]);
+    assert_eq!(frame.rows()[1].context, Some(1024));
+    assert_eq!(frame.rows()[0].time_median_s, None);
+}
+
+#[test]
+fn integers_of_any_width_and_null_columns_are_read() {
+    let mut table =
+        df!("variant" => ["mha"], "workload" => ["decode"], "status" => ["ok"], "threads" => [2i64]);
+    let table = table.as_mut().unwrap();
+    for dtype in [
+        DataType::Int32,
+        DataType::UInt32,
+        DataType::UInt64,
+        DataType::Float32,
+    ] {
+        let cast = table.column("threads").unwrap().cast(&dtype).unwrap();
+        table.with_column(cast).unwrap();
+        assert_eq!(
+            Frame::from_polars(table).unwrap().rows()[0].threads,
+            Some(2),
+            "{dtype}"
+        );
+    }
+    let nothing = table.column("threads").unwrap().cast(&DataType::Null);
+    if let Ok(nothing) = nothing {
+        table.with_column(nothing).unwrap();
+        assert_eq!(Frame::from_polars(table).unwrap().rows()[0].threads, None);
+    }
+}
+
+#[test]
+fn a_bad_column_is_named() {
+    let missing = df!("variant" => ["mha"], "workload" => ["decode"]).unwrap();
+    let error = Frame::from_polars(&missing).unwrap_err();
+    assert!(
+        matches!(error, Error::MissingColumn { column: "status" }),
+        "{error}"
+    );
+
+    let base =
+        |name: &str| df!("variant" => ["mha"], "workload" => ["decode"], "status" => ["ok"], name => ["x"]);
+    let error = Frame::from_polars(&base("batch").unwrap()).unwrap_err();
+    assert!(
+        matches!(error, Error::ColumnType { column: "batch", .. }),
+        "{error}"
+    );
+
+    let number = df!("variant" => [1], "workload" => ["decode"], "status" => ["ok"]).unwrap();
+    let error = Frame::from_polars(&number).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::ColumnType {
+                column: "variant",
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let null = df!("variant" => ["mha"], "workload" => ["decode"], "status" => [None::<&str>]).unwrap();
+    let error = Frame::from_polars(&null).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Value {
+                column: "status",
+                row: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let negative =
+        df!("variant" => ["mha"], "workload" => ["decode"], "status" => ["ok"], "batch" => [-1]).unwrap();
+    let error = Frame::from_polars(&negative).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Value {
+                column: "batch",
+                row: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_variant_that_failed_keeps_its_bar_and_its_reason() {
+    let mut all = rows();
+    for row in all.iter_mut().filter(|row| row.label == "GQA (2)") {
+        row.status = "oom".into();
+    }
+    for name in ["speedup-bars", "generate-bars"] {
+        let texts = texts(&svg_of(name, all.clone()));
+        assert!(
+            texts.iter().any(|text| text == "GQA (2)") && texts.iter().any(|text| text == "oom"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn curves_that_end_at_different_places_get_a_legend() {
+    let mut all = rows();
+    all.retain(|row| row.batch == Some(1) && row.workload == "decode");
+    let last = |row: &Row| row.context == Some(2048);
+    all.retain(|row| row.label == "MHA" || !last(row));
+    let texts = texts(&svg_of("latency-vs-context", all));
+    for (_, label, _) in LABELS {
+        assert_eq!(texts.iter().filter(|text| *text == label).count(), 1, "{texts:?}");
+    }
+}
+
+#[test]
+fn a_doubtful_reference_is_named_as_such() {
+    let mut all = rows();
+    for row in all.iter_mut().filter(|row| row.label == "MHA") {
+        row.trust = Some("shared".into());
+    }
+    let texts = texts(&svg_of("compression-rate", all));
+    assert!(texts.iter().any(|text| text == "MHA (not clean)"), "{texts:?}");
+    assert!(texts.iter().all(|text| !text.contains("hollow")), "{texts:?}");
+}
