@@ -1,0 +1,273 @@
+//! The command line, as `--help` shows it.
+
+use std::path::PathBuf;
+
+use attn_harness::DeviceRequest;
+use attn_harness::plan::Shard;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Compares attention variants fairly: what does each cost in time and memory at the same workload, with
+/// kernels of the same quality, and how sure are we?
+#[derive(Debug, Parser)]
+#[command(
+    name = "attn-bench",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  attn-bench plan experiments/quick.yaml            what would be run, and what it would need
+  attn-bench run experiments/quick.yaml             run it; results/ and plots/ receive the outcome
+  attn-bench list variants                          the variants and their settings
+
+Exit codes:
+  0 done, 1 a check failed, 2 bad input, 3 some cases failed, 4 the machine failed the run,
+  130 interrupted"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a sweep and draw its figures
+    Run(RunArgs),
+    /// Show the cases of a sweep with their predicted memory and time; runs nothing
+    Plan(PlanArgs),
+    /// Draw the figures of stored runs again
+    Plot(PlotArgs),
+    /// Print the summary table of stored runs again
+    Show(ShowArgs),
+    /// Write the rows of stored runs for other tools
+    Export(ExportArgs),
+    /// Compare every variant with the reference
+    Verify(VerifyArgs),
+    /// List variants, workloads, figures or metrics
+    List(ListArgs),
+    /// Print the JSON schema of sweep files
+    #[command(after_help = "\
+Examples:
+  attn-bench schema > sweep.schema.json
+  # and as the first line of a sweep, for editors with a YAML language server:
+  # yaml-language-server: $schema=../sweep.schema.json")]
+    Schema,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+/// A sweep, and changes to it.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Sweep file (experiments/ has some)
+    pub file: PathBuf,
+    /// Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceRequest>,
+    /// Keep the cases for which all conditions hold: variant=mtla,batch=1,context>=2048
+    #[arg(long, value_name = "EXPR")]
+    pub filter: Option<String>,
+    /// Replace a value of the sweep: model.d_model=1024, variants.mtla.stride=[2,4] (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Keep part I of N, whole groups of comparable cases, about equal in time
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+}
+
+/// How tables are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people
+    #[default]
+    Table,
+    /// JSON for programs, numbers in base units
+    Json,
+}
+
+/// How tables are printed.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench run experiments/quick.yaml
+  attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
+  attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'")]
+pub struct RunArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub sweep: SweepArgs,
+    /// The run's own folder; must not exist [default: results/<name>-<utc time>-<machine>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench plan experiments/quick.yaml
+  attn-bench plan experiments/quick.yaml --filter workload=decode,batch=1
+  attn-bench plan experiments/quick.yaml --format json
+
+Peak memory and time are estimates; cache, weights and FLOPs are exact.")]
+pub struct PlanArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub sweep: SweepArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Arguments of `plot`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench plot results/quick-2cores
+  attn-bench plot results/a results/b --out plots/a-and-b")]
+pub struct PlotArgs {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Folder for the figures [default: plots/<run> for results/<run>, else <run>/plots]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench show results/quick-2cores
+  attn-bench show results/quick-2cores --filter workload=decode,batch=1 --sort time_median_s")]
+pub struct ShowArgs {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Keep the rows for which all conditions hold, over any column of `list metrics`
+    #[arg(long, value_name = "EXPR")]
+    pub filter: Option<String>,
+    /// Sort by a column of `list metrics`, smallest first, empty cells last
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// What `export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Comma-separated values with a header
+    Csv,
+    /// A JSON list of objects
+    Json,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench export results/quick-2cores --format csv > quick.csv
+  attn-bench export results/a results/b --format json | jq '.[].time_median_s'")]
+pub struct ExportArgs {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// What to write to standard output
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench verify                                 the built-in suite
+  attn-bench verify conformance/                    every safetensors file in a folder
+  attn-bench verify --dtype bf16 --path fused")]
+pub struct VerifyArgs {
+    /// Conformance files, or folders of them; none is the built-in suite
+    #[arg(value_name = "FILE or DIR")]
+    pub files: Vec<PathBuf>,
+    /// Device to run on: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceRequest,
+    /// Only this element type: f32, f16 or bf16
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<attn_harness::Dtype>,
+    /// Only this path
+    #[arg(long, value_enum)]
+    pub path: Option<PathChoice>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// A path, as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PathChoice {
+    /// The compact formulation
+    Fused,
+    /// Operation by operation as the seed's PyTorch does
+    Seedlike,
+}
+
+impl From<PathChoice> for attn_core::Path {
+    fn from(path: PathChoice) -> Self {
+        match path {
+            PathChoice::Fused => Self::Fused,
+            PathChoice::Seedlike => Self::Seedlike,
+        }
+    }
+}
+
+/// What `list` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Topic {
+    /// Attention variants with their settings
+    Variants,
+    /// Workloads with their sizes
+    Workloads,
+    /// Figures that runs can be drawn as
+    Figures,
+    /// Columns of results
+    Metrics,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench list
+  attn-bench list variants
+  attn-bench list metrics --format json")]
+pub struct ListArgs {
+    /// What to list; all of it where nothing is named
+    #[arg(value_enum)]
+    pub topic: Option<Topic>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench completions bash > ~/.local/share/bash-completion/completions/attn-bench
+  attn-bench completions fish > ~/.config/fish/completions/attn-bench.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,13 @@
+//! One module a command. Each takes its arguments and says how it ended.
+
+pub mod completions;
+pub mod export;
+pub mod list;
+pub mod plan;
+pub mod plot;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod verify;
+
+mod runs;

@@ -1,0 +1,147 @@
+//! `list`: what there is to choose from.
+
+use attn_core::{Variant, Workload};
+use attn_figures::figures;
+use attn_harness::plan::WORKLOADS;
+use attn_harness::row::Row;
+use serde_json::{Value, json};
+
+use crate::cli::{Format, ListArgs, Topic};
+use crate::failure::{Exit, Failure};
+use crate::output::{print, print_json, table};
+use crate::registry::VARIANTS;
+
+const TOPICS: [(Topic, &str); 4] = [
+    (Topic::Variants, "variants"),
+    (Topic::Workloads, "workloads"),
+    (Topic::Figures, "figures"),
+    (Topic::Metrics, "metrics"),
+];
+
+/// Prints one topic, or all.
+pub fn execute(args: &ListArgs) -> Result<Exit, Failure> {
+    let chosen = TOPICS
+        .iter()
+        .filter(|(topic, _)| args.topic.is_none_or(|wanted| wanted == *topic));
+    match (args.format.format, args.topic) {
+        (Format::Table, _) => {
+            let texts: Vec<String> = chosen.map(|(topic, _)| text(*topic)).collect();
+            print(&texts.join("\n"))?;
+        }
+        (Format::Json, Some(topic)) => print_json(&value(topic))?,
+        (Format::Json, None) => {
+            let all: serde_json::Map<String, Value> = chosen
+                .map(|(topic, name)| (name.to_string(), value(*topic)))
+                .collect();
+            print_json(&all)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn text(topic: Topic) -> String {
+    match topic {
+        Topic::Variants => {
+            let lines = VARIANTS
+                .iter()
+                .map(|v| [v.key, v.cache_formula, v.paper, v.summary]);
+            let overview = table(
+                &["variant", "cache elements", "arXiv", "what it is"],
+                owned(lines),
+            );
+            let settings = VARIANTS.iter().flat_map(|variant| settings(variant));
+            overview
+                + "\n"
+                + &table(
+                    &["variant", "setting", "is", "default", "meaning"],
+                    settings.collect(),
+                )
+        }
+        Topic::Workloads => {
+            let lines = Workload::ALL.iter().map(|(name, help)| [*name, *help]);
+            let overview = table(&["workload", "what it is"], owned(lines));
+            let sizes = WORKLOADS.iter().flat_map(|spec| {
+                spec.sizes.iter().map(|size| {
+                    let default = size
+                        .default
+                        .map_or("required".to_string(), |value| value.to_string());
+                    vec![
+                        spec.name.to_string(),
+                        size.name.to_string(),
+                        default,
+                        size.help.to_string(),
+                    ]
+                })
+            });
+            overview + "\n" + &table(&["workload", "size", "default", "meaning"], sizes.collect())
+        }
+        Topic::Figures => table(
+            &["figure", "what it shows"],
+            owned(figures().iter().map(|f| [f.name, f.summary])),
+        ),
+        Topic::Metrics => {
+            let columns = Row::columns().iter();
+            table(
+                &["column", "holds", "what it is"],
+                owned(columns.map(|c| [c.name, c.kind.name(), c.doc.trim()])),
+            )
+        }
+    }
+}
+
+fn owned<const N: usize>(lines: impl Iterator<Item = [&'static str; N]>) -> Vec<Vec<String>> {
+    lines
+        .map(|line| line.iter().map(ToString::to_string).collect())
+        .collect()
+}
+
+fn settings(variant: &Variant) -> impl Iterator<Item = Vec<String>> {
+    variant.params.iter().map(|spec| {
+        let words = [
+            variant.key,
+            spec.name,
+            &spec.kind.to_string(),
+            spec.default,
+            spec.help,
+        ];
+        words.iter().map(ToString::to_string).collect()
+    })
+}
+
+fn value(topic: Topic) -> Value {
+    match topic {
+        Topic::Variants => VARIANTS.iter().map(|variant| variant_value(variant)).collect(),
+        Topic::Workloads => (WORKLOADS.iter().zip(Workload::ALL))
+            .map(|(spec, (name, help))| {
+                let sizes = spec.sizes.iter();
+                let sizes: Value = sizes
+                    .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
+                    .collect();
+                json!({"name": name, "summary": help, "sizes": sizes})
+            })
+            .collect(),
+        Topic::Figures => figures()
+            .iter()
+            .map(|f| json!({"name": f.name, "summary": f.summary}))
+            .collect(),
+        Topic::Metrics => Row::columns()
+            .iter()
+            .map(|c| json!({"name": c.name, "kind": c.kind, "nullable": c.nullable, "doc": c.doc.trim()}))
+            .collect(),
+    }
+}
+
+fn variant_value(variant: &Variant) -> Value {
+    let params = variant.params.iter();
+    let settings: Value = params
+        .map(|p| json!({"name": p.name, "is": p.kind.to_string(), "default": p.default, "help": p.help}))
+        .collect();
+    json!({
+        "name": variant.key,
+        "title": variant.title,
+        "summary": variant.summary,
+        "paper": variant.paper,
+        "cache_formula": variant.cache_formula,
+        "settings": settings,
+    })
+}
