@@ -5,6 +5,7 @@
 //! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, Values};
@@ -51,8 +52,8 @@ pub struct Cache {
 struct Mark {
     lens: Vec<usize>,
     open: Tensor,
-    /// The open slot's row of every sequence, `[1, Hkv, 1, key]` each.
-    rows: Vec<Tensor>,
+    /// The open slot's row of every sequence that has one, `[1, Hkv, 1, key]` each.
+    rows: Vec<Option<Tensor>>,
 }
 
 impl Cache {
@@ -271,16 +272,13 @@ impl Cache {
         let Some(open) = &self.open else {
             return Ok(());
         };
-        let mut rows = Vec::with_capacity(self.lens.len());
-        for (b, len) in self.lens.iter().enumerate() {
-            let slot = (len / self.stride).min(self.keys.dim(2)?.saturating_sub(1));
-            rows.push(
-                self.keys
-                    .narrow(0, b, 1)?
-                    .narrow(2, slot, 1)?
-                    .force_contiguous()?,
-            );
-        }
+        let row = |(b, &len): (usize, &usize)| -> Result<Option<Tensor>> {
+            if len % self.stride == 0 {
+                return Ok(None);
+            }
+            Ok(Some(self.keys.narrow(0, b, 1)?.narrow(2, len / self.stride, 1)?.force_contiguous()?))
+        };
+        let rows = self.lens.iter().enumerate().map(row).collect::<Result<_>>()?;
         self.mark = Some(Mark {
             lens: self.lens.clone(),
             open: open.clone(),
@@ -321,9 +319,9 @@ impl Cache {
             self.open = Some(mark.open.clone());
             let rows = mark.rows.clone();
             for (b, row) in rows.iter().enumerate() {
-                self.keys
-                    .narrow(0, b, 1)?
-                    .slice_set(row, 2, tokens / self.stride)?;
+                if let Some(row) = row {
+                    self.keys.narrow(0, b, 1)?.slice_set(row, 2, tokens / self.stride)?;
+                }
             }
         }
         self.lens.fill(tokens);
@@ -546,9 +544,15 @@ fn unwritten(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    Ok(Tensor::full(f32::NAN, (batch, heads, slots, width), device)?
-        .to_dtype(dtype)?
-        .contiguous()?)
+    let shape = (batch, heads, slots, width);
+    // In its own type at once: a detour through f32 would need three times the memory for a moment.
+    Ok(match dtype {
+        DType::BF16 => Tensor::full(bf16::NAN, shape, device)?,
+        DType::F16 => Tensor::full(f16::NAN, shape, device)?,
+        DType::F64 => Tensor::full(f64::NAN, shape, device)?,
+        _ => Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype)?,
+    }
+    .contiguous()?)
 }
 
 fn write_rows(slots: &Tensor, first: &[usize], uniform: bool, rows: &Tensor) -> Result<()> {

@@ -272,7 +272,7 @@ fn exp_f32(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     p = p * r * r + r + 1.0;
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     p * power
@@ -309,7 +309,7 @@ mod tests {
         let own = Tensor::rand(-3f32, 3f32, (2, 10, 1), &Device::Cpu)?;
         let p = softmax(&scores, Some(&own), visible, 0.7)?.to_vec3::<f32>()?;
         for (row, p) in p.iter().flatten().enumerate() {
-            let seen = (1 + row % 5) / 2;
+            let seen = (row % 5).div_ceil(2); // floor((1 + t) / 2)
             assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-6);
             assert!(p[seen..3].iter().all(|&w| w == 0.0), "row {row} sees {p:?}");
             assert!(p[..seen].iter().all(|&w| w > 0.0));

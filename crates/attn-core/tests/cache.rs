@@ -1,0 +1,119 @@
+//! Caches: bytes, growth, rewinding, and what must be refused.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use attn_core::{
+    Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, Values, random_tensor,
+};
+use candle_core::{DType, Device, Tensor};
+
+/// A latent of 6, a rope key of 2, merged over `stride` tokens.
+fn geometry(stride: usize) -> Geometry {
+    let macs = ProjectionMacs::default();
+    Geometry {
+        d_model: 8,
+        n_heads: 2,
+        n_kv_heads: 2,
+        score_dim: 4,
+        v_dim: 4,
+        stride,
+        entry: Entry { heads: 1, key: 8, values: Values::KeyPrefix(6) },
+        state_elements: if stride > 1 { 6 } else { 0 },
+        parameters: 0,
+        forward_macs: macs,
+        decode_macs: macs,
+    }
+}
+
+fn cache(stride: usize, path: Path, capacity: Capacity) -> Cache {
+    Cache::new(&geometry(stride), &Build::cpu(path, DType::F32), 3, capacity).unwrap()
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn a_preallocated_cache_has_the_bytes_of_its_capacity_and_never_more() {
+    let mut cache = cache(2, Path::Fused, Capacity::Exact(7));
+    cache.fill(5, 1).unwrap();
+    assert_eq!(cache.kv_bytes(), 3 * 3 * 8 * 4);
+    assert_eq!(cache.kv_allocated_bytes(), 3 * 4 * 8 * 4);
+    assert_eq!(cache.kv_state_bytes(), 3 * (6 * 4 + 8));
+    let error = cache.fill(9, 1).unwrap_err();
+    assert!(matches!(error, Error::CacheFull { capacity: 8, requested: 9 | 10 }), "{error}");
+}
+
+#[test]
+fn a_growing_cache_doubles_and_keeps_what_it_holds() {
+    let mut cache = cache(1, Path::Fused, Capacity::Growing(2));
+    cache.fill(2, 1).unwrap();
+    let before = values(cache.keys());
+    let row = random_tensor(&[3, 1, 1, 8], 1, 9, DType::F32, &Device::Cpu).unwrap();
+    cache.write(&[2, 2, 2], &row, None).unwrap();
+    cache.advance(1);
+    assert_eq!(cache.keys().dims(), [3, 1, 4, 8]);
+    assert_eq!(values(&cache.keys().narrow(2, 0, 2).unwrap()), before);
+    assert!(values(&cache.keys().narrow(2, 3, 1).unwrap()).iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn a_seedlike_cache_holds_exactly_its_length() {
+    let mut cache = cache(2, Path::Seedlike, Capacity::Exact(7));
+    assert_eq!(cache.kv_allocated_bytes(), 0);
+    cache.fill(5, 1).unwrap();
+    assert_eq!(cache.kv_allocated_bytes(), cache.kv_bytes());
+    cache.rewind(2).unwrap();
+    assert_eq!(cache.kv_allocated_bytes(), cache.kv_bytes());
+}
+
+#[test]
+fn the_same_seed_fills_alike_on_every_path_and_capacity() {
+    let mut a = cache(2, Path::Fused, Capacity::Exact(20));
+    let mut b = cache(2, Path::Seedlike, Capacity::Growing(1));
+    a.fill(5, 4).unwrap();
+    b.fill(5, 4).unwrap();
+    assert_eq!(values(&a.keys().narrow(2, 0, 3).unwrap()), values(b.keys()));
+    assert_eq!(values(a.open().unwrap()), values(b.open().unwrap()));
+}
+
+#[test]
+fn rewinding_into_a_block_needs_a_mark_and_restores_slot_and_sum() {
+    let mut cache = cache(3, Path::Fused, Capacity::Exact(12));
+    cache.fill(4, 1).unwrap();
+    let (slots, open) = (values(&cache.keys().narrow(2, 0, 2).unwrap()), values(cache.open().unwrap()));
+    let row = random_tensor(&[3, 1, 1, 8], 1, 9, DType::F32, &Device::Cpu).unwrap();
+    cache.write(&[1, 1, 1], &row, None).unwrap();
+    cache.set_open(row.squeeze(1).unwrap().squeeze(1).unwrap().narrow(1, 0, 6).unwrap());
+    cache.advance(3);
+    assert!(matches!(cache.rewind(5).unwrap_err(), Error::Rewind { requested: 5, .. }));
+    assert!(matches!(cache.rewind(8).unwrap_err(), Error::Rewind { requested: 8, .. }));
+    cache.rewind(4).unwrap();
+    assert_eq!(values(&cache.keys().narrow(2, 0, 2).unwrap()), slots);
+    assert_eq!(values(cache.open().unwrap()), open);
+    cache.rewind(3).unwrap();
+    assert_eq!(cache.lens(), [3, 3, 3]);
+}
+
+#[test]
+fn reordering_refuses_beams_that_are_not_there() {
+    let mut cache = cache(1, Path::Fused, Capacity::Exact(4));
+    cache.fill(2, 1).unwrap();
+    assert!(matches!(cache.reorder(&[0, 3]).unwrap_err(), Error::Shape { op: "reorder", .. }));
+    assert!(cache.reorder(&[]).is_err());
+    let before = values(&cache.keys().narrow(0, 2, 1).unwrap());
+    cache.reorder(&[2, 2, 0]).unwrap();
+    for b in 0..2 {
+        let row = values(&cache.keys().narrow(0, b, 1).unwrap());
+        assert_eq!(row[..16], before[..16]);
+    }
+}
+
+#[test]
+fn half_precision_caches_are_poisoned_too() {
+    for dtype in [DType::BF16, DType::F16, DType::F64] {
+        let build = Build::cpu(Path::Fused, dtype);
+        let cache = Cache::new(&geometry(2), &build, 1, Capacity::Exact(4)).unwrap();
+        assert_eq!(cache.keys().dtype(), dtype);
+        assert!(values(&cache.keys().to_dtype(DType::F32).unwrap()).iter().all(|x| x.is_nan()));
+    }
+}
