@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        r#"{{"ready": true, "versions": {{"attn-bench": "{}"}}}}"#,
+        r#"{{"ready": true, "versions": "attn-bench {}"}}"#,
         env!("CARGO_PKG_VERSION")
     )?;
     for line in std::io::stdin().lock().lines() {

@@ -84,10 +84,12 @@ impl Gate {
             return self.compute(blocks, wide); // gradients need the graph of this very call
         }
         // A poisoned lock holds a whole table all the same: it is replaced in one assignment.
-        if let Some(table) = self.table.read().unwrap_or_else(|err| err.into_inner()).as_ref() {
-            if table.u.dim(0)? >= blocks && table.u.dtype() == wide {
-                return Ok(table.clone());
-            }
+        let known = self.table.read().unwrap_or_else(|err| err.into_inner()).clone();
+        if let Some(table) = known
+            && table.u.dim(0)? >= blocks
+            && table.u.dtype() == wide
+        {
+            return Ok(table);
         }
         let table = self.compute(blocks.next_power_of_two(), wide)?;
         *self.table.write().unwrap_or_else(|err| err.into_inner()) = Some(table.clone());

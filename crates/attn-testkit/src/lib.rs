@@ -12,6 +12,8 @@
 //! ```
 #![warn(missing_docs)]
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod compare;
 mod file;
 mod report;
