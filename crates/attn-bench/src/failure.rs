@@ -77,11 +77,10 @@ impl Failure {
     pub fn print(&self) {
         // Whoever reads a log or searches it wants whole lines; only a terminal has a width.
         if !std::io::stderr().is_terminal() {
-            let options = |_: &dyn Diagnostic| -> Box<dyn miette::ReportHandler> {
-                Box::new(MietteHandlerOpts::new().wrap_lines(false).build())
-            };
             // It can only be set once, and this is the one place that does.
-            let _ = miette::set_hook(Box::new(options));
+            let _ = miette::set_hook(Box::new(|_| {
+                Box::new(MietteHandlerOpts::new().wrap_lines(false).build())
+            }));
         }
         match self {
             Self::Harness(attn_harness::Error::Sweep(bad)) => print_sweep(bad),

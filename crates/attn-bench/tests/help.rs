@@ -11,28 +11,290 @@ fn help(command: &[&str]) -> String {
 
 #[test]
 fn help_shows_every_command_and_the_exit_codes() {
-    assert_snapshot!(help(&[]), @"");
+    assert_snapshot!(help(&[]), @r#"
+    Compares attention variants fairly: what does each cost in time and memory at the same workload,
+    with kernels of the same quality, and how sure are we?
+
+    Usage: attn-bench <COMMAND>
+
+    Commands:
+      run          Run a sweep and draw its figures
+      plan         Show the cases of a sweep with their predicted memory and time; runs nothing
+      plot         Draw the figures of stored runs again
+      show         Print the summary table of stored runs again
+      export       Write the rows of stored runs for other tools
+      verify       Compare every variant with the reference
+      list         List variants, workloads, figures or metrics
+      schema       Print the JSON schema of sweep files
+      completions  Print completions for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Examples:
+      attn-bench plan experiments/quick.yaml            what would be run, and what it would need
+      attn-bench run experiments/quick.yaml             run it; results/ and plots/ receive the outcome
+      attn-bench list variants                          the variants and their settings
+
+    Exit codes:
+      0 done, 1 a check failed, 2 bad input, 3 some cases failed, 4 the machine failed the run,
+      130 interrupted
+    "#);
 }
 
 #[test]
 fn help_of_commands_on_sweeps() {
-    assert_snapshot!(help(&["run"]), @"");
-    assert_snapshot!(help(&["plan"]), @"");
+    assert_snapshot!(help(&["run"]), @r#"
+    Run a sweep and draw its figures
+
+    Usage: attn-bench run [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>  Sweep file (experiments/ has some)
+
+    Options:
+          --device <DEVICE>  Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+          --filter <EXPR>    Keep the cases for which all conditions hold:
+                             variant=mtla,batch=1,context>=2048
+          --set <KEY=VALUE>  Replace a value of the sweep: model.d_model=1024,
+                             variants.mtla.stride=[2,4] (may be repeated)
+          --shard <I/N>      Keep part I of N, whole groups of comparable cases, about equal in time
+          --out <DIR>        The run's own folder; must not exist [default: results/<name>-<utc
+                             time>-<machine>]
+      -h, --help             Print help
+
+    Examples:
+      attn-bench run experiments/quick.yaml
+      attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
+      attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
+    "#);
+    assert_snapshot!(help(&["plan"]), @r#"
+    Show the cases of a sweep with their predicted memory and time; runs nothing
+
+    Usage: attn-bench plan [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>
+              Sweep file (experiments/ has some)
+
+    Options:
+          --device <DEVICE>
+              Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+
+          --filter <EXPR>
+              Keep the cases for which all conditions hold: variant=mtla,batch=1,context>=2048
+
+          --set <KEY=VALUE>
+              Replace a value of the sweep: model.d_model=1024, variants.mtla.stride=[2,4] (may be
+              repeated)
+
+          --shard <I/N>
+              Keep part I of N, whole groups of comparable cases, about equal in time
+
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench plan experiments/quick.yaml
+      attn-bench plan experiments/quick.yaml --filter workload=decode,batch=1
+      attn-bench plan experiments/quick.yaml --format json
+
+    Peak memory and time are estimates; cache, weights and FLOPs are exact.
+    "#);
 }
 
 #[test]
 fn help_of_commands_on_runs() {
-    assert_snapshot!(help(&["plot"]), @"");
-    assert_snapshot!(help(&["show"]), @"");
-    assert_snapshot!(help(&["export"]), @"");
+    assert_snapshot!(help(&["plot"]), @r#"
+    Draw the figures of stored runs again
+
+    Usage: attn-bench plot [OPTIONS] <RUN>...
+
+    Arguments:
+      <RUN>...  Folders of runs
+
+    Options:
+          --out <DIR>  Folder for the figures [default: plots/<run> for results/<run>, else <run>/plots]
+      -h, --help       Print help
+
+    Examples:
+      attn-bench plot results/quick-2cores
+      attn-bench plot results/a results/b --out plots/a-and-b
+    "#);
+    assert_snapshot!(help(&["show"]), @r#"
+    Print the summary table of stored runs again
+
+    Usage: attn-bench show [OPTIONS] <RUN>...
+
+    Arguments:
+      <RUN>...
+              Folders of runs
+
+    Options:
+          --filter <EXPR>
+              Keep the rows for which all conditions hold, over any column of `list metrics`
+
+          --sort <COLUMN>
+              Sort by a column of `list metrics`, smallest first, empty cells last
+
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench show results/quick-2cores
+      attn-bench show results/quick-2cores --filter workload=decode,batch=1 --sort time_median_s
+    "#);
+    assert_snapshot!(help(&["export"]), @r#"
+    Write the rows of stored runs for other tools
+
+    Usage: attn-bench export --format <FORMAT> <RUN>...
+
+    Arguments:
+      <RUN>...
+              Folders of runs
+
+    Options:
+          --format <FORMAT>
+              What to write to standard output
+
+              Possible values:
+              - csv:  Comma-separated values with a header
+              - json: A JSON list of objects
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench export results/quick-2cores --format csv > quick.csv
+      attn-bench export results/a results/b --format json | jq '.[].time_median_s'
+    "#);
 }
 
 #[test]
 fn help_of_the_other_commands() {
-    assert_snapshot!(help(&["verify"]), @"");
-    assert_snapshot!(help(&["list"]), @"");
-    assert_snapshot!(help(&["schema"]), @"");
-    assert_snapshot!(help(&["completions"]), @"");
+    assert_snapshot!(help(&["verify"]), @r#"
+    Compare every variant with the reference
+
+    Usage: attn-bench verify [OPTIONS] [FILE or DIR]...
+
+    Arguments:
+      [FILE or DIR]...
+              Conformance files, or folders of them; none is the built-in suite
+
+    Options:
+          --device <DEVICE>
+              Device to run on: cpu, cuda, cuda:N or auto
+
+              [default: cpu]
+
+          --dtype <DTYPE>
+              Only this element type: f32, f16 or bf16
+
+          --path <PATH>
+              Only this path
+
+              Possible values:
+              - fused:    The compact formulation
+              - seedlike: Operation by operation as the seed's PyTorch does
+
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench verify                                 the built-in suite
+      attn-bench verify conformance/                    every safetensors file in a folder
+      attn-bench verify --dtype bf16 --path fused
+    "#);
+    assert_snapshot!(help(&["list"]), @r#"
+    List variants, workloads, figures or metrics
+
+    Usage: attn-bench list [OPTIONS] [TOPIC]
+
+    Arguments:
+      [TOPIC]
+              What to list; all of it where nothing is named
+
+              Possible values:
+              - variants:  Attention variants with their settings
+              - workloads: Workloads with their sizes
+              - figures:   Figures that runs can be drawn as
+              - metrics:   Columns of results
+
+    Options:
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench list
+      attn-bench list variants
+      attn-bench list metrics --format json
+    "#);
+    assert_snapshot!(help(&["schema"]), @r#"
+    Print the JSON schema of sweep files
+
+    Usage: attn-bench schema
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      attn-bench schema > sweep.schema.json
+      # and as the first line of a sweep, for editors with a YAML language server:
+      # yaml-language-server: $schema=../sweep.schema.json
+    "#);
+    assert_snapshot!(help(&["completions"]), @r#"
+    Print completions for a shell
+
+    Usage: attn-bench completions <SHELL>
+
+    Arguments:
+      <SHELL>  The shell [possible values: bash, elvish, fish, powershell, zsh]
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      attn-bench completions bash > ~/.local/share/bash-completion/completions/attn-bench
+      attn-bench completions fish > ~/.config/fish/completions/attn-bench.fish
+    "#);
 }
 
 #[test]
@@ -71,8 +333,65 @@ fn the_schema_accepts_every_experiment_and_every_experiment_plans() {
 #[test]
 fn lists_are_tables_and_json() {
     let place = Place::with("");
-    assert_snapshot!(place.prints(&["list", "variants"]), @"");
-    assert_snapshot!(place.prints(&["list", "workloads"]), @"");
+    assert_snapshot!(place.prints(&["list", "variants"]), @r#"
+     variant   cache elements         arXiv        what it is
+    ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     mha       2 H D L                1706.03762   every query head has its own keys and values
+     gqa       2 Hkv D L              2305.13245   groups of query heads share a key and value head
+     mqa       2 D L                  1911.02150   all query heads share one key and value head
+     mla       (r + Dr) L             2405.04434   one low-rank latent and one rope key per token, shared by all heads
+     mtla      ceil(L / s) (r + Dr)   2505.13544   latents merged over blocks of `stride` tokens, weighted by a hyper-network
+
+     variant   setting      is                         default       meaning
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     mha       bias         true or false              true          whether projections have biases
+     mha       rope_theta   a positive number          10000         base of the rotary embedding
+     gqa       n_kv_heads   an integer of at least 1   required      KV heads Hkv, a divisor of n_heads
+     gqa       bias         true or false              true          whether projections have biases
+     gqa       rope_theta   a positive number          10000         base of the rotary embedding
+     mqa       bias         true or false              true          whether projections have biases
+     mqa       rope_theta   a positive number          10000         base of the rotary embedding
+     mla       kv_rank      an integer of at least 1   required      latent rank r, what the cache holds of a token beside its rope key
+     mla       rope_dim     an integer of at least 2   required      rope size Dr of the one key all heads share
+     mla       q_rank       an integer of at least 0   0             rank of the query projection, 0 for one plain projection
+     mla       nope_dim     an integer of at least 1   head_dim      key size Dn per head without position
+     mla       v_dim        an integer of at least 1   head_dim      value size Dv per head
+     mla       norm         one of layer, rms          layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
+     mla       norm_eps     a positive number          1e-5          epsilon of the norms
+     mla       bias         true or false              false         whether the projections of queries, latents and outputs have biases
+     mla       rope_theta   a positive number          10000         base of the rotary embedding
+     mtla      stride       an integer of at least 1   2             temporal stride s: tokens that share a cache slot
+     mtla      hyper_rank   an integer of at least 1   kv_rank / 4   inner size of the hyper-network
+     mtla      kv_rank      an integer of at least 1   required      latent rank r, what the cache holds of a token beside its rope key
+     mtla      rope_dim     an integer of at least 2   required      rope size Dr of the one key all heads share
+     mtla      q_rank       an integer of at least 0   0             rank of the query projection, 0 for one plain projection
+     mtla      nope_dim     an integer of at least 1   head_dim      key size Dn per head without position
+     mtla      v_dim        an integer of at least 1   head_dim      value size Dv per head
+     mtla      norm         one of layer, rms          layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
+     mtla      norm_eps     a positive number          1e-5          epsilon of the norms
+     mtla      bias         true or false              false         whether the projections of queries, latents and outputs have biases
+     mtla      rope_theta   a positive number          10000         base of the rotary embedding
+    "#);
+    assert_snapshot!(place.prints(&["list", "workloads"]), @r#"
+     workload     what it is
+    ────────────────────────────────────────────────────────────────────────────────────────────
+     decode       one token per sequence against a cache of `context` tokens, its own included
+     prefill      a prompt of `tokens` into an empty cache, every token a query
+     train_step   forward and backward over `tokens`, gradients of all weights and of the input
+     generate     a prompt of `tokens`, then `new_tokens` decoded one at a time
+
+     workload     size         default    meaning
+    ──────────────────────────────────────────────────────────────────────────────────────────
+     decode       context      required   entries L that a step reads, its own token included
+     decode       batch        1          sequences B
+     prefill      tokens       required   tokens T of the call or the prompt
+     prefill      batch        1          sequences B
+     train_step   tokens       required   tokens T of the call or the prompt
+     train_step   batch        1          sequences B
+     generate     tokens       required   tokens T of the call or the prompt
+     generate     new_tokens   required   tokens decoded after the prompt
+     generate     batch        1          sequences B
+    "#);
     let all = place.prints(&["list"]);
     assert!(
         ["mtla", "train_step", "latency-vs-context", "time_median_s"]

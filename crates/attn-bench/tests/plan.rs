@@ -1,5 +1,7 @@
 //! `plan` on a small sweep: its table, its JSON, its options.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
+
 mod common;
 
 use common::{Place, SWEEP, root};
@@ -11,21 +13,58 @@ fn json(place: &Place, args: &[&str]) -> serde_json::Value {
 
 #[test]
 fn a_small_plan_is_a_line_a_case() {
-    assert_snapshot!(Place::with(SWEEP).prints(&["plan", "sweep.yaml"]), @"");
+    assert_snapshot!(Place::with(SWEEP).prints(&["plan", "sweep.yaml"]), @r#"
+    small: What is what?
+    cpu, seed 42
+
+     workload           variant     KV cache   weights    peak       FLOPs    time      note
+    ─────────────────────────────────────────────────────────────────────────────────────────
+     decode L=64 B=2    MHA         64.0 KiB   65.0 KiB    141 KiB   98.3 k   66.2 ms
+     decode L=64 B=2    GQA Hkv=2   32.0 KiB   48.8 KiB   89.8 KiB   81.9 k   60.2 ms
+     decode L=64 B=2    MTLA s=2    10.0 KiB   68.3 KiB   85.0 KiB    105 k   60.1 ms
+     decode L=64 B=2    MTLA s=3    6.88 KiB   68.3 KiB   80.6 KiB   93.2 k   59.7 ms
+     decode L=256 B=2   MHA          256 KiB   65.0 KiB    345 KiB    197 k   89.8 ms
+     decode L=256 B=2   GQA Hkv=2    128 KiB   48.8 KiB    198 KiB    180 k   72.0 ms
+     decode L=256 B=2   MTLA s=2    40.0 KiB   68.3 KiB    121 KiB    215 k   63.7 ms
+     decode L=256 B=2   MTLA s=3    26.9 KiB   68.3 KiB    105 KiB    167 k   62.1 ms
+     prefill T=64 B=1   MHA         32.0 KiB   65.0 KiB    321 KiB   2.63 M   60.5 ms
+     prefill T=64 B=1   GQA Hkv=2   16.0 KiB   48.8 KiB    273 KiB   2.11 M   58.4 ms
+     prefill T=64 B=1   MTLA s=2    5.00 KiB   68.3 KiB    313 KiB   2.51 M   60.0 ms
+     prefill T=64 B=1   MTLA s=3    3.44 KiB   68.3 KiB    312 KiB   2.40 M   59.6 ms
+
+    12 cases in 3 groups, about 1 s
+    peak and time are estimates
+    "#);
 }
 
 #[test]
 fn a_large_plan_is_a_line_a_workload_and_variant() {
-    // A hundred million tokens fit few machines, ten trillion no machine, so that the table is the same on all.
-    let sweep = SWEEP.replace(
-        "[64, 256], batch: 2",
-        "[64, 100000000], batch: [1, 2, 3, 4, 5, 6, 7, 100000]",
-    );
-    let sweep = sweep.replace(
+    // What does not fit is larger than any machine, so that the table is the same on all.
+    let scenario = "scenarios: [{workload: decode, context: 1000000000, batch: 100000}]\n";
+    let sweep = SWEEP.replace("batch: 2", "batch: [1, 2, 3, 4]").replace(
         "\nmodel:",
         "\ndtype: [f32, bf16]\npaths: [fused, seedlike]\nmodel:",
-    );
-    assert_snapshot!(Place::with(&sweep).prints(&["plan", "sweep.yaml"]), @"");
+    ) + scenario;
+    assert_snapshot!(Place::with(&sweep).prints(&["plan", "sweep.yaml"]), @r#"
+    small: What is what?
+    cpu, seed 42
+
+     workload   variant     cases   KV cache                weights    peak, most   FLOPs, all   time     note
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     decode     MHA            36   16.0 KiB to 46566 TiB   65.0 KiB   142609 TiB     102400 T   1.86 s   3 oom, 9 unsupported
+     decode     GQA Hkv=2      36   8.00 KiB to 23283 TiB   48.8 KiB   119326 TiB     102400 T   1.57 s   3 oom, 9 unsupported
+     decode     MTLA s=2       36    2.50 KiB to 7276 TiB   68.3 KiB    66939 TiB     115200 T   1.46 s   3 oom, 9 unsupported
+     decode     MTLA s=3       36    1.72 KiB to 4851 TiB   68.3 KiB    44626 TiB      76800 T   1.43 s   3 oom, 9 unsupported
+     prefill    MHA             4    16.0 KiB to 32.0 KiB   65.0 KiB      385 KiB       10.5 M   182 ms   1 unsupported
+     prefill    GQA Hkv=2       4    8.00 KiB to 16.0 KiB   48.8 KiB      337 KiB       8.42 M   175 ms   1 unsupported
+     prefill    MTLA s=2        4    2.50 KiB to 5.00 KiB   68.3 KiB      377 KiB       10.0 M   180 ms   1 unsupported
+     prefill    MTLA s=3        4    1.72 KiB to 3.44 KiB   68.3 KiB      376 KiB       9.60 M   179 ms   1 unsupported
+
+    160 cases in 40 groups, about 7 s
+    16 cases predicted not to fit in memory: skipped, with a row each
+    40 cases unsupported: seedlike is not defined for bf16
+    peak and time are estimates
+    "#);
 }
 
 #[test]
@@ -37,6 +76,15 @@ fn json_has_every_case_with_its_predictions() {
         (&case["variant"], &case["params"]["stride"]),
         (&"mtla".into(), &2.into())
     );
+    assert_eq!(
+        (&case["workload"], &case["context"]),
+        (&"decode".into(), &64.into())
+    );
+    assert_eq!(
+        (&case["batch"], &case["tokens"]),
+        (&2.into(), &serde_json::Value::Null)
+    );
+    assert!(case["flops"].as_u64() > Some(0) && case["d_model"] == 64);
     assert_eq!(case["kv_bytes"], 2 * 32 * (32 + 8) * 4);
     assert_eq!(case["case_id"].as_str().unwrap().len(), 16);
     for number in [

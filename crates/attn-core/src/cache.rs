@@ -276,7 +276,12 @@ impl Cache {
             if len % self.stride == 0 {
                 return Ok(None);
             }
-            Ok(Some(self.keys.narrow(0, b, 1)?.narrow(2, len / self.stride, 1)?.force_contiguous()?))
+            Ok(Some(
+                self.keys
+                    .narrow(0, b, 1)?
+                    .narrow(2, len / self.stride, 1)?
+                    .force_contiguous()?,
+            ))
         };
         let rows = self.lens.iter().enumerate().map(row).collect::<Result<_>>()?;
         self.mark = Some(Mark {
@@ -320,7 +325,9 @@ impl Cache {
             let rows = mark.rows.clone();
             for (b, row) in rows.iter().enumerate() {
                 if let Some(row) = row {
-                    self.keys.narrow(0, b, 1)?.slice_set(row, 2, tokens / self.stride)?;
+                    self.keys
+                        .narrow(0, b, 1)?
+                        .slice_set(row, 2, tokens / self.stride)?;
                 }
             }
         }

@@ -115,7 +115,8 @@ pub struct ParamSpec {
     pub name: &'static str,
     /// What it may be.
     pub kind: ParamKind,
-    /// The default in words, `required` where there is none.
+    /// `required` where there is none; else a literal, or a size or another setting, possibly over a number
+    /// (`head_dim`, `kv_rank / 4`).
     pub default: &'static str,
     /// One sentence.
     pub help: &'static str,
@@ -127,6 +128,33 @@ impl ParamSpec {
     /// Whether a sweep must give the setting.
     pub fn is_required(&self) -> bool {
         self.default == "required"
+    }
+
+    /// The default beside these sizes and settings, `None` where it is required.
+    fn default_value(&self, dims: &ModelDims, params: &Params) -> Option<ParamValue> {
+        match self.kind {
+            ParamKind::Bool => self.default.parse().ok().map(ParamValue::Bool),
+            ParamKind::Float => self.default.parse().ok().map(ParamValue::Float),
+            ParamKind::Choice(words) => words
+                .contains(&self.default)
+                .then(|| ParamValue::Text(self.default.to_string())),
+            ParamKind::Int { .. } => {
+                let (name, divisor) = match self.default.split_once(" / ") {
+                    Some((name, divisor)) => (name, divisor.parse().ok()?),
+                    None => (self.default, 1),
+                };
+                let value = match name {
+                    "d_model" => dims.d_model as u64,
+                    "n_heads" => dims.n_heads as u64,
+                    "head_dim" => dims.head_dim as u64,
+                    other => match params.0.get(other) {
+                        Some(ParamValue::Int(value)) => *value,
+                        _ => other.parse().ok()?,
+                    },
+                };
+                Some(ParamValue::Int(value / divisor))
+            }
+        }
     }
 
     /// Checks type and range of `value`.
@@ -304,6 +332,20 @@ impl Variant {
         (self.configure)(dims, params)
     }
 
+    /// `params` with the defaults of what was not given, so that rows and ids do not depend on what a sweep left
+    /// unsaid.
+    #[must_use]
+    pub fn complete(&self, dims: &ModelDims, params: &Params) -> Params {
+        let mut complete = params.clone();
+        for spec in self.params {
+            if let (false, Some(value)) = (params.0.contains_key(spec.name), spec.default_value(dims, params))
+            {
+                complete.0.insert(spec.name.to_string(), value);
+            }
+        }
+        complete
+    }
+
     /// The setting of that name.
     ///
     /// # Errors
@@ -337,5 +379,57 @@ impl Variant {
             }
         }
         label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static PARAMS: [ParamSpec; 5] = {
+        const INT: ParamKind = ParamKind::Int { min: 1 };
+        const fn spec(name: &'static str, kind: ParamKind, default: &'static str) -> ParamSpec {
+            ParamSpec {
+                name,
+                kind,
+                default,
+                help: "",
+                symbol: "",
+            }
+        }
+        [
+            spec("rank", INT, "required"),
+            spec("inner", INT, "rank / 4"),
+            spec("size", INT, "head_dim"),
+            spec("eps", ParamKind::Float, "1e-5"),
+            spec("norm", ParamKind::Choice(&["layer", "rms"]), "layer"),
+        ]
+    };
+
+    #[test]
+    fn defaults_are_literals_sizes_and_parts_of_settings() {
+        let variant = Variant {
+            key: "toy",
+            title: "Toy",
+            summary: "",
+            paper: "",
+            cache_formula: "",
+            params: &PARAMS,
+            configure: |_, _| Err(Error::geometry(&[], "never configured")),
+        };
+        let dims = ModelDims {
+            d_model: 24,
+            n_heads: 4,
+            head_dim: 6,
+        };
+        let given = Params::default()
+            .with("rank", ParamValue::Int(16))
+            .with("norm", ParamValue::Text("rms".into()));
+        let complete = variant.complete(&dims, &given);
+        let expected = given
+            .with("inner", ParamValue::Int(4))
+            .with("size", ParamValue::Int(6))
+            .with("eps", ParamValue::Float(1e-5));
+        assert_eq!(complete, expected);
     }
 }

@@ -16,7 +16,11 @@ fn geometry(stride: usize) -> Geometry {
         score_dim: 4,
         v_dim: 4,
         stride,
-        entry: Entry { heads: 1, key: 8, values: Values::KeyPrefix(6) },
+        entry: Entry {
+            heads: 1,
+            key: 8,
+            values: Values::KeyPrefix(6),
+        },
         state_elements: if stride > 1 { 6 } else { 0 },
         parameters: 0,
         forward_macs: macs,
@@ -40,7 +44,16 @@ fn a_preallocated_cache_has_the_bytes_of_its_capacity_and_never_more() {
     assert_eq!(cache.kv_allocated_bytes(), 3 * 4 * 8 * 4);
     assert_eq!(cache.kv_state_bytes(), 3 * (6 * 4 + 8));
     let error = cache.fill(9, 1).unwrap_err();
-    assert!(matches!(error, Error::CacheFull { capacity: 8, requested: 9 | 10 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::CacheFull {
+                capacity: 8,
+                requested: 9 | 10
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -53,7 +66,11 @@ fn a_growing_cache_doubles_and_keeps_what_it_holds() {
     cache.advance(1);
     assert_eq!(cache.keys().dims(), [3, 1, 4, 8]);
     assert_eq!(values(&cache.keys().narrow(2, 0, 2).unwrap()), before);
-    assert!(values(&cache.keys().narrow(2, 3, 1).unwrap()).iter().all(|x| x.is_nan()));
+    assert!(
+        values(&cache.keys().narrow(2, 3, 1).unwrap())
+            .iter()
+            .all(|x| x.is_nan())
+    );
 }
 
 #[test]
@@ -80,13 +97,29 @@ fn the_same_seed_fills_alike_on_every_path_and_capacity() {
 fn rewinding_into_a_block_needs_a_mark_and_restores_slot_and_sum() {
     let mut cache = cache(3, Path::Fused, Capacity::Exact(12));
     cache.fill(4, 1).unwrap();
-    let (slots, open) = (values(&cache.keys().narrow(2, 0, 2).unwrap()), values(cache.open().unwrap()));
+    let (slots, open) = (
+        values(&cache.keys().narrow(2, 0, 2).unwrap()),
+        values(cache.open().unwrap()),
+    );
     let row = random_tensor(&[3, 1, 1, 8], 1, 9, DType::F32, &Device::Cpu).unwrap();
     cache.write(&[1, 1, 1], &row, None).unwrap();
-    cache.set_open(row.squeeze(1).unwrap().squeeze(1).unwrap().narrow(1, 0, 6).unwrap());
+    cache.set_open(
+        row.squeeze(1)
+            .unwrap()
+            .squeeze(1)
+            .unwrap()
+            .narrow(1, 0, 6)
+            .unwrap(),
+    );
     cache.advance(3);
-    assert!(matches!(cache.rewind(5).unwrap_err(), Error::Rewind { requested: 5, .. }));
-    assert!(matches!(cache.rewind(8).unwrap_err(), Error::Rewind { requested: 8, .. }));
+    assert!(matches!(
+        cache.rewind(5).unwrap_err(),
+        Error::Rewind { requested: 5, .. }
+    ));
+    assert!(matches!(
+        cache.rewind(8).unwrap_err(),
+        Error::Rewind { requested: 8, .. }
+    ));
     cache.rewind(4).unwrap();
     assert_eq!(values(&cache.keys().narrow(2, 0, 2).unwrap()), slots);
     assert_eq!(values(cache.open().unwrap()), open);
@@ -98,7 +131,10 @@ fn rewinding_into_a_block_needs_a_mark_and_restores_slot_and_sum() {
 fn reordering_refuses_beams_that_are_not_there() {
     let mut cache = cache(1, Path::Fused, Capacity::Exact(4));
     cache.fill(2, 1).unwrap();
-    assert!(matches!(cache.reorder(&[0, 3]).unwrap_err(), Error::Shape { op: "reorder", .. }));
+    assert!(matches!(
+        cache.reorder(&[0, 3]).unwrap_err(),
+        Error::Shape { op: "reorder", .. }
+    ));
     assert!(cache.reorder(&[]).is_err());
     let before = values(&cache.keys().narrow(0, 2, 1).unwrap());
     cache.reorder(&[2, 2, 0]).unwrap();
@@ -114,6 +150,10 @@ fn half_precision_caches_are_poisoned_too() {
         let build = Build::cpu(Path::Fused, dtype);
         let cache = Cache::new(&geometry(2), &build, 1, Capacity::Exact(4)).unwrap();
         assert_eq!(cache.keys().dtype(), dtype);
-        assert!(values(&cache.keys().to_dtype(DType::F32).unwrap()).iter().all(|x| x.is_nan()));
+        assert!(
+            values(&cache.keys().to_dtype(DType::F32).unwrap())
+                .iter()
+                .all(|x| x.is_nan())
+        );
     }
 }

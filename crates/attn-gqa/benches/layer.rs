@@ -1,5 +1,9 @@
 //! A decode step and a forward pass at the seed's geometry: `cargo bench -p attn-gqa`.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark that cannot be set up should stop")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot be set up should stop"
+)]
 
 use attn_core::{ParamValue, Params};
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -4,65 +4,12 @@
 //! width, the same point listed twice) involve keys that were typed long before, so the text is walked once
 //! more, event by event, and every key and value keeps its bytes.
 
-use std::collections::HashMap;
-use std::fmt;
+mod build;
+mod key_path;
+
 use std::ops::Range;
 
-use saphyr_parser::{Event, Parser, Span};
-
-/// One step from a value to a value inside it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Into a mapping.
-    Key(String),
-    /// Into a list, from 0.
-    Index(usize),
-}
-
-/// The way from the root of a file to a value, printed as `variants[4].mtla.stride`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct KeyPath(pub Vec<Step>);
-
-impl KeyPath {
-    /// The path of a key at the root.
-    pub fn of(key: &str) -> Self {
-        Self::default().key(key)
-    }
-
-    /// One step further, into a mapping.
-    #[must_use]
-    pub fn key(&self, key: &str) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Key(key.to_string()));
-        Self(steps)
-    }
-
-    /// One step further, into a list.
-    #[must_use]
-    pub fn index(&self, index: usize) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Index(index));
-        Self(steps)
-    }
-
-    /// Whether `other` lies at or above this path.
-    pub fn starts_with(&self, other: &Self) -> bool {
-        self.0.starts_with(&other.0)
-    }
-}
-
-impl fmt::Display for KeyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, step) in self.0.iter().enumerate() {
-            match step {
-                Step::Key(key) if i == 0 => write!(f, "{key}")?,
-                Step::Key(key) => write!(f, ".{key}")?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        Ok(())
-    }
-}
+pub use key_path::{KeyPath, Step};
 
 /// A text that is no YAML.
 #[derive(Debug)]
@@ -113,7 +60,7 @@ impl Locator {
     /// # Errors
     /// [`SyntaxError`] where it is no YAML, or where an alias stands inside what it names.
     pub fn new(text: &str) -> Result<Self, SyntaxError> {
-        Builder::new(text).build(text)
+        build::Builder::new(text).build(text)
     }
 
     /// Values the text stands for once aliases are written out (a bomb has billions).
@@ -169,187 +116,6 @@ impl Locator {
         match &self.nodes.get(merged)?.kind {
             Kind::List(items) => items.iter().find_map(|&item| self.step(item, step)),
             _ => self.step(merged, step),
-        }
-    }
-}
-
-/// A list or mapping whose end is not reached.
-struct Open {
-    node: usize,
-    /// It is itself a key: nothing refers to it.
-    is_key: bool,
-    path: KeyPath,
-    /// The key that waits for its value, in a mapping.
-    key: Option<(String, Range<usize>)>,
-    seen: HashMap<String, Range<usize>>,
-}
-
-struct Builder {
-    /// Byte of every character: the parser counts characters, labels count bytes.
-    bytes: Vec<usize>,
-    nodes: Vec<Node>,
-    duplicates: Vec<DuplicateKey>,
-    anchors: HashMap<usize, usize>,
-    open: Vec<Open>,
-}
-
-impl Builder {
-    fn new(text: &str) -> Self {
-        let bytes = text
-            .char_indices()
-            .map(|(byte, _)| byte)
-            .chain([text.len()])
-            .collect();
-        Self {
-            bytes,
-            nodes: Vec::new(),
-            duplicates: Vec::new(),
-            anchors: HashMap::new(),
-            open: Vec::new(),
-        }
-    }
-
-    fn build(mut self, text: &str) -> Result<Locator, SyntaxError> {
-        let mut documents = 0;
-        for event in Parser::new_from_str(text) {
-            let (event, span) = event.map_err(|error| {
-                let at = self.byte(error.marker().index());
-                SyntaxError {
-                    message: error.info().to_string(),
-                    span: at..at,
-                }
-            })?;
-            let bytes = self.range(span);
-            match event {
-                Event::DocumentStart(_) => {
-                    documents += 1;
-                    if documents > 1 {
-                        let message = "a second document starts here, expected one".to_string();
-                        return Err(SyntaxError { message, span: bytes });
-                    }
-                }
-                Event::Scalar(word, _, anchor, _) => {
-                    self.leaf(Kind::Scalar(word.into_owned()), bytes, anchor, 1);
-                }
-                Event::Alias(anchor) => {
-                    let target = self.anchors.get(&anchor).copied();
-                    let expanded = target.map_or(1, |target| self.nodes[target].expanded);
-                    if target.is_some_and(|target| self.open.iter().any(|open| open.node == target)) {
-                        let message = "this alias stands inside the value it names".to_string();
-                        return Err(SyntaxError { message, span: bytes });
-                    }
-                    self.leaf(Kind::Alias(target), bytes, 0, expanded);
-                }
-                Event::SequenceStart(anchor, _) => self.enter(Kind::List(Vec::new()), bytes, anchor),
-                Event::MappingStart(anchor, _) => self.enter(Kind::Mapping(Vec::new()), bytes, anchor),
-                Event::SequenceEnd | Event::MappingEnd => self.leave(),
-                _ => {}
-            }
-        }
-        Ok(Locator {
-            nodes: self.nodes,
-            duplicates: self.duplicates,
-        })
-    }
-
-    fn byte(&self, character: usize) -> usize {
-        let last = self.bytes.len() - 1;
-        self.bytes[character.min(last)]
-    }
-
-    fn range(&self, span: Span) -> Range<usize> {
-        let start = self.byte(span.start.index());
-        start..self.byte(span.end.index()).max(start)
-    }
-
-    /// Whether the next value is a key of the innermost mapping.
-    fn expects_key(&self) -> bool {
-        let open = self.open.last();
-        open.is_some_and(|open| matches!(self.nodes[open.node].kind, Kind::Mapping(_)) && open.key.is_none())
-    }
-
-    fn push(&mut self, kind: Kind, span: Range<usize>, anchor: usize, expanded: u64) -> usize {
-        let node = self.nodes.len();
-        self.nodes.push(Node { span, kind, expanded });
-        if anchor != 0 {
-            self.anchors.insert(anchor, node);
-        }
-        node
-    }
-
-    fn leaf(&mut self, kind: Kind, span: Range<usize>, anchor: usize, expanded: u64) {
-        if self.expects_key() {
-            let word = match &kind {
-                Kind::Scalar(word) => word.clone(),
-                _ => "*".to_string(),
-            };
-            self.push(kind, span.clone(), anchor, expanded);
-            self.set_key(word, span);
-            return;
-        }
-        let node = self.push(kind, span, anchor, expanded);
-        self.attach(node);
-    }
-
-    fn enter(&mut self, kind: Kind, span: Range<usize>, anchor: usize) {
-        let is_key = self.expects_key();
-        let path = match self.open.last() {
-            None => KeyPath::default(),
-            Some(open) => match (&open.key, &self.nodes[open.node].kind) {
-                (Some((key, _)), _) => open.path.key(key),
-                (None, Kind::List(items)) => open.path.index(items.len()),
-                (None, _) => open.path.clone(),
-            },
-        };
-        let node = self.push(kind, span, anchor, 1);
-        self.open.push(Open {
-            node,
-            is_key,
-            path,
-            key: None,
-            seen: HashMap::new(),
-        });
-    }
-
-    fn leave(&mut self) {
-        let Some(closed) = self.open.pop() else { return };
-        // A list or a mapping as a key: no sweep has one, and typing says so.
-        let span = self.nodes[closed.node].span.clone();
-        if closed.is_key {
-            self.set_key("?".to_string(), span)
-        } else {
-            self.attach(closed.node)
-        }
-    }
-
-    fn set_key(&mut self, word: String, span: Range<usize>) {
-        let Some(open) = self.open.last_mut() else { return };
-        match open.seen.get(&word) {
-            Some(first) => self.duplicates.push(DuplicateKey {
-                path: open.path.key(&word),
-                first: first.clone(),
-                second: span.clone(),
-            }),
-            None => {
-                open.seen.insert(word.clone(), span.clone());
-            }
-        }
-        open.key = Some((word, span));
-    }
-
-    fn attach(&mut self, node: usize) {
-        let expanded = self.nodes[node].expanded;
-        let Some(open) = self.open.last_mut() else { return };
-        let parent = &mut self.nodes[open.node];
-        parent.expanded = parent.expanded.saturating_add(expanded);
-        match &mut parent.kind {
-            Kind::List(items) => items.push(node),
-            Kind::Mapping(entries) => {
-                if let Some((key, span)) = open.key.take() {
-                    entries.push((key, span, node));
-                }
-            }
-            Kind::Scalar(_) | Kind::Alias(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! (geometry, duplicates, sizes) is [`Plan::build`](crate::plan::Plan::build)'s to say. The docs of the
 //! fields are what `attn-bench schema` shows.
 
+mod device;
 mod load;
 mod overrides;
 mod source;
@@ -14,10 +15,11 @@ use attn_core::{Path, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use device::{DeviceRequest, Dtype};
 pub use overrides::Override;
 pub use source::Source;
 pub(crate) use source::unknown;
-pub use values::{Axis, DeviceRequest, Dtype, Entry, Scalar, Scenario};
+pub use values::{Axis, Entry, Scalar, Scenario};
 
 /// A sweep with the text it came from.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub struct SweepFile {
     pub question: String,
     /// Where to run: `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA where there is one). Default: `cpu`.
     #[serde(default)]
-    #[schemars(schema_with = "values::device_schema")]
+    #[schemars(schema_with = "device::device_schema")]
     pub device: DeviceRequest,
     /// Element type of weights, activations and cache: `f32`, `f16`, `bf16`, or a list. Default: `f32`.
     #[serde(default)]
@@ -55,12 +57,12 @@ pub struct SweepFile {
     pub variants: Vec<Entry>,
     /// Formulations: `fused`, `seedlike`, or both. Default: `[fused]`.
     #[serde(default = "default_paths")]
-    #[schemars(with = "Axis<values::PathName>")]
+    #[schemars(with = "Axis<device::PathName>")]
     pub paths: Axis<Path>,
     /// What to measure: `layer` (projections, cache, attention, output), `op` (attention alone), or both.
     /// Default: `[layer]`.
     #[serde(default = "default_scopes")]
-    #[schemars(with = "Axis<values::ScopeName>")]
+    #[schemars(with = "Axis<device::ScopeName>")]
     pub scopes: Axis<Scope>,
     /// Workloads, each `name: {size: value}`; a list as a value is an axis, and axes multiply.
     #[serde(default)]

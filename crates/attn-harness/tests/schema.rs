@@ -1,5 +1,7 @@
 //! The schema accepts what the planner accepts, and refuses what an editor can see is wrong.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
+
 mod fake;
 
 use fake::{FIGURES, SWEEP, VARIANTS, with};

@@ -1,7 +1,11 @@
 //! A decode step and a forward pass at the seed's geometry: `cargo bench -p attn-mha`.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark that cannot be set up should stop")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot be set up should stop"
+)]
 
-use attn_core::{Params};
+use attn_core::Params;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn layer(c: &mut Criterion) {

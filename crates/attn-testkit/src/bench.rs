@@ -7,7 +7,11 @@ use attn_core::{Build, Capacity, ModelDims, Params, Path, Queries, Variant, Weig
 use candle_core::{DType, Device};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-const DIMS: ModelDims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+const DIMS: ModelDims = ModelDims {
+    d_model: 512,
+    n_heads: 8,
+    head_dim: 64,
+};
 const SEED: u64 = 42;
 
 /// `<label>/<path>/decode/<context>` and `<label>/<path>/forward/<tokens>`, in f32.
@@ -22,7 +26,8 @@ pub fn layer(c: &mut Criterion, variant: &Variant, params: &Params) -> attn_core
     let weights = Weights::seeded(&config.weight_specs(), SEED)?;
     for path in [Path::Fused, Path::Seedlike] {
         let layer = config.build(&weights, &Build::cpu(path, DType::F32))?;
-        let input = |tokens: usize| random_tensor(&[1, tokens, DIMS.d_model], SEED, 1, DType::F32, &Device::Cpu);
+        let input =
+            |tokens: usize| random_tensor(&[1, tokens, DIMS.d_model], SEED, 1, DType::F32, &Device::Cpu);
         let mut group = c.benchmark_group(format!("{}/{path}", variant.label(params, &[])));
         for context in [512usize, 4096] {
             let x = input(1)?;

@@ -4,7 +4,7 @@ use attn_core::Workload;
 use attn_harness::plan::Setup;
 use attn_harness::units::{format_bytes, format_count, format_time};
 use attn_harness::{Case, Override, Plan, Sweep};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{Format, PlanArgs, SweepArgs};
 use crate::failure::{Exit, Failure};
@@ -25,7 +25,7 @@ pub fn execute(args: &PlanArgs) -> Result<Exit, Failure> {
             "device": plan.device,
             "measure": plan.measure,
             "figures": plan.figures,
-            "cases": plan.cases,
+            "cases": plan.cases.iter().map(case_value).collect::<Result<Vec<_>, _>>()?,
             "totals": {
                 "cases": plan.cases.len(),
                 "groups": plan.groups().count(),
@@ -69,6 +69,19 @@ pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
 
 fn count(plan: &Plan, which: impl Fn(&Case) -> bool) -> usize {
     plan.cases.iter().filter(|case| which(case)).count()
+}
+
+/// A case under the names that rows have: the workload is a word, its sizes stand beside it.
+fn case_value(case: &Case) -> Result<Value, Failure> {
+    let mut value = serde_json::to_value(case).map_err(Failure::machine)?;
+    if let Some(cells) = value.as_object_mut() {
+        cells.insert("workload".to_string(), json!(case.workload.name()));
+        for size in ["batch", "context", "tokens", "new_tokens"] {
+            let number = case.cell(size).and_then(|text| text.parse::<u64>().ok());
+            cells.insert(size.to_string(), json!(number));
+        }
+    }
+    Ok(value)
 }
 
 fn text(plan: &Plan) -> String {

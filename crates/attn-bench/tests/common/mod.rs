@@ -1,6 +1,7 @@
 //! The binary in a folder of its own, with output that does not depend on the terminal.
 
 #![allow(dead_code, reason = "not every test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

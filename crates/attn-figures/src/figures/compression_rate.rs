@@ -65,6 +65,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let mut notes = vec![INTERVAL.to_owned(), "cache in closed form".to_owned()];
     notes.extend(larger_than_rivals(&here));
     notes.extend(replaced_note(n_replaced));
+    notes.extend(unclean_references(&here));
     Ok(Sheet {
         title: "What the temporal stride buys".to_owned(),
         subtitle: format!(
@@ -77,6 +78,16 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
             .reservations(),
         body: Body::Lines(panels),
     })
+}
+
+/// A dashed line has no marker to be hollow: the caption says which to doubt.
+fn unclean_references(rows: &[&Row]) -> Option<String> {
+    let labels: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.stride.is_none() && !row.is_clean())
+        .map(|row| row.label.as_str())
+        .collect();
+    (!labels.is_empty()).then(|| format!("dashed, trust not clean: {}", labels.join(", ")))
 }
 
 fn panel(
@@ -104,9 +115,6 @@ fn panel(
         for point in &mut reference.points {
             // A reference has no place along x: any inside will do.
             point.x = strides[0] as f64;
-            if !point.y.clean {
-                reference.label.push_str(" (not clean)");
-            }
         }
     }
     series.extend(through_strides(slice, &merged, y));

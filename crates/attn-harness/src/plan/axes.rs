@@ -63,7 +63,7 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
         .map(|entry| product(entry, &|_| 1))
         .fold(0, u128::saturating_add);
     let in_grid = |workload: &str, name: &str| {
-        let takes = super::workloads::spec(workload).is_some_and(|spec| spec.size(name).is_some());
+        let takes = super::spec::spec(workload).is_some_and(|spec| spec.size(name).is_some());
         let axis = super::workloads::grid_axis(&file.grid, name).filter(|_| takes);
         axis.map_or(1, |axis| axis.values.len().max(1))
     };

@@ -9,8 +9,9 @@ use attn_core::{Geometry, Path, Scope, Workload};
 use candle_core::DType;
 use serde::Serialize;
 
+use super::spec::describe;
 use super::variants::VariantPoint;
-use super::workloads::{WorkloadPoint, describe};
+use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Source};

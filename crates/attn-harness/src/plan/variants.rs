@@ -1,10 +1,9 @@
 //! Variants of a sweep to points: settings checked, geometry computed once for all cases of a point.
 
-use std::collections::HashMap;
-
 use attn_core::{Error as CoreError, Geometry, ModelDims, ParamKind, ParamValue, Params, Variant};
 
-use super::axes::{self, Repeats};
+use super::axes;
+use super::labels::{check_repeats, set_labels};
 use crate::error::Problem;
 use crate::locate::KeyPath;
 use crate::sweep::{Entry, Scalar, Source, Sweep, unknown};
@@ -16,7 +15,10 @@ const MAX_HEADS: u64 = 1 << 14;
 /// A variant with one value for each setting, and the place that gave it.
 pub(super) struct VariantPoint {
     pub(super) variant: &'static Variant,
+    /// Every setting, defaults included.
     pub(super) params: Params,
+    /// Those that the sweep gives.
+    pub(super) given: Params,
     pub(super) dims: ModelDims,
     pub(super) geometry: Geometry,
     pub(super) label: String,
@@ -182,7 +184,8 @@ fn expand_entry(
         match variant.configure(dims, &params) {
             Ok(config) => points.push(VariantPoint {
                 variant,
-                params,
+                params: variant.complete(dims, &params),
+                given: params,
                 dims: *dims,
                 geometry: config.geometry(),
                 label: String::new(),
@@ -240,52 +243,4 @@ fn impossible(source: &Source, error: CoreError, settings: &[Setting<'_>], at: &
         };
         source.point(problem, place, &label)
     })
-}
-
-fn check_repeats(source: &Source, points: &[VariantPoint], found: &mut Vec<Problem>) {
-    let mut first: HashMap<String, &KeyPath> = HashMap::new();
-    let mut repeats = Repeats::new();
-    for point in points {
-        let settings: Vec<String> = point
-            .params
-            .0
-            .iter()
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        let with = if settings.is_empty() {
-            String::new()
-        } else {
-            format!(" with {}", settings.join(", "))
-        };
-        let shown = format!("{}{with}", point.variant.key);
-        match first.get(&shown) {
-            // A value listed twice in one axis has been reported with its two places.
-            Some(earlier) if **earlier == point.at => {}
-            Some(earlier) => repeats.note(earlier, &point.at, &shown),
-            None => {
-                first.insert(shown, &point.at);
-            }
-        }
-    }
-    repeats.report(source, found);
-}
-
-/// A label shows what tells a point from the other points of its variant.
-fn set_labels(points: &mut [VariantPoint]) {
-    let mut varying: HashMap<&str, Vec<&'static str>> = HashMap::new();
-    for point in points.iter() {
-        let key = point.variant.key;
-        if !varying.contains_key(key) {
-            let names: Vec<&'static str> = point.variant.params.iter().map(|spec| spec.name).collect();
-            let siblings = points
-                .iter()
-                .filter(|other| other.variant.key == key)
-                .map(|other| &other.params);
-            varying.insert(key, super::varying(siblings, &names));
-        }
-    }
-    for point in points {
-        let shown = varying.get(point.variant.key).map_or(&[][..], Vec::as_slice);
-        point.label = point.variant.label(&point.params, shown);
-    }
 }

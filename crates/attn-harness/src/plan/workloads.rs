@@ -5,111 +5,14 @@ use std::collections::HashMap;
 use attn_core::{ParamValue, Workload};
 
 use super::axes::{self, Repeats};
+use super::spec::{SizeSpec, WORKLOADS, WorkloadSpec, describe, spec};
 use super::variants::VariantPoint;
 use crate::error::Problem;
 use crate::locate::KeyPath;
 use crate::sweep::{Axis, Grid, Scalar, Source, Sweep, unknown};
 
-/// A size of a workload.
-#[derive(Debug, Clone, Copy)]
-pub struct SizeSpec {
-    /// Name in a sweep and in rows.
-    pub name: &'static str,
-    /// The value where none is given; required where there is none.
-    pub default: Option<u64>,
-    /// The largest value that is not a slip of the keyboard.
-    pub max: u64,
-    /// One sentence.
-    pub help: &'static str,
-}
-
-/// A workload and its sizes.
-#[derive(Debug, Clone, Copy)]
-pub struct WorkloadSpec {
-    /// Name in a sweep and in rows.
-    pub name: &'static str,
-    /// Its sizes, the outermost axis first.
-    pub sizes: &'static [SizeSpec],
-}
-
-const BATCH: SizeSpec = SizeSpec {
-    name: "batch",
-    default: Some(1),
-    max: 1 << 20,
-    help: "sequences B",
-};
-const CONTEXT: SizeSpec = SizeSpec {
-    name: "context",
-    default: None,
-    max: 1 << 30,
-    help: "entries L that a step reads, its own token included",
-};
-const TOKENS: SizeSpec = SizeSpec {
-    name: "tokens",
-    default: None,
-    max: 1 << 30,
-    help: "tokens T of the call or the prompt",
-};
-const NEW_TOKENS: SizeSpec = SizeSpec {
-    name: "new_tokens",
-    default: None,
-    max: 1 << 20,
-    help: "tokens decoded after the prompt",
-};
-
-/// Every workload, in the order of [`Workload::ALL`].
-pub const WORKLOADS: [WorkloadSpec; 4] = [
-    WorkloadSpec {
-        name: "decode",
-        sizes: &[CONTEXT, BATCH],
-    },
-    WorkloadSpec {
-        name: "prefill",
-        sizes: &[TOKENS, BATCH],
-    },
-    WorkloadSpec {
-        name: "train_step",
-        sizes: &[TOKENS, BATCH],
-    },
-    WorkloadSpec {
-        name: "generate",
-        sizes: &[TOKENS, NEW_TOKENS, BATCH],
-    },
-];
-
 /// Longer samples would measure the stop rule: no sensible set of strides comes near.
 const MAX_STEPS_PER_SAMPLE: usize = 65_536;
-
-impl WorkloadSpec {
-    /// The size of that name.
-    pub fn size(&self, name: &str) -> Option<&'static SizeSpec> {
-        self.sizes.iter().find(|size| size.name == name)
-    }
-
-    fn names(&self) -> Vec<&'static str> {
-        self.sizes.iter().map(|size| size.name).collect()
-    }
-
-    /// The workload over sizes in the order of the spec.
-    fn build(&self, sizes: &[usize]) -> Option<Workload> {
-        Some(match (self.name, sizes) {
-            ("decode", &[context, batch]) => Workload::Decode { batch, context },
-            ("prefill", &[tokens, batch]) => Workload::Prefill { batch, tokens },
-            ("train_step", &[tokens, batch]) => Workload::TrainStep { batch, tokens },
-            ("generate", &[tokens, new_tokens, batch]) => Workload::Generate {
-                batch,
-                tokens,
-                new_tokens,
-            },
-            _ => return None,
-        })
-    }
-}
-
-/// The workload of that name.
-pub(super) fn spec(name: &str) -> Option<&'static WorkloadSpec> {
-    WORKLOADS.iter().find(|spec| spec.name == name)
-}
 
 pub(super) fn grid_axis<'a>(grid: &'a Grid, name: &str) -> Option<&'a Axis<Scalar>> {
     match name {
@@ -309,22 +212,6 @@ fn check_repeats(source: &Source, points: &[WorkloadPoint], found: &mut Vec<Prob
         }
     }
     repeats.report(source, found);
-}
-
-/// A point in words: `decode with batch 1, context 512`.
-pub(super) fn describe(workload: &Workload) -> String {
-    match *workload {
-        Workload::Decode { batch, context } => format!("decode with context {context}, batch {batch}"),
-        Workload::Prefill { batch, tokens } => format!("prefill with tokens {tokens}, batch {batch}"),
-        Workload::TrainStep { batch, tokens } => format!("train_step with tokens {tokens}, batch {batch}"),
-        Workload::Generate {
-            batch,
-            tokens,
-            new_tokens,
-        } => {
-            format!("generate with tokens {tokens}, new_tokens {new_tokens}, batch {batch}")
-        }
-    }
 }
 
 /// Steps of a decode sample: the least common multiple of all strides.

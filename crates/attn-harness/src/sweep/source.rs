@@ -67,11 +67,10 @@ impl Source {
 /// The known word nearest to a misspelt one.
 pub(crate) fn nearest_word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |other: &str| strsim::osa_distance(&word.to_lowercase(), other);
-    let (best, best_distance) = known
-        .into_iter()
-        .map(|k| (k, distance(k)))
-        .min_by_key(|&(_, d)| d)?;
-    (best_distance <= (best.len() / 3).max(1)).then_some(best)
+    // Of two at the same distance the one of the same length: swapped letters are the likelier slip.
+    let rank = |other: &&str| (distance(other), other.len().abs_diff(word.len()));
+    let best = known.into_iter().min_by_key(rank)?;
+    (distance(best) <= (best.len() / 3).max(1)).then_some(best)
 }
 
 /// What is said of a word that is not among the known ones: `unknown variant `mlta``, and the way out.

@@ -190,7 +190,10 @@ fn shown(problem: &Problem, text: &str) -> String {
             )
         })
         .collect();
-    format!("{} | {}", problem.full_message(), labels.join(", "))
+    let labels = labels.join(", ");
+    format!("{} | {labels}", problem.full_message())
+        .trim_end()
+        .to_string()
 }
 
 pub const SWEEP: &str = "\
