@@ -1,4 +1,9 @@
 //! The command line, as `--help` shows it.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the comments of arguments are help texts, not Markdown"
+)]
 
 use std::path::PathBuf;
 

@@ -32,16 +32,36 @@ measure: {warmup_ms: 1, min_samples: 2, max_samples: 3, max_s: 0.2}
 fn a_run_leaves_verified_rows_samples_and_figures() {
     let place = Place::with(TINY);
     let out = place.run(&["run", "sweep.yaml", "--out", "r"]);
-    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let run = Run::open(&place.path().join("r")).unwrap();
     assert_eq!(run.rows.len(), 7 * 2 * (6 + 2 + 2));
-    assert_eq!(run.samples.len(), run.rows.iter().map(|row| row.n_samples.unwrap() as usize).sum::<usize>());
+    assert_eq!(
+        run.samples.len(),
+        run.rows
+            .iter()
+            .map(|row| row.n_samples.unwrap() as usize)
+            .sum::<usize>()
+    );
     for row in &run.rows {
         assert_eq!(row.status, Status::Ok, "{row:?}");
-        assert!(row.error_max.unwrap() < 1e-4 && row.verified_rows.unwrap() > 0, "{row:?}");
-        assert!(row.time_median_s.unwrap() > 0.0 && row.peak_bytes.unwrap() > 0, "{row:?}");
+        assert!(
+            row.error_max.unwrap() < 1e-4 && row.verified_rows.unwrap() > 0,
+            "{row:?}"
+        );
+        assert!(
+            row.time_median_s.unwrap() > 0.0 && row.peak_bytes.unwrap() > 0,
+            "{row:?}"
+        );
         assert!(row.time_ci_low_s <= row.time_median_s && row.time_median_s <= row.time_ci_high_s);
-        assert_eq!((row.path_resolved.as_deref(), row.dtype_resolved.as_deref()), (Some("fused"), Some("f32")));
+        assert_eq!(
+            (row.path_resolved.as_deref(), row.dtype_resolved.as_deref()),
+            (Some("fused"), Some("f32"))
+        );
         assert!(row.null_reasons().contains_key("energy_j"));
         assert_eq!(row.variant == "mtla", row.stride.is_some());
     }
@@ -54,13 +74,26 @@ fn a_run_leaves_verified_rows_samples_and_figures() {
     };
     for row in run.rows.iter().filter(|row| row.workload == "decode") {
         let slots = row.context.unwrap().div_ceil(row.stride.unwrap_or(1));
-        assert_eq!(row.kv_bytes.unwrap(), row.batch.unwrap() * slots * elements(&row.label) * 4, "{}", row.label);
+        assert_eq!(
+            row.kv_bytes.unwrap(),
+            row.batch.unwrap() * slots * elements(&row.label) * 4,
+            "{}",
+            row.label
+        );
     }
-    for figure in ["latency-vs-context", "cache-vs-context", "compression-rate", "prefill-vs-tokens"] {
+    for figure in [
+        "latency-vs-context",
+        "cache-vs-context",
+        "compression-rate",
+        "prefill-vs-tokens",
+    ] {
         let layer = place.path().join("r/plots").join(format!("{figure}.svg"));
         let split = place.path().join("r/plots").join(format!("{figure}-layer.svg"));
         assert!(layer.is_file() || split.is_file(), "{figure}");
-        assert!(layer.with_extension("png").is_file() || split.with_extension("png").is_file(), "{figure}");
+        assert!(
+            layer.with_extension("png").is_file() || split.with_extension("png").is_file(),
+            "{figure}"
+        );
     }
 
     // Drawn again from the rows alone, to the byte.
@@ -68,7 +101,11 @@ fn a_run_leaves_verified_rows_samples_and_figures() {
     for entry in std::fs::read_dir(place.path().join("again")).unwrap() {
         let entry = entry.unwrap();
         let first = std::fs::read(place.path().join("r/plots").join(entry.file_name())).unwrap();
-        assert!(first == std::fs::read(entry.path()).unwrap(), "{:?} differs", entry.file_name());
+        assert!(
+            first == std::fs::read(entry.path()).unwrap(),
+            "{:?} differs",
+            entry.file_name()
+        );
     }
     let table = place.prints(&["show", "r", "--filter", "workload=prefill,tokens=33,scope=layer"]);
     assert!(table.contains("MTLA s=4") && !table.contains("decode"), "{table}");
@@ -93,14 +130,20 @@ fn what_cannot_run_here_is_a_row_with_its_reason() {
     let failed: Vec<_> = rows.iter().filter(|row| row.status != Status::Ok).collect();
     assert_eq!((rows.len(), failed.len()), (4, 1));
     assert_eq!(failed[0].status, Status::Unsupported);
-    assert_eq!(failed[0].reason.as_deref(), Some("seedlike is not defined for bf16"));
+    assert_eq!(
+        failed[0].reason.as_deref(),
+        Some("seedlike is not defined for bf16")
+    );
     assert_eq!(failed[0].time_median_s, None);
 }
 
 #[test]
 #[cfg(unix)]
 fn ctrl_c_stores_what_was_measured() {
-    let sweep = TINY.replace("max_samples: 3, max_s: 0.2", "max_samples: 400, target_ci: 0.000001, max_s: 0.5");
+    let sweep = TINY.replace(
+        "max_samples: 3, max_s: 0.2",
+        "max_samples: 400, target_ci: 0.000001, max_s: 0.5",
+    );
     let place = Place::with(&sweep);
     let child = Command::new(assert_cmd::cargo::cargo_bin!("attn-bench"))
         .args(["run", "sweep.yaml", "--out", "r"])
@@ -116,12 +159,24 @@ fn ctrl_c_stores_what_was_measured() {
         assert!(began.elapsed() < Duration::from_secs(120), "no group was stored");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     let out = child.wait_with_output().unwrap();
-    assert_eq!(out.status.code(), Some(130), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(
+        out.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let run = Run::open(&place.path().join("r")).unwrap();
-    assert!(!run.rows.is_empty() && run.rows.len() < 140, "{} rows", run.rows.len());
+    assert!(
+        !run.rows.is_empty() && run.rows.len() < 140,
+        "{} rows",
+        run.rows.len()
+    );
     assert!(place.path().join("r/rows.parquet").is_file());
     assert!(String::from_utf8_lossy(&out.stderr).contains("of 140 cases are stored in r"));
 }

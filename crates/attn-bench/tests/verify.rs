@@ -17,7 +17,10 @@ fn folders_and_files_of_every_variant_pass() {
     args.extend(folders.iter().map(String::as_str));
     let table = place.prints(&args);
     assert!(table.contains(" 0 failed"), "{table}");
-    assert!(table.contains("not defined") && table.contains("seedlike") && table.contains("bf16"), "{table}");
+    assert!(
+        table.contains("not defined") && table.contains("seedlike") && table.contains("bf16"),
+        "{table}"
+    );
     let file = format!("{}/mtla-s3-prefill8.safetensors", fixtures("mtla"));
     let one = place.prints(&["verify", &file, "--dtype", "f32", "--path", "fused"]);
     assert!(one.contains("4 passed, 0 failed, 0 not defined"), "{one}");
@@ -30,7 +33,10 @@ fn the_built_in_suite_needs_no_file() {
     assert_eq!(report["passed"], true);
     let checks = report["checks"].as_array().unwrap();
     for variant in ["mha", "gqa", "mqa", "mla", "mtla"] {
-        assert!(checks.iter().any(|check| check["variant"] == variant), "{variant}");
+        assert!(
+            checks.iter().any(|check| check["variant"] == variant),
+            "{variant}"
+        );
     }
 }
 

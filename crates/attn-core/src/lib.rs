@@ -1,8 +1,8 @@
 //! What every attention variant shares: the [`Attention`] trait, geometry, caches, RoPE, the two operations
 //! every variant is made of, and the cost model.
 //!
-//! Two operations serve every variant: [`ops::decode`] (one query per sequence against a cache) and
-//! [`ops::attend`] (causal attention of whole sequences, block-strided with a diagonal for MTLA). A variant is
+//! Two operations serve every variant: [`ops::decode()`] (one query per sequence against a cache) and
+//! [`ops::attend()`] (causal attention of whole sequences, block-strided with a diagonal for MTLA). A variant is
 //! its projections, its cache and its view of these two.
 
 pub mod attention;

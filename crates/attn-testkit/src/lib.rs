@@ -1,6 +1,6 @@
 //! Conformance files and the suite every attention variant must pass.
 //!
-//! [`verify_file`] holds a layer against the outputs of an independent implementation; [`suite`] needs no file and
+//! [`verify_file`] holds a layer against the outputs of an independent implementation; [`suite()`] needs no file and
 //! checks what must hold of any layer: training, prefill and decoding agree, nothing reads the future or unwritten
 //! cache, batches do not mix, gradients are right, caches are as large as they claim.
 //!

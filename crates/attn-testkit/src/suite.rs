@@ -33,7 +33,7 @@ pub fn suite(variant: &'static Variant, dims: &ModelDims, params: &Params) -> Re
 /// Runs the suite on the given paths and dtypes.
 ///
 /// # Errors
-/// As [`suite`].
+/// As [`suite()`].
 pub fn suite_on(
     variant: &'static Variant,
     dims: &ModelDims,

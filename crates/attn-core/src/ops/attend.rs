@@ -19,7 +19,7 @@ pub struct Own<'a> {
     pub v: &'a Tensor,
 }
 
-/// Operands of [`attend`].
+/// Operands of [`attend()`].
 #[derive(Debug, Clone, Copy)]
 pub struct AttendInput<'a> {
     /// `[B, H, T, Dk]`, the tokens at `start..start + T`.

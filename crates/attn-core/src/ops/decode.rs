@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::geometry::Values;
 use crate::ops::softmax::{Visible, softmax};
 
-/// Operands of [`decode`].
+/// Operands of [`decode()`].
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeInput<'a> {
     /// `[B, H, Dk]`.

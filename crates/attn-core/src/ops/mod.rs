@@ -1,6 +1,6 @@
 //! The two operations every variant is made of, in plain candle code.
 //!
-//! [`decode`]: one query per sequence against L cached entries. [`attend`]: causal attention of whole
+//! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole
 //! sequences, block-strided with a diagonal where a variant merges along time. Both take grouped heads as they
 //! are (H / Hkv query heads share a KV head, nothing is expanded), compute in f32 or f64, and are
 //! differentiable. [`seedlike`] has the pieces of the seed's formulation that these replace.
