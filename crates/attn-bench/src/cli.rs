@@ -113,6 +113,9 @@ pub struct RunArgs {
     /// The run's own folder; must not exist [default: results/<name>-<utc time>-<machine>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Continue the interrupted run in --out: cases that have a row are not run again
+    #[arg(long, requires = "out")]
+    pub resume: bool,
 }
 
 /// Arguments of `plan`.

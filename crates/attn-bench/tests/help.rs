@@ -63,6 +63,8 @@ fn help_of_commands_on_sweeps() {
           --shard <I/N>      Keep part I of N, whole groups of comparable cases, about equal in time
           --out <DIR>        The run's own folder; must not exist [default: results/<name>-<utc
                              time>-<machine>]
+          --resume           Continue the interrupted run in --out: cases that have a row are not run
+                             again
       -h, --help             Print help
 
     Examples:

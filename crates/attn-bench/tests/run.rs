@@ -142,7 +142,7 @@ fn what_cannot_run_here_is_a_row_with_its_reason() {
 fn ctrl_c_stores_what_was_measured() {
     let sweep = TINY.replace(
         "max_samples: 3, max_s: 0.2",
-        "max_samples: 400, target_ci: 0.000001, max_s: 0.5",
+        "max_samples: 100, target_ci: 0.000001, max_s: 0.1",
     );
     let place = Place::with(&sweep);
     let child = Command::new(assert_cmd::cargo::cargo_bin!("attn-bench"))
@@ -178,5 +178,29 @@ fn ctrl_c_stores_what_was_measured() {
         run.rows.len()
     );
     assert!(place.path().join("r/rows.parquet").is_file());
-    assert!(String::from_utf8_lossy(&out.stderr).contains("of 140 cases are stored in r"));
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        text.contains(
+            "of 140 cases are stored in r; to continue: attn-bench run sweep.yaml --out r --resume"
+        )
+    );
+
+    // Another sweep is not this run's; the same one continues it without repeating a case.
+    std::fs::write(place.path().join("other.yaml"), TINY).unwrap();
+    let (code, text) = place.fails(&["run", "other.yaml", "--out", "r", "--resume"]);
+    assert!(
+        code == 2 && text.contains("not the one that was begun here"),
+        "{text}"
+    );
+    let out = place.run(&["run", "sweep.yaml", "--out", "r", "--resume"]);
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let whole = Run::open(&place.path().join("r")).unwrap();
+    assert_eq!(whole.rows.len(), 140);
+    assert_eq!(whole.rows[..run.rows.len()], run.rows);
+    assert_eq!(whole.commands().len(), 2);
 }

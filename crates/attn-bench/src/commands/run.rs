@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use attn_harness::Plan;
 use attn_harness::environment::Environment;
 use attn_harness::progress::observer;
+use attn_harness::row::Row;
 use attn_harness::run;
 use attn_harness::store::{Run, RunDir, StoreError, default_name};
 use attn_harness::table::{TableFormat, summary_table};
@@ -18,7 +20,7 @@ use crate::output::print;
 
 /// Runs the sweep.
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
-    let plan = super::plan::load(&args.sweep)?;
+    let mut plan = super::plan::load(&args.sweep)?;
     let environment = Environment::probe();
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -28,15 +30,17 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
             &environment.cpu.model,
         )),
     };
-    check_out(&out)?;
     let interrupted = on_interrupt()?;
-    let described = serde_json::to_value(&environment).map_err(Failure::machine)?;
-    let mut dir =
-        RunDir::create(&out, &plan.sweep_yaml, &described, &command_line()).map_err(store_failure)?;
+    let (mut dir, mut rows) = if args.resume {
+        resume(&out, &mut plan, &environment)?
+    } else {
+        (create(&out, &plan, &environment)?, Vec::new())
+    };
 
     let mut observer = observer(false);
-    let (outcome, rows) = run::run(&plan, &mut dir, &environment, observer.as_mut(), &interrupted)
+    let (outcome, measured) = run::run(&plan, &mut dir, &environment, observer.as_mut(), &interrupted)
         .map_err(|error| lost(error, &out))?;
+    rows.extend(measured);
     dir.finish(&summary_table(&rows, TableFormat::Markdown))
         .map_err(|error| lost(error, &out))?;
 
@@ -57,21 +61,55 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     ))?;
     if outcome.interrupted {
         eprintln!(
-            "interrupted: {} of {} cases are stored in {} (attn-bench show {0} prints them)",
-            outcome.cases,
-            plan.cases.len(),
-            out.display()
+            "interrupted: {} of {} cases are stored in {out}; to continue: attn-bench run {} --out {out} --resume",
+            rows.len(),
+            rows.len() + plan.cases.len() - outcome.cases,
+            args.sweep.file.display(),
+            out = out.display(),
         );
         return Ok(Exit::Interrupted);
     }
-    if outcome.failed > 0 {
-        eprintln!(
-            "{} of {} cases failed, their rows say why",
-            outcome.failed, outcome.cases
-        );
+    let failed = rows.iter().filter(|row| !row.is_ok()).count();
+    if failed > 0 {
+        eprintln!("{failed} of {} cases failed, their rows say why", rows.len());
         return Ok(Exit::CasesFailed);
     }
     Ok(Exit::Done)
+}
+
+/// A new run's folder.
+fn create(out: &Path, plan: &Plan, environment: &Environment) -> Result<RunDir, Failure> {
+    check_out(out)?;
+    let described = serde_json::to_value(environment).map_err(Failure::machine)?;
+    RunDir::create(out, &plan.sweep_yaml, &described, &command_line()).map_err(store_failure)
+}
+
+/// An earlier run's folder and rows; `plan` keeps the cases that have none. What was measured before must be
+/// comparable with what will be: the same sweep on the same kind of machine.
+fn resume(out: &Path, plan: &mut Plan, environment: &Environment) -> Result<(RunDir, Vec<Row>), Failure> {
+    let refuse = |message: &str, help: &str| -> Result<(), Failure> {
+        Err(attn_harness::Error::option(format!("--resume {}", out.display()), message, help).into())
+    };
+    let stored = Run::open(out).map_err(store_failure)?;
+    if stored.sweep_yaml != plan.sweep_yaml {
+        refuse(
+            "the sweep is not the one that was begun here",
+            "name another folder with --out",
+        )?;
+    }
+    if stored.environment["fingerprint"].as_str() != Some(environment.fingerprint.as_str()) {
+        refuse(
+            "it was begun on another machine",
+            "run the sweep anew with another --out",
+        )?;
+    }
+    let (dir, stored) = RunDir::resume(out, &command_line()).map_err(store_failure)?;
+    for warning in &stored.warnings {
+        eprintln!("warning: {}: {warning}", out.display());
+    }
+    plan.cases
+        .retain(|case| stored.rows.iter().all(|row| row.case_id != case.id));
+    Ok((dir, stored.rows))
 }
 
 /// Set by the first Ctrl-C, so that what was measured is stored; the second one ends the process.
