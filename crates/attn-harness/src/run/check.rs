@@ -14,8 +14,8 @@ use super::subject::{self, Subject, Work};
 use crate::plan::Case;
 
 /// Tokens up to which the reference may form `[T, T]` tensors; for gradients it keeps them all.
-const DENSE_TOKENS: usize = 2048;
-const DENSE_TOKENS_GRADIENT: usize = 512;
+const DENSE_TOKENS: usize = 1024;
+const DENSE_TOKENS_GRADIENT: usize = 256;
 
 /// Gradients pass through twice as many roundings as outputs and sum over all tokens.
 const GRADIENT_FACTOR: f64 = 10.0;
