@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::geometry::{Geometry, Values};
+use crate::geometry::Geometry;
 use crate::workload::Workload;
 
 /// What is measured: a whole layer, or one of the two operations alone.
@@ -90,7 +90,8 @@ impl Geometry {
         let mut bytes = self.kv_bytes(batch, context, element_bytes) + b * self.n_heads as u64 * width * e;
         if scope == Scope::Layer {
             flops += 2 * b * (self.decode_macs.query + self.decode_macs.key) as u64;
-            bytes += self.layer_bytes(b, b, e);
+            // The new entry is written before it is read.
+            bytes += self.layer_bytes(b, e) + b * entry.elements() as u64 * e;
         }
         Cost {
             flops,
@@ -112,7 +113,7 @@ impl Geometry {
         let mut bytes = b * e * width * (self.n_heads as u64 * t + self.n_kv_heads as u64 * own as u64);
         if scope == Scope::Layer {
             flops += 2 * b * t * (self.forward_macs.query + self.forward_macs.key) as u64;
-            bytes += self.layer_bytes(b, b * t, e) + self.kv_bytes(batch, tokens, element_bytes);
+            bytes += self.layer_bytes(b * t, e) + self.kv_bytes(batch, tokens, element_bytes);
         }
         Cost {
             flops,
@@ -120,18 +121,94 @@ impl Geometry {
         }
     }
 
-    /// Weights once, input and output once, new cache entries of a decode step once.
-    fn layer_bytes(&self, new_entries: u64, tokens: u64, e: u64) -> u64 {
-        let entry = match self.entry.values {
-            Values::Own(_) | Values::KeyPrefix(_) => self.entry.elements() as u64,
-        };
-        self.parameters as u64 * e + 2 * tokens * self.d_model as u64 * e + new_entries * entry * e
+    /// Weights once, input and output of every token once.
+    fn layer_bytes(&self, tokens: u64, e: u64) -> u64 {
+        (self.parameters as u64 + 2 * tokens * self.d_model as u64) * e
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::visible_pairs;
+    use super::{Scope, visible_pairs};
+    use crate::{Entry, Geometry, ProjectionMacs, Values, Workload};
+
+    /// MTLA at the seed's sizes, s = 2.
+    fn mtla() -> Geometry {
+        Geometry {
+            d_model: 512,
+            n_heads: 8,
+            n_kv_heads: 8,
+            score_dim: 96,
+            v_dim: 64,
+            stride: 2,
+            entry: Entry {
+                heads: 1,
+                key: 288,
+                values: Values::KeyPrefix(256),
+            },
+            state_elements: 256,
+            parameters: 1_098_368,
+            forward_macs: ProjectionMacs { query: 10, key: 20 },
+            decode_macs: ProjectionMacs { query: 30, key: 40 },
+        }
+    }
+
+    #[test]
+    fn operations_per_pair_are_those_of_the_mathematics() {
+        let g = mtla();
+        // Absorbed: 1088 per slot and head; decompressed: 320 per pair and head.
+        let decode = g.cost(
+            &Workload::Decode {
+                batch: 3,
+                context: 101,
+            },
+            Scope::Op,
+            4,
+        );
+        assert_eq!(decode.flops, 3 * 8 * 1088 * 51);
+        assert_eq!(decode.bytes_moved, 4 * 3 * (51 * 288 + 8 * (288 + 256)));
+        let prefill = g.cost(
+            &Workload::Prefill {
+                batch: 3,
+                tokens: 100,
+            },
+            Scope::Op,
+            4,
+        );
+        assert_eq!(prefill.flops, 3 * 8 * 320 * visible_pairs(0, 100, 2));
+    }
+
+    #[test]
+    fn a_layer_adds_projections_weights_input_output_and_the_new_entry() {
+        let g = mtla();
+        let step = Workload::Decode {
+            batch: 3,
+            context: 101,
+        };
+        let (op, layer) = (g.cost(&step, Scope::Op, 2), g.cost(&step, Scope::Layer, 2));
+        assert_eq!(layer.flops - op.flops, 2 * 3 * 70);
+        assert_eq!(
+            layer.bytes_moved - op.bytes_moved,
+            2 * (1_098_368 + 3 * (2 * 512 + 288))
+        );
+        let generate = Workload::Generate {
+            batch: 3,
+            tokens: 100,
+            new_tokens: 1,
+        };
+        let prefill = g.cost(
+            &Workload::Prefill {
+                batch: 3,
+                tokens: 100,
+            },
+            Scope::Layer,
+            2,
+        );
+        assert_eq!(
+            g.cost(&generate, Scope::Layer, 2).flops,
+            prefill.flops + layer.flops
+        );
+    }
 
     #[test]
     fn visible_pairs_equals_the_sum_it_closes() {

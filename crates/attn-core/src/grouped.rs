@@ -273,13 +273,16 @@ impl Attention for GroupedAttention {
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
         let (b, _, _) = self.geometry.check_step(x)?;
         cache.check_batch(b)?;
+        let seedlike = self.build.path == Path::Seedlike;
+        if seedlike && cache.uniform_len().is_none() {
+            return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+        }
         let starts = cache.lens().to_vec();
         let q = self.queries(x, 1, &starts)?;
         let (k, v) = self.keys_values(x, &starts)?;
-        let ragged = cache.uniform_len().is_none();
         cache.write(&starts, &k, Some(&v))?;
         cache.advance(1);
-        if self.build.path == Path::Seedlike && !ragged {
+        if seedlike {
             let h = self.geometry.n_heads;
             let k = ops::seedlike::expand_heads(cache.keys(), h)?;
             let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;

@@ -239,3 +239,104 @@ widen!(f32, f32, std::convert::identity, std::convert::identity);
 widen!(f64, f64, std::convert::identity, std::convert::identity);
 widen!(bf16, f32, bf16::to_f32, bf16::from_f32);
 widen!(f16, f32, f16::to_f32, f16::from_f32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn input(dtype: DType) -> Tensor {
+        crate::weights::random_tensor(&[2, 5, 3, 10], 1, 1, dtype, &Device::Cpu).unwrap()
+    }
+
+    fn values(t: &Tensor) -> Vec<f64> {
+        t.to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
+    }
+
+    /// The last six of ten columns turned as the formula says, token by token.
+    fn formula(x: &Tensor, starts: &[usize], pair: impl Fn(usize) -> (usize, usize)) -> Vec<f64> {
+        let (b, t, h, d) = x.dims4().unwrap();
+        let mut out = values(x);
+        for (row, chunk) in out.chunks_exact_mut(d).enumerate() {
+            let (seq, token) = (row / (t * h), row / h % t);
+            assert!(seq < b);
+            for i in 0..3 {
+                let frequency = 100f64.powf(-2.0 * i as f64 / 6.0);
+                let (sin, cos) = ((starts[seq] + token) as f64 * frequency).sin_cos();
+                let (p, q) = pair(i);
+                let (x, y) = (chunk[p], chunk[q]);
+                (chunk[p], chunk[q]) = (x * cos - y * sin, x * sin + y * cos);
+            }
+        }
+        out
+    }
+
+    fn assert_close(a: &[f64], b: &[f64], tolerance: f64) {
+        assert_eq!(a.len(), b.len());
+        assert!(
+            a.iter().zip(b).all(|(a, b)| (a - b).abs() < tolerance),
+            "{a:?} differs from {b:?}"
+        );
+    }
+
+    #[test]
+    fn both_pairings_turn_as_the_formula_says() {
+        let starts = [0, 7];
+        for (pairing, pair) in [
+            (
+                Pairing::Neighbours,
+                (|i| (4 + 2 * i, 5 + 2 * i)) as fn(usize) -> (usize, usize),
+            ),
+            (Pairing::Halves, |i| (4 + i, 7 + i)),
+        ] {
+            let rope = Rope::new(6, 100.0, pairing).unwrap();
+            for (dtype, tolerance) in [
+                (DType::F32, 1e-5),
+                (DType::F64, 1e-5),
+                (DType::BF16, 2e-2),
+                (DType::F16, 2e-3),
+            ] {
+                let x = input(dtype);
+                let turned = rope.apply(&x, &starts, Order::TokenMajor).unwrap();
+                assert_close(&values(&turned), &formula(&x, &starts, pair), tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn head_major_is_the_same_transposed_and_views_need_no_copy() {
+        let rope = Rope::new(6, 100.0, Pairing::Neighbours).unwrap();
+        let x = input(DType::F32);
+        let token_major = rope.apply(&x, &[3, 3], Order::TokenMajor).unwrap();
+        let head_major = rope.apply(&x, &[3, 3], Order::HeadMajor).unwrap();
+        assert_eq!(
+            values(&token_major.transpose(1, 2).unwrap().contiguous().unwrap()),
+            values(&head_major)
+        );
+        let tail = rope
+            .apply(&x.narrow(3, 4, 6).unwrap(), &[3, 3], Order::TokenMajor)
+            .unwrap();
+        assert_eq!(
+            values(&token_major.narrow(3, 4, 6).unwrap().contiguous().unwrap()),
+            values(&tail)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_turned_is_refused() {
+        assert!(matches!(
+            Rope::new(5, 100.0, Pairing::Halves),
+            Err(Error::Geometry { .. })
+        ));
+        let rope = Rope::new(12, 100.0, Pairing::Halves).unwrap();
+        assert!(matches!(
+            rope.apply(&input(DType::F32), &[0, 0], Order::HeadMajor),
+            Err(Error::Shape { .. })
+        ));
+    }
+}

@@ -107,17 +107,19 @@ impl Attention for Mla {
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
         let (b, _, _) = self.geometry.check_step(x)?;
         cache.check_batch(b)?;
+        let seedlike = self.build.path == Path::Seedlike;
+        if seedlike && cache.uniform_len().is_none() {
+            return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+        }
         let starts = cache.lens().to_vec();
         let q = self.latent.queries(x, 1, &starts)?;
         let (c, k_r) = self.latent.latents(x, &starts)?;
         self.latent.write(cache, &starts, &c, &k_r)?;
         cache.advance(1);
-        match (self.build.path, cache.uniform_len()) {
-            (Path::Seedlike, Some(len)) => {
-                let (c, k_r) = self.latent.cached(cache, len)?;
-                self.latent.dense(&q, &c, &k_r, None)
-            }
-            _ => self.latent.decode_absorbed(&q, cache),
+        if seedlike {
+            let (c, k_r) = self.latent.cached(cache, starts[0] + 1)?;
+            return self.latent.dense(&q, &c, &k_r, None);
         }
+        self.latent.decode_absorbed(&q, cache)
     }
 }

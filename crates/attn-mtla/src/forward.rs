@@ -172,12 +172,15 @@ impl Attention for Mtla {
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
         let (b, _, _) = self.geometry.check_step(x)?;
         cache.check_batch(b)?;
+        if self.build.path == Path::Seedlike {
+            if cache.uniform_len().is_none() {
+                return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+            }
+            return self.decode_seedlike(x, cache);
+        }
         let s = self.geometry.stride;
         let starts = cache.lens().to_vec();
         let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
-        if self.build.path == Path::Seedlike && cache.uniform_len().is_some() {
-            return self.decode_seedlike(x, cache);
-        }
         let q = self.latent.queries(x, 1, &starts)?;
         let (c, k_r) = self.latent.latents(x, &starts)?;
         let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
