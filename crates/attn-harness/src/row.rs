@@ -14,7 +14,7 @@ table! {
     pub struct Row {
         /// Hash of all that defines the case.
         pub case_id: String,
-        /// Number of the group whose variants took turns in one worker process.
+        /// Number of the group whose variants took turns.
         pub group: u64,
         /// Name of the sweep.
         pub sweep_name: String,
@@ -92,6 +92,8 @@ table! {
         pub trust: Option<Trust>,
         /// Why they are not `clean`.
         pub trust_reason: Option<String>,
+        /// What to know of how it was computed, beyond path and dtype.
+        pub notes: Option<String>,
         /// What the output was compared with before it was timed.
         pub verified_against: Option<String>,
         /// Query rows compared.

@@ -157,7 +157,7 @@ fn what_cannot_run_here_stays_in_the_plan_with_its_reason() {
         case.unsupported
             .as_deref()
             .unwrap()
-            .contains("enable the cuda feature")
+            .contains("not supported by this version")
     }));
     let half = plan(&with(
         "name: test",

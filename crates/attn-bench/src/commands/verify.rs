@@ -18,8 +18,8 @@ pub fn execute(args: &VerifyArgs) -> Result<Exit, Failure> {
     if let DeviceRequest::Cuda(_) = args.device {
         return Err(attn_harness::Error::option(
             format!("--device {}", args.device),
-            "cuda support is not compiled in",
-            "enable the cuda feature, or verify on cpu",
+            "cuda is not supported by this version",
+            "verify on cpu",
         )
         .into());
     }

@@ -121,7 +121,7 @@ impl Shared {
 
     fn unsupported(&self, setup: &Setup<'_>) -> Option<String> {
         if matches!(self.device, DeviceRequest::Cuda(_)) && !setup.cuda {
-            return Some("cuda support is not compiled in, enable the cuda feature".to_string());
+            return Some("cuda is not supported by this version, use device cpu".to_string());
         }
         let (path, dtype) = (self.path, self.dtype);
         (!path.supports(DType::from(dtype))).then(|| format!("{path} is not defined for {dtype}"))

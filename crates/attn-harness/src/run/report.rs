@@ -11,6 +11,7 @@ use crate::plan::{Case, Plan};
 use crate::row::{Row, Sample};
 use crate::stats::{StopRule, Summary, outliers};
 use crate::status::{Status, Trust};
+use crate::sweep::Dtype;
 
 /// The time, RFC 3339 in UTC.
 pub(super) fn now() -> String {
@@ -57,8 +58,23 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
             (row.tokens, row.new_tokens) = (count(tokens), count(new_tokens));
         }
     }
+    row.notes = notes(case);
     environment.describe(&mut row);
     row
+}
+
+/// What path and dtype do not say of how a case is computed.
+fn notes(case: &Case) -> Option<String> {
+    let mut notes = Vec::new();
+    if matches!(case.workload, Workload::TrainStep { .. }) {
+        notes.push(
+            "scores are kept for the backward pass, O(T^2) memory: there is no native backward pass yet",
+        );
+    }
+    if case.dtype != Dtype::F32 {
+        notes.push("arithmetic is f32, widened from half precision: the time says nothing about the type");
+    }
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// What the gate found.
