@@ -2,7 +2,6 @@
 
 mod check;
 mod measure;
-mod naive;
 mod report;
 mod subject;
 

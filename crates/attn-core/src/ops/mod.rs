@@ -3,12 +3,13 @@
 //! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole
 //! sequences, block-strided with a diagonal where a variant merges along time. Both take grouped heads as they
 //! are (H / Hkv query heads share a KV head, nothing is expanded), compute in f32 or f64, and are
-//! differentiable. [`seedlike`] has the pieces of the seed's formulation that these replace.
+//! differentiable. [`naive`] is the reference of both. [`seedlike`] has the pieces of the seed's formulation that these replace.
 //!
 //! Operands are head-major, `[B, H, T, D]`: each head is one matrix product.
 
 mod attend;
 mod decode;
+pub mod naive;
 pub mod seedlike;
 mod softmax;
 

@@ -4,12 +4,12 @@
 //! formulation of its own; where its `[T, T]` tensors would be too large it is the compact one in f64, and the row
 //! says which. Only some sequences and query rows are compared, the first and the last always among them.
 
+use attn_core::ops::{self, naive};
 use attn_core::{Attention, Build, Path, Queries, Result};
 use attn_testkit::{Difference, compare, tolerance};
 use candle_core::{DType, Tensor, Var};
 
 use super::Failure;
-use super::naive;
 use super::subject::{self, Subject, Work};
 use crate::plan::Case;
 
@@ -213,14 +213,12 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
                 factor: GRADIENT_FACTOR,
             })
         }
-        Work::DecodeOp { q, cache, scale } => {
-            let slots = cache.slots();
+        Work::DecodeOp { operands } => {
+            let slots = operands.cache.slots();
+            let input = operands.input(&slots);
             let expected = sequences
                 .iter()
-                .map(|&b| {
-                    let d_v = cache.entry().values.width();
-                    naive::decode(q, cache.keys(), cache.values(), d_v, slots[b], *scale, b)
-                })
+                .map(|&b| naive::decode(&input, b))
                 .collect::<Result<Vec<_>>>()?;
             let got = pick(&work.run(1)?[0], &sequences)?;
             let differences = vec![compare(&got, &Tensor::cat(&expected, 0)?)?];
@@ -234,15 +232,14 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
         Work::AttendOp { operands, .. } => {
             let o = &*operands;
             let t = o.q.dim(2)?;
-            let got = o.attend()?;
+            let got = ops::attend(&o.input())?;
             let mut places = vec![0, 1, t / 4, t / 3, t / 2, 3 * t / 4, t.saturating_sub(2), t - 1];
             places.retain(|&i| i < t);
             places.dedup();
             let mut differences = Vec::new();
             for &b in &sequences {
                 for &i in &places {
-                    let expected =
-                        naive::attend(&o.q, &o.k, &o.v, o.own.as_ref(), o.stride, o.scale, (b, i))?;
+                    let expected = naive::attend(&o.input(), b, i)?;
                     differences.push(compare(&got.narrow(0, b, 1)?.narrow(2, i, 1)?, &expected)?);
                 }
             }

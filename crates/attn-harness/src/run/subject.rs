@@ -58,7 +58,7 @@ pub(crate) enum Work {
         tokens: Vec<Tensor>,
     },
     /// The decode operation alone.
-    DecodeOp { q: Tensor, cache: Cache, scale: f64 },
+    DecodeOp { operands: DecodeOperands },
     /// The attend operation alone, with its backward pass for a train step.
     AttendOp { operands: Operands, backward: bool },
 }
@@ -74,9 +74,9 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    /// `attend` of the operands.
-    pub(crate) fn attend(&self) -> attn_core::Result<Tensor> {
-        ops::attend(&AttendInput {
+    /// The operands as the operation takes them.
+    pub(crate) fn input(&self) -> AttendInput<'_> {
+        AttendInput {
             q: &self.q,
             k: &self.k,
             v: &self.v,
@@ -84,7 +84,28 @@ impl Operands {
             start: 0,
             stride: self.stride,
             scale: self.scale,
-        })
+        }
+    }
+}
+
+/// Operands of `decode`.
+pub(crate) struct DecodeOperands {
+    pub(crate) q: Tensor,
+    pub(crate) cache: Cache,
+    pub(crate) scale: f64,
+}
+
+impl DecodeOperands {
+    /// The operands as the operation takes them; `slots` are those of the cache.
+    pub(crate) fn input<'a>(&'a self, slots: &'a [usize]) -> DecodeInput<'a> {
+        DecodeInput {
+            q: &self.q,
+            keys: self.cache.keys(),
+            values: self.cache.values(),
+            layout: self.cache.entry().values,
+            slots,
+            scale: self.scale,
+        }
     }
 }
 
@@ -250,10 +271,9 @@ impl Work {
                 let mut cache = Cache::new(g, &build, batch, Capacity::Exact(context))?;
                 cache.fill(context, case.seed)?;
                 let q = random(&[batch, g.n_heads, g.entry.key], 0)?;
+                let scale = (g.score_dim as f64).powf(-0.5);
                 Ok(Self::DecodeOp {
-                    q,
-                    cache,
-                    scale: (g.score_dim as f64).powf(-0.5),
+                    operands: DecodeOperands { q, cache, scale },
                 })
             }
             Workload::Prefill { tokens, .. } => attend(tokens, false),
@@ -312,20 +332,13 @@ impl Work {
                 }
                 Ok(outputs)
             }
-            Self::DecodeOp { q, cache, scale } => {
-                let slots = cache.slots();
-                let input = DecodeInput {
-                    q,
-                    keys: cache.keys(),
-                    values: cache.values(),
-                    layout: cache.entry().values,
-                    slots: &slots,
-                    scale: *scale,
-                };
+            Self::DecodeOp { operands } => {
+                let slots = operands.cache.slots();
+                let input = operands.input(&slots);
                 (0..steps).map(|_| ops::decode(&input)).collect()
             }
             Self::AttendOp { operands, backward } => {
-                let y = operands.attend()?;
+                let y = ops::attend(&operands.input())?;
                 if !*backward {
                     return Ok(vec![y]);
                 }
@@ -344,10 +357,10 @@ impl Work {
     /// The cache, where the work keeps one.
     pub(crate) fn cache(&self) -> Option<&Cache> {
         match self {
-            Self::Decode { cache, .. }
-            | Self::Prefill { cache, .. }
-            | Self::Generate { cache, .. }
-            | Self::DecodeOp { cache, .. } => Some(cache),
+            Self::Decode { cache, .. } | Self::Prefill { cache, .. } | Self::Generate { cache, .. } => {
+                Some(cache)
+            }
+            Self::DecodeOp { operands } => Some(&operands.cache),
             Self::Train { .. } | Self::AttendOp { .. } => None,
         }
     }

@@ -1,0 +1,86 @@
+//! The two operations as the formulas say them, one query at a time in f64: the reference the others are held
+//! against. Slow on purpose; nothing is shared with [`decode()`](super::decode()) and [`attend()`](super::attend())
+//! but the operands.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::geometry::Values;
+use crate::ops::{AttendInput, DecodeInput};
+
+/// [`decode()`](super::decode()) of sequence `b` alone.
+///
+/// # Shapes
+/// returns `[1, H, Dv]`, f64
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
+    let (h, h_kv, n) = (input.q.dim(1)?, input.keys.dim(1)?, input.slots[b]);
+    let q = input.q.unsqueeze(2)?;
+    let heads = (0..h).map(|head| {
+        let kv = head / (h / h_kv);
+        let q = rows(&q, b, head)?;
+        let k = rows(&input.keys.narrow(2, 0, n)?, b, kv)?;
+        let v = match (input.values, input.layout) {
+            (Some(values), _) => rows(&values.narrow(2, 0, n)?, b, kv)?,
+            (None, Values::Own(width) | Values::KeyPrefix(width)) => {
+                k.iter().map(|k| k[..width].to_vec()).collect()
+            }
+        };
+        Ok(one_query(&q[0], &k, &v, input.scale))
+    });
+    let heads = heads.collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::new(heads, input.q.device())?.unsqueeze(0)?)
+}
+
+/// [`attend()`](super::attend()) of query `t` of sequence `b` alone.
+///
+/// # Shapes
+/// returns `[1, H, 1, Dv]`, f64
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn attend(input: &AttendInput, b: usize, t: usize) -> Result<Tensor> {
+    let (h, h_kv, i) = (input.q.dim(1)?, input.k.dim(1)?, input.start + t);
+    let seen = if input.own.is_some() {
+        i / input.stride
+    } else {
+        i + 1
+    };
+    let heads = (0..h).map(|head| {
+        let kv = head / (h / h_kv);
+        let q = rows(&input.q.narrow(2, t, 1)?, b, head)?;
+        let mut k = rows(&input.k.narrow(2, 0, seen)?, b, kv)?;
+        let mut v = rows(&input.v.narrow(2, 0, seen)?, b, kv)?;
+        if let Some(own) = input.own {
+            k.extend(rows(&own.k.narrow(2, t, 1)?, b, kv)?);
+            v.extend(rows(&own.v.narrow(2, t, 1)?, b, kv)?);
+        }
+        Ok(one_query(&q[0], &k, &v, input.scale))
+    });
+    let heads = heads.collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::new(heads, input.q.device())?.unsqueeze(0)?.unsqueeze(2)?)
+}
+
+/// `sum_j softmax(scale q k_j) v_j`.
+fn one_query(q: &[f64], k: &[Vec<f64>], v: &[Vec<f64>], scale: f64) -> Vec<f64> {
+    let score = |k: &Vec<f64>| scale * q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>();
+    let scores: Vec<f64> = k.iter().map(score).collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut out = vec![0.0; v.first().map_or(0, Vec::len)];
+    for (weight, v) in weights.iter().zip(v) {
+        out.iter_mut()
+            .zip(v)
+            .for_each(|(out, v)| *out += weight / total * v);
+    }
+    out
+}
+
+/// The rows `[X, D]` of head `h` of sequence `b` of `[B, H, X, D]`.
+fn rows(x: &Tensor, b: usize, h: usize) -> Result<Vec<Vec<f64>>> {
+    let head = x.narrow(0, b, 1)?.narrow(1, h, 1)?.squeeze(0)?.squeeze(0)?;
+    Ok(head.to_dtype(DType::F64)?.to_vec2()?)
+}
