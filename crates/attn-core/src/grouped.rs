@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::attention::{Attention, Queries};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
+use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
 use crate::ops::{self, AttendInput, DecodeInput};
 use crate::rope::{Order, Pairing, Rope};
@@ -35,8 +35,8 @@ pub const GROUPED_PARAMS: [ParamSpec; 2] = [
 pub struct GroupedConfig {
     /// Model width M, query heads H, head size D.
     pub dims: ModelDims,
-    /// KV heads Hkv, a divisor of H.
-    pub n_kv_heads: usize,
+    /// What one cache slot holds; its KV heads Hkv are a divisor of H.
+    pub entry: Entry,
     /// Whether projections have biases.
     pub bias: bool,
     /// Base of the rotary embedding.
@@ -46,11 +46,12 @@ pub struct GroupedConfig {
 }
 
 impl GroupedConfig {
-    /// The layer with `n_kv_heads` KV heads and the settings `bias` and `rope_theta` of `params`.
+    /// The layer whose cache holds `entry` a slot, with the settings `bias` and `rope_theta` of `params`.
     ///
     /// # Errors
     /// [`Error::Geometry`] where H is no multiple of Hkv, or the head size is odd.
-    pub fn new(dims: &ModelDims, n_kv_heads: usize, params: &Params) -> Result<Self> {
+    pub fn new(dims: &ModelDims, entry: Entry, params: &Params) -> Result<Self> {
+        let n_kv_heads = entry.heads;
         if n_kv_heads == 0 || dims.n_heads % n_kv_heads != 0 {
             return Err(Error::geometry(
                 &["n_heads", "n_kv_heads"],
@@ -71,7 +72,7 @@ impl GroupedConfig {
         }
         Ok(Self {
             dims: *dims,
-            n_kv_heads,
+            entry,
             bias: params.bool("bias", true)?,
             rope_theta: params.float("rope_theta", 10_000.0)?,
             rope_pairing: Pairing::default(),
@@ -84,7 +85,7 @@ impl GroupedConfig {
             n_heads: h,
             head_dim: d,
         } = self.dims;
-        let h_kv = self.n_kv_heads;
+        let h_kv = self.entry.heads;
         [
             ("q_proj", h * d, m),
             ("k_proj", h_kv * d, m),
@@ -103,20 +104,16 @@ impl LayerConfig for GroupedConfig {
         } = self.dims;
         let macs = ProjectionMacs {
             query: 2 * d_model * n_heads * head_dim,
-            key: 2 * d_model * self.n_kv_heads * head_dim,
+            key: 2 * d_model * self.entry.heads * head_dim,
         };
         Geometry {
             d_model,
             n_heads,
-            n_kv_heads: self.n_kv_heads,
+            n_kv_heads: self.entry.heads,
             score_dim: head_dim,
             v_dim: head_dim,
             stride: 1,
-            entry: Entry {
-                heads: self.n_kv_heads,
-                key: head_dim,
-                values: Values::Own(head_dim),
-            },
+            entry: self.entry,
             state_elements: 0,
             parameters: self.weight_specs().iter().map(WeightSpec::elements).sum(),
             forward_macs: macs,

@@ -175,8 +175,15 @@ impl LatentConfig {
         specs
     }
 
-    /// The geometry at stride s, where a variant adds `extra_macs` a token and `extra_parameters`.
-    pub fn geometry(&self, stride: usize, extra_macs: usize, extra_parameters: usize) -> Geometry {
+    /// The geometry of a cache that holds `entry` for every `stride` tokens, where a variant adds `extra_macs` a
+    /// token and `extra_parameters`.
+    pub fn geometry(
+        &self,
+        entry: Entry,
+        stride: usize,
+        extra_macs: usize,
+        extra_parameters: usize,
+    ) -> Geometry {
         let Self {
             d_model: m,
             n_heads: h,
@@ -203,11 +210,7 @@ impl LatentConfig {
             score_dim: self.score_dim(),
             v_dim: d_v,
             stride,
-            entry: Entry {
-                heads: 1,
-                key: r + d_r,
-                values: Values::KeyPrefix(r),
-            },
+            entry,
             state_elements: if stride > 1 { r } else { 0 },
             parameters: specs + extra_parameters,
             forward_macs: ProjectionMacs {

@@ -3,6 +3,8 @@
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
 use attn_core::{LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
 
+use crate::cache::entry;
+
 /// The registry entry.
 pub static VARIANT: Variant = Variant {
     key: "gqa",
@@ -31,5 +33,6 @@ const PARAMS: &[ParamSpec] = &[
 /// # Errors
 /// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
-    GroupedConfig::new(dims, params.int("n_kv_heads", dims.n_heads)?, params)
+    let n_kv_heads = params.int("n_kv_heads", dims.n_heads)?;
+    GroupedConfig::new(dims, entry(n_kv_heads, dims.head_dim), params)
 }

@@ -5,13 +5,15 @@ use attn_core::ops::{self, AttendInput};
 use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights};
 use candle_core::Tensor;
 
+use crate::cache::entry;
+
 /// Sizes and settings of an MLA layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MlaConfig(pub LatentConfig);
 
 impl LayerConfig for MlaConfig {
     fn geometry(&self) -> Geometry {
-        self.0.geometry(1, 0, 0)
+        self.0.geometry(entry(self.0.kv_rank, self.0.rope_dim), 1, 0, 0)
     }
 
     fn weight_specs(&self) -> Vec<WeightSpec> {

@@ -3,6 +3,8 @@
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
 use attn_core::{LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
+use crate::cache::entry;
+
 /// The registry entry.
 pub static VARIANT: Variant = Variant {
     key: "mqa",
@@ -21,5 +23,5 @@ const PARAMS: &[ParamSpec] = &GROUPED_PARAMS;
 /// # Errors
 /// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
-    GroupedConfig::new(dims, 1, params)
+    GroupedConfig::new(dims, entry(dims.head_dim), params)
 }

@@ -7,6 +7,7 @@ use attn_core::{
     WeightSpec, Weights,
 };
 
+use crate::cache::entry;
 use crate::forward::Mtla;
 
 /// The registry entry.
@@ -98,8 +99,9 @@ impl LayerConfig for MtlaConfig {
     fn geometry(&self) -> Geometry {
         // The gate is one product with a table row and one multiply-add of the merge per element (fact A).
         let parameters = self.hyper_specs().iter().map(WeightSpec::elements).sum();
+        let entry = entry(self.latent.kv_rank, self.latent.rope_dim);
         self.latent
-            .geometry(self.stride, 2 * self.latent.kv_rank, parameters)
+            .geometry(entry, self.stride, 2 * self.latent.kv_rank, parameters)
     }
 
     fn weight_specs(&self) -> Vec<WeightSpec> {
