@@ -26,8 +26,6 @@ import time
 # Before torch: its OpenMP pool is sized on import, and its workers must not spin
 # while the other program is being timed.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import torch
 
