@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::locate::KeyPath;
-use crate::sweep::{DeviceRequest, Dtype, Measure, Sweep};
+use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Sweep};
 
 pub use filter::Filter;
 pub use shard::Shard;
@@ -68,6 +68,8 @@ pub struct Case {
     pub dtype: Dtype,
     /// Device asked for.
     pub device: DeviceRequest,
+    /// What the caches hold when a sample begins.
+    pub regime: Regime,
     /// Seed of weights, inputs and cache contents.
     pub seed: u64,
     /// Sizes of the layer.
@@ -147,6 +149,13 @@ impl Plan {
             |scope| scope.name().to_string(),
             &mut found,
         );
+        axes::check(
+            source,
+            &KeyPath::of("regimes"),
+            &file.regimes,
+            |regime| regime.name().to_string(),
+            &mut found,
+        );
         let dtypes = checks::dtypes(sweep, &mut found);
 
         axes::check_count(sweep, dtypes.values.len(), &mut found);
@@ -167,23 +176,26 @@ impl Plan {
             for &scope in &file.scopes.values {
                 for &path in &file.paths.values {
                     for &dtype in &dtypes.values {
-                        let shared = predict::Shared {
-                            group,
-                            workload: point.workload,
-                            scope,
-                            path,
-                            dtype,
-                            device: file.device,
-                            seed: file.seed,
-                            steps_per_sample: if point.workload.name() == "decode" {
-                                steps
-                            } else {
-                                1
-                            },
-                        };
-                        let group_cases = variants.iter().map(|v| shared.case(v, &file.measure, setup));
-                        cases.extend(group_cases);
-                        group += 1;
+                        for &regime in &file.regimes.values {
+                            let shared = predict::Shared {
+                                group,
+                                workload: point.workload,
+                                scope,
+                                path,
+                                dtype,
+                                device: file.device,
+                                regime,
+                                seed: file.seed,
+                                steps_per_sample: if point.workload.name() == "decode" {
+                                    steps
+                                } else {
+                                    1
+                                },
+                            };
+                            let group_cases = variants.iter().map(|v| shared.case(v, &file.measure, setup));
+                            cases.extend(group_cases);
+                            group += 1;
+                        }
                     }
                 }
             }

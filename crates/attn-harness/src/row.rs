@@ -84,6 +84,18 @@ table! {
         pub path_requested: String,
         /// Path it took.
         pub path_resolved: Option<String>,
+        /// What the caches held when a sample began: `hot` (what the sample before left) or `cold` (none of its data).
+        pub cache_regime: Option<String>,
+        /// Bytes that were read and written before each cold sample, outside the clock, to empty the caches.
+        pub flush_bytes: Option<u64>,
+        /// Size of the last-level cache that flushes and ceilings went by.
+        pub llc_bytes: Option<u64>,
+        /// What the sweep holds equal between variants: `width`, `params`, `kv_bytes` or `flops`.
+        pub fair: Option<String>,
+        /// Name of the variant they are matched to.
+        pub fair_reference: Option<String>,
+        /// How far the case is from that, as a fraction: 0.01 is 1 % more than the reference has.
+        pub fair_mismatch: Option<f64>,
         /// How the case ended: `ok`, `oom`, `skipped_oom`, `crash`, `timeout`, `wrong`, `unsupported`, `diverged`.
         pub status: Status,
         /// Why it is not `ok`.
@@ -118,10 +130,28 @@ table! {
         pub n_samples: Option<u64>,
         /// Samples beyond 3 interquartile ranges from the quartiles; they are kept.
         pub n_outliers: Option<u64>,
-        /// What ended the sampling: `target_ci`, `max_samples` or `max_s`.
+        /// Bursts the samples come from, each in a process of its own.
+        pub replicas: Option<u64>,
+        /// Largest difference between medians of replicas, over the median of all.
+        pub replica_spread: Option<f64>,
+        /// Pause before every replica but the first, in seconds.
+        pub cooldown_s: Option<f64>,
+        /// What ended the sampling: `target_ci`, `stable_noise`, `max_samples` or `max_s`.
         pub stop_rule: Option<String>,
         /// Time spent warming the case, in seconds.
         pub warmup_s: Option<f64>,
+        /// What `time_*` was read from: `wall`, or `device` for the events of a GPU.
+        pub time_clock: Option<String>,
+        /// Median wall time of a sample as the host saw it, in seconds (of one step for `decode`).
+        pub wall_median_s: Option<f64>,
+        /// Time spent building layer, inputs and cache, cache filling included, in seconds.
+        pub build_s: Option<f64>,
+        /// Time spent verifying, in seconds.
+        pub verify_s: Option<f64>,
+        /// Time spent in samples, in seconds.
+        pub sampling_s: Option<f64>,
+        /// Time spent between samples on rewinding and flushing, in seconds.
+        pub reset_s: Option<f64>,
         /// Tokens per second at the median, over all sequences.
         pub tokens_per_s: Option<f64>,
         /// Bytes of the cache at this length, by the closed formula.
@@ -134,10 +164,20 @@ table! {
         pub kv_bytes_per_token: Option<f64>,
         /// Bytes of the layer's weights.
         pub weights_bytes: Option<u64>,
-        /// Most bytes the allocator held at once during the measurement.
+        /// Most bytes the allocator held for the case at once during the measurement: weights, inputs, cache, scratch.
         pub peak_bytes: Option<u64>,
-        /// Most bytes of the process resident in memory.
+        /// Most bytes the allocator held for the case at once while it was built.
+        pub peak_build_bytes: Option<u64>,
+        /// Most bytes the allocator held for the case at once while it was verified, the reference included.
+        pub peak_verify_bytes: Option<u64>,
+        /// Most bytes of the worker resident in memory during the measurement: all variants of the group.
         pub rss_peak_bytes: Option<u64>,
+        /// Most bytes of the worker resident in memory while the case was built.
+        pub rss_peak_build_bytes: Option<u64>,
+        /// Most bytes of the worker resident in memory while the case was verified.
+        pub rss_peak_verify_bytes: Option<u64>,
+        /// Bytes a worker might allocate.
+        pub memory_limit_bytes: Option<u64>,
         /// Bytes in use on the device by NVML, beyond those before the case.
         pub nvml_used_bytes: Option<u64>,
         /// Useful floating-point operations of the scope, by the cost model.
@@ -152,6 +192,16 @@ table! {
         pub achieved_flops_per_s: Option<f64>,
         /// Operations per second: the matrix product rate measured on this machine in this run.
         pub ceiling_flops_per_s: Option<f64>,
+        /// `achieved_bytes_per_s` over its ceiling. Above 1 where the data fit the caches: the ceiling is memory's.
+        pub bandwidth_fraction: Option<f64>,
+        /// `achieved_flops_per_s` over its ceiling.
+        pub flops_fraction: Option<f64>,
+        /// The roofline floor, in seconds: the larger of `bytes_moved` and `flops` over their ceilings.
+        pub floor_s: Option<f64>,
+        /// Median time over `floor_s`.
+        pub time_over_floor: Option<f64>,
+        /// Cost of handing work to the device, in seconds, as measured in this run.
+        pub launch_overhead_s: Option<f64>,
         /// Energy of a sample, in joules.
         pub energy_j: Option<f64>,
         /// Why columns are null, as JSON: column name to reason.
@@ -196,6 +246,24 @@ table! {
         pub cpu_mhz_end: Option<f64>,
         /// Load average of the last minute before the case.
         pub load_1m_start: Option<f64>,
+        /// Temperature of the processor at its hottest during the measurement, in degrees Celsius.
+        pub cpu_temperature_c: Option<f64>,
+        /// Part of the processors' time that other processes took during the measurement.
+        pub other_cpu_fraction: Option<f64>,
+        /// Part of the processors' time that the hypervisor gave to other machines during the measurement.
+        pub stolen_cpu_fraction: Option<f64>,
+        /// Speed of a fixed chain of operations after the measurement, over the fastest seen in this run.
+        pub clock_ratio: Option<f64>,
+        /// Times the processor throttled itself during the measurement.
+        pub throttle_events: Option<u64>,
+        /// Hash of the executable that measured.
+        pub binary: Option<String>,
+        /// Settings of the measurement, as JSON.
+        pub measure: Option<String>,
+        /// Shared by the two runs of `run --against`, whose samples of one round are neighbours in time.
+        pub pair: Option<String>,
+        /// Fault that a test planted in the worker.
+        pub planted: Option<String>,
     }
 }
 
@@ -212,8 +280,34 @@ table! {
         pub started_at_s: f64,
         /// Round of the group in which it was taken: variants take turns within a round.
         pub round: u64,
+        /// Number of the replica in which it was taken.
+        pub replica: Option<u64>,
         /// Whether it lies beyond 3 interquartile ranges from the quartiles.
         pub outlier: bool,
+    }
+}
+
+table! {
+    /// One position of a trajectory: a token generated, and what it cost.
+    pub struct Position {
+        /// The case's hash.
+        pub case_id: String,
+        /// Tokens in the cache once this one is.
+        pub position: u64,
+        /// Samples.
+        pub n_samples: u64,
+        /// Median time of the step, in seconds.
+        pub time_median_s: f64,
+        /// Lower end of the 95 % bootstrap interval of the median, in seconds.
+        pub time_ci_low_s: f64,
+        /// Upper end of the 95 % bootstrap interval of the median, in seconds.
+        pub time_ci_high_s: f64,
+        /// Bytes of the cache after the step, by the closed formula.
+        pub kv_bytes: u64,
+        /// The least bytes the step must read and write, by the cost model.
+        pub bytes_moved: u64,
+        /// Whether the step completes a slot of the cache.
+        pub closes_slot: bool,
     }
 }
 

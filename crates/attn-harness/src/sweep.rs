@@ -4,6 +4,7 @@
 //! (geometry, duplicates, sizes) is [`Plan::build`](crate::plan::Plan::build)'s to say. The docs of the
 //! fields are what `attn-bench schema` shows.
 
+mod bytes;
 mod device;
 mod load;
 mod overrides;
@@ -15,7 +16,8 @@ use attn_core::{Path, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use device::{DeviceRequest, Dtype};
+pub use bytes::ByteCount;
+pub use device::{DeviceRequest, Dtype, Regime};
 pub use overrides::Override;
 pub use source::Source;
 pub(crate) use source::unknown;
@@ -64,6 +66,10 @@ pub struct SweepFile {
     #[serde(default = "default_scopes")]
     #[schemars(with = "Axis<device::ScopeName>")]
     pub scopes: Axis<Scope>,
+    /// What the processor's caches hold when a sample begins: `hot` (what the sample before left there), `cold`
+    /// (none of the case's data), or both. Default: `[hot]`.
+    #[serde(default = "default_regimes")]
+    pub regimes: Axis<Regime>,
     /// Workloads, each `name: {size: value}`; a list as a value is an axis, and axes multiply.
     #[serde(default)]
     pub workloads: Vec<Entry>,
@@ -137,8 +143,21 @@ pub struct Measure {
     /// Seconds of sampling at which a case stops. Default: 10.
     #[schemars(range(min = 0))]
     pub max_s: f64,
-    /// Seed of the order in which variants take turns and of the bootstrap. Default: the sweep's `seed`.
+    /// Seed of the order of groups, of the order in which variants take turns, and of the bootstrap. Default: the
+    /// sweep's `seed`.
     pub seed: Option<u64>,
+    /// Bursts of samples a case is measured in, each in a process of its own; their samples are pooled. Default: 1.
+    #[schemars(range(min = 1))]
+    pub replicas: usize,
+    /// Pause before every replica but the first, in milliseconds. Default: 0.
+    pub cooldown_ms: u64,
+    /// Seconds one step of a case (building, verifying, a sample) may take before its worker is ended. Default: 300.
+    #[schemars(range(min = 0))]
+    pub timeout_s: f64,
+    /// Memory a worker may allocate, as bytes or with a unit: `8 GiB`. Default: the memory of the machine.
+    pub memory_limit: Option<ByteCount>,
+    /// Size of the last-level cache, where the system reports another one than there is. Default: as reported.
+    pub llc_bytes: Option<ByteCount>,
 }
 
 impl Default for Measure {
@@ -150,6 +169,11 @@ impl Default for Measure {
             target_ci: 0.02,
             max_s: 10.0,
             seed: None,
+            replicas: 1,
+            cooldown_ms: 0,
+            timeout_s: 300.0,
+            memory_limit: None,
+            llc_bytes: None,
         }
     }
 }
@@ -160,6 +184,10 @@ fn default_seed() -> u64 {
 
 fn default_paths() -> Axis<Path> {
     Axis::one(Path::Fused)
+}
+
+fn default_regimes() -> Axis<Regime> {
+    Axis::one(Regime::Hot)
 }
 
 fn default_scopes() -> Axis<Scope> {

@@ -12,7 +12,7 @@ const GRAMMAR: &str = "conditions are joined by commas and all must hold, for ex
                        variant=mtla,batch=1,context>=2048; the comparisons are = != < <= > >=";
 
 /// Columns of a case beside the settings of its variant.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "case_id",
     "variant",
     "label",
@@ -25,6 +25,7 @@ const COLUMNS: [&str; 14] = [
     "path",
     "scope",
     "device",
+    "cache_regime",
     "group",
     "seed",
 ];
@@ -177,6 +178,7 @@ impl Case {
             "dtype" => Cow::Borrowed(self.dtype.name()),
             "path" => Cow::Borrowed(self.path.name()),
             "scope" => Cow::Borrowed(self.scope.name()),
+            "cache_regime" => Cow::Borrowed(self.regime.name()),
             "device" => self.device.to_string().into(),
             "group" => self.group.to_string().into(),
             "seed" => self.seed.to_string().into(),

@@ -14,7 +14,7 @@ use super::variants::VariantPoint;
 use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
-use crate::sweep::{DeviceRequest, Dtype, Measure, Source};
+use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Source};
 
 const BYTES_PER_S: f64 = 10e9;
 const FLOPS_PER_S: f64 = 50e9;
@@ -29,6 +29,7 @@ pub(super) struct Shared {
     pub(super) path: Path,
     pub(super) dtype: Dtype,
     pub(super) device: DeviceRequest,
+    pub(super) regime: Regime,
     pub(super) seed: u64,
     pub(super) steps_per_sample: usize,
 }
@@ -46,6 +47,9 @@ struct Identity<'a> {
     dtype: Dtype,
     device: DeviceRequest,
     seed: u64,
+    /// Left out where it is hot: ids are older than regimes.
+    #[serde(skip_serializing_if = "Regime::is_hot")]
+    regime: Regime,
 }
 
 impl Shared {
@@ -82,6 +86,7 @@ impl Shared {
             path: self.path,
             dtype: self.dtype,
             device: self.device,
+            regime: self.regime,
             seed: self.seed,
             geometry: geometry.clone(),
             cost,
@@ -111,6 +116,7 @@ impl Shared {
             dtype: self.dtype,
             device: self.device,
             seed: self.seed,
+            regime: self.regime,
         };
         let mut hasher = blake3::Hasher::new();
         // Writing into a hasher cannot fail, and no field of an identity can refuse to be written.

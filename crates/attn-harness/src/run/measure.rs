@@ -184,6 +184,7 @@ mod tests {
             target_ci: 0.01,
             max_s: 50.0,
             seed: Some(1),
+            ..Measure::default()
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         dtype_requested: case.dtype.to_string(),
         device_requested: case.device.to_string(),
         path_requested: case.path.to_string(),
+        cache_regime: Some(case.regime.to_string()),
         weights_bytes: Some(case.weights_bytes),
         flops: Some(case.cost.flops),
         bytes_moved: Some(case.cost.bytes_moved),
@@ -135,6 +136,7 @@ pub(super) fn conclude(row: &mut Row, case: &Case, measured: &Measured, plan: &P
             time_s: measured.times_s[i],
             started_at_s: measured.started_at_s[i],
             round: measured.rounds[i],
+            replica: Some(0),
             outlier: labels[i],
         })
         .collect()

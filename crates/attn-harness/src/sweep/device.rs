@@ -64,6 +64,38 @@ impl FromStr for Dtype {
     }
 }
 
+/// What the caches of the device hold when a sample begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Regime {
+    /// What the sample before left there.
+    #[default]
+    Hot,
+    /// None of the case's data: they are flushed before each sample, outside the clock.
+    Cold,
+}
+
+impl Regime {
+    /// The name in sweeps and rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Cold => "cold",
+        }
+    }
+
+    /// For `skip_serializing_if`.
+    pub(crate) fn is_hot(&self) -> bool {
+        *self == Self::Hot
+    }
+}
+
+impl fmt::Display for Regime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The device a sweep asks for; a row says which one it got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum DeviceRequest {
