@@ -1,5 +1,6 @@
 //! Sweep files, plans, the runner, statistics and the result store.
 
+pub mod ceilings;
 pub mod columns;
 pub mod environment;
 pub mod error;
