@@ -4,6 +4,7 @@ pub mod ceilings;
 pub mod columns;
 pub mod environment;
 pub mod error;
+pub mod flush;
 pub mod locate;
 pub mod memory;
 pub mod plan;
