@@ -2,6 +2,7 @@
 
 pub mod ceilings;
 pub mod columns;
+pub mod conditions;
 pub mod environment;
 pub mod error;
 pub mod flush;
