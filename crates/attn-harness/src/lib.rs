@@ -18,6 +18,7 @@ pub mod status;
 pub mod store;
 pub mod sweep;
 pub mod table;
+pub mod trust;
 pub mod units;
 
 pub use error::{BadSweep, Error, Label, Problem};
