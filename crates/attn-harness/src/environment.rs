@@ -3,10 +3,14 @@
 //! Linux tells most of it in text files. What another system does not tell is null, with the reason beside it.
 
 mod cpu;
+mod level;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sysinfo::System;
@@ -14,6 +18,7 @@ use sysinfo::System;
 use crate::row::Row;
 
 pub use self::cpu::{Cache, Cpu, cpu_mhz};
+pub use self::level::Level;
 
 /// The machine, the system and the build, as `environment.json` holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,10 +60,14 @@ pub struct Build {
     pub profile: String,
     /// Target triple.
     pub target: String,
+    /// Hash of the executable that runs; `None` where it cannot be read, and in runs of older versions.
+    #[serde(default)]
+    pub binary: Option<String>,
 }
 
 impl Environment {
-    /// Looks at the machine, the system and the build. Takes a few milliseconds.
+    /// Looks at the machine, the system and the build. Takes a few milliseconds, and the first time as long as
+    /// hashing the executable: less than a tenth of a second for a release build.
     pub fn probe() -> Self {
         let mut system = System::new().ok();
         if let Some(system) = &mut system {
@@ -72,6 +81,12 @@ impl Environment {
             null_reasons.insert(
                 "build.dirty".to_string(),
                 "not known: built outside git".to_string(),
+            );
+        }
+        if build.binary.is_none() {
+            null_reasons.insert(
+                "build.binary".to_string(),
+                "not known: the executable cannot be read".to_string(),
             );
         }
         let load = load_average();
@@ -113,12 +128,16 @@ impl Environment {
         row.dirty = self.build.dirty;
         row.toolchain = Some(self.build.toolchain.clone());
         row.build_profile = Some(self.build.profile.clone());
+        row.binary = self.build.binary.clone();
+        row.cpu_level = self.cpu.level.as_ref().map(Level::to_string);
         row.machine = Some(self.cpu.model.clone());
         row.fingerprint = Some(self.fingerprint.clone());
         row.os = Some(format!("{}, kernel {}", self.os, self.kernel));
         row.memory_total_bytes = self.memory_total_bytes;
         for (entry, column) in [
             ("build.dirty", "dirty"),
+            ("build.binary", "binary"),
+            ("cpu.level", "cpu_level"),
             ("memory_total_bytes", "memory_total_bytes"),
         ] {
             if let Some(reason) = self.null_reasons.get(entry) {
@@ -143,8 +162,24 @@ impl Build {
             toolchain: env!("ATTN_BENCH_TOOLCHAIN").to_string(),
             profile: env!("ATTN_BENCH_PROFILE").to_string(),
             target: env!("ATTN_BENCH_TARGET").to_string(),
+            binary: binary_hash().map(str::to_string),
         }
     }
+}
+
+/// 64 hexadecimal digits over the executable of this process, read once and then remembered: two builds of one
+/// commit, and of sources that were never committed, are told apart by it.
+pub fn binary_hash() -> Option<&'static str> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    HASH.get_or_init(|| hash_executable().ok()).as_deref()
+}
+
+/// Linux keeps the file of a running process at hand, even where a new build has taken its place.
+fn hash_executable() -> io::Result<String> {
+    let running = File::open("/proc/self/exe").or_else(|_| File::open(std::env::current_exe()?))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(running)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Whether the sources the binary was built from, where they are still there, are no longer those of its
@@ -218,5 +253,23 @@ mod tests {
         environment.describe(&mut row);
         assert_eq!(row.fingerprint.as_deref(), Some(environment.fingerprint.as_str()));
         assert_eq!(row.dirty.is_none(), row.null_reasons().contains_key("dirty"));
+        assert_eq!(row.binary, environment.build.binary);
+        let known = row.cpu_level.is_some();
+        assert_ne!(known, row.null_reasons().contains_key("cpu_level"));
+    }
+
+    #[test]
+    fn the_binary_is_the_file_that_runs() {
+        let file = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(binary_hash(), Some(blake3::hash(&file).to_hex().as_str()));
+    }
+
+    #[test]
+    fn an_environment_of_an_older_version_is_still_read() {
+        let mut json = serde_json::to_value(Environment::probe()).unwrap();
+        json["build"].as_object_mut().unwrap().remove("binary").unwrap();
+        json["cpu"].as_object_mut().unwrap().remove("level");
+        let old: Environment = serde_json::from_value(json).unwrap();
+        assert_eq!((old.build.binary, old.cpu.level), (None, None));
     }
 }

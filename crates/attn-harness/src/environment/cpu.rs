@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
+use super::level::Level;
+
 /// Instruction sets that attention kernels make use of, as Linux names them.
 const FEATURES: &str = "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512bw avx512dq avx512vl avx512_vnni \
                         avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16 asimd asimdhp asimddp fphp \
@@ -23,6 +25,10 @@ pub struct Cpu {
     pub hardware_threads: usize,
     /// Instruction sets, of those that matter here.
     pub features: Vec<String>,
+    /// How far its instruction sets go, and how far ours use them; `None` on other processors than x86-64, and
+    /// in runs of older versions.
+    #[serde(default)]
+    pub level: Option<Level>,
     /// Caches as the first core sees them.
     pub caches: Vec<Cache>,
     /// Clock of the fastest core, in MHz. Virtual machines often report a constant.
@@ -62,6 +68,11 @@ impl Cpu {
         if virtualised.is_none() {
             because("virtualised", "not known: the processor does not say");
         }
+        let features = features(&info);
+        let level = Level::probe(&features, &flags(&info).collect::<Vec<_>>());
+        if level.is_none() {
+            because("level", "not known: only x86-64 processors have levels");
+        }
         let cores = System::physical_core_count().ok();
         if cores.is_none() {
             because("cores", "not known: the system does not say");
@@ -72,7 +83,8 @@ impl Cpu {
                 .unwrap_or_else(|| std::env::consts::ARCH.to_string()),
             cores,
             hardware_threads: std::thread::available_parallelism().map_or(1, usize::from),
-            features: features(&info),
+            features,
+            level,
             caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
             mhz,
             virtualised,

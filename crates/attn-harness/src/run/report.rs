@@ -152,10 +152,6 @@ pub(super) fn explain_nulls(row: &mut Row) {
     for column in ["ceiling_bytes_per_s", "ceiling_flops_per_s"] {
         row.explain_null(column, "not measured: this version measures no ceilings");
     }
-    row.explain_null(
-        "cpu_level",
-        "not known: the tensor library chooses its instructions itself",
-    );
     if row.cpu_mhz_start.is_none() {
         row.explain_null("cpu_mhz_start", "not known: the system does not tell the clock");
     }

@@ -1,0 +1,154 @@
+//! How far the processor's instruction sets go, and how far the code that is timed uses them.
+//!
+//! The levels are those of the x86-64 psABI: 2 adds SSE4.2, 3 AVX2 and FMA, 4 AVX-512.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What each level adds, as `/proc/cpuinfo` names it; SSE2 and what else every x86-64 has is level 1.
+const LEVELS: [(u8, &str); 3] = [
+    (2, "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"),
+    (3, "avx avx2 bmi1 bmi2 f16c fma abm movbe"),
+    (4, "avx512f avx512bw avx512cd avx512dq avx512vl"),
+];
+
+/// The highest level gemm is built for: candle leaves its feature for AVX-512 off.
+const GEMM_LEVEL: u8 = 3;
+
+/// Levels of x86-64, from 1 to 4.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// That of the processor.
+    pub available: u8,
+    /// Instruction sets of the processor beyond the levels that attention kernels could use.
+    pub beyond: Vec<String>,
+    /// That of matrix products, which are dispatched at run time.
+    pub matrix_products: u8,
+    /// That the binary was compiled for: all of it but the matrix products.
+    pub compiled: u8,
+}
+
+impl Level {
+    /// The levels here; `None` where there are none. `features` are those of the processor.
+    pub(super) fn probe(features: &[String], flags: &[&str]) -> Option<Self> {
+        if !cfg!(target_arch = "x86_64") || flags.is_empty() {
+            return None;
+        }
+        Some(Self::of(features, flags))
+    }
+
+    fn of(features: &[String], flags: &[&str]) -> Self {
+        let available = level(|name| flags.contains(&name));
+        let in_levels = |feature: &str| {
+            LEVELS
+                .iter()
+                .any(|(_, names)| names.split(' ').any(|it| it == feature))
+        };
+        Self {
+            available,
+            beyond: features
+                .iter()
+                .filter(|feature| !in_levels(feature))
+                .cloned()
+                .collect(),
+            // Below AVX2 and FMA gemm has no kernel for vectors of its own.
+            matrix_products: if available >= GEMM_LEVEL { GEMM_LEVEL } else { 1 },
+            compiled: compiled(),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            available,
+            beyond,
+            matrix_products,
+            compiled,
+        } = self;
+        write!(
+            f,
+            "matrix products x86-64-v{matrix_products}, other code x86-64-v{compiled}, "
+        )?;
+        write!(f, "processor x86-64-v{available}")?;
+        if beyond.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " with {}", beyond.join(" "))
+        }
+    }
+}
+
+/// The highest level all of whose instruction sets, and those of the levels below, are there.
+fn level(has: impl Fn(&str) -> bool) -> u8 {
+    let complete = |(_, names): &&(u8, &str)| names.split(' ').all(&has);
+    LEVELS
+        .iter()
+        .take_while(complete)
+        .last()
+        .map_or(1, |(level, _)| *level)
+}
+
+/// What the compiler was allowed to use; the sets that tell the levels apart are enough.
+fn compiled() -> u8 {
+    if cfg!(all(target_feature = "avx512bw", target_feature = "avx512vl")) {
+        4
+    } else if cfg!(all(target_feature = "avx2", target_feature = "fma")) {
+        3
+    } else if cfg!(target_feature = "sse4.2") {
+        2
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V3: &str = "sse2 cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe";
+
+    fn of(flags: &str, features: &[&str]) -> Level {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let features: Vec<String> = features.iter().map(|feature| feature.to_string()).collect();
+        Level::of(&features, &flags)
+    }
+
+    #[test]
+    fn a_level_needs_all_below_it() {
+        assert_eq!(of("sse2", &[]).available, 1);
+        assert_eq!(of(V3, &["avx2"]).available, 3);
+        let v4 = format!("{V3} avx512f avx512bw avx512cd avx512dq avx512vl");
+        assert_eq!(of(&v4, &[]).available, 4);
+        assert_eq!(of(&v4.replace("movbe ", ""), &[]).available, 2, "a gap ends it");
+        assert_eq!(of(&v4.replace("avx512cd ", ""), &[]).available, 3);
+    }
+
+    #[test]
+    fn what_is_used_and_what_is_not_is_told() {
+        let level = of(
+            &format!("{V3} amx_bf16"),
+            &["avx2", "fma", "amx_bf16", "avx512_vnni"],
+        );
+        assert_eq!(level.beyond, ["amx_bf16", "avx512_vnni"]);
+        assert_eq!(level.matrix_products, 3);
+        let compiled = level.compiled;
+        assert_eq!(
+            level.to_string(),
+            format!(
+                "matrix products x86-64-v3, other code x86-64-v{compiled}, processor x86-64-v3 with amx_bf16 avx512_vnni"
+            )
+        );
+        assert_eq!(of("sse2", &[]).matrix_products, 1);
+    }
+
+    #[test]
+    fn gemm_is_still_built_without_its_level_4() {
+        let manifest = include_str!("../../../../Cargo.toml");
+        assert!(
+            !manifest.contains("x86-v4"),
+            "raise GEMM_LEVEL where that feature of gemm is on"
+        );
+    }
+}
