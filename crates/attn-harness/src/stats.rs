@@ -5,11 +5,26 @@
 //! bootstrap is our own because no well-kept crate has one; it is seeded, so the same samples give the same
 //! interval on every machine.
 
-use rand::{RngCore, SeedableRng};
+mod order;
+mod sorted;
+mod stop;
+
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+
+pub use self::order::median_rank_interval;
+use self::sorted::percentile_interval;
+pub(crate) use self::sorted::Sorted;
+pub use self::stop::{Stop, StopRule};
 
 /// Resamples of a bootstrap: the ends of a 95 % interval are then steady to a few percent of its width.
 pub const RESAMPLES: usize = 2_000;
+
+/// Draws that one bootstrap may cost, a fraction of a second: more samples get fewer resamples.
+const MAX_DRAWS: usize = 4_000_000;
+
+/// Fewest resamples from which a 95 % interval is read.
+const MIN_RESAMPLES: usize = 500;
 
 /// Confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
@@ -40,16 +55,23 @@ impl Summary {
         Some(Self {
             n: samples.len(),
             median: sorted.quantile(0.5),
-            ci: sorted.median_interval(seed, RESAMPLES),
-            iqr: sorted.quantile(0.75) - sorted.quantile(0.25),
+            ci: sorted.median_interval(seed, resamples_of(samples.len())),
+            iqr: sorted.iqr(),
             mean: samples.iter().sum::<f64>() / samples.len() as f64,
-            min: sorted.0[0],
+            min: sorted.quantile(0.0),
             n_outliers: outliers(samples)
                 .into_iter()
                 .filter(|is_outlier| *is_outlier)
                 .count(),
         })
     }
+}
+
+/// Resamples of a bootstrap of `n` samples: [`RESAMPLES`] of up to 2,000 samples, then so many that the draws
+/// stay at 4 million, but not below 500. With thousands of samples the interval is narrow, and what fewer
+/// resamples add to its ends is a few percent of its width.
+pub fn resamples_of(n: usize) -> usize {
+    (MAX_DRAWS / n.max(1)).clamp(MIN_RESAMPLES, RESAMPLES)
 }
 
 /// An interval, both ends included.
@@ -90,7 +112,7 @@ pub fn median(samples: &[f64]) -> f64 {
 
 /// The interquartile range; NaN where there are no samples.
 pub fn iqr(samples: &[f64]) -> f64 {
-    quantile(samples, 0.75) - quantile(samples, 0.25)
+    Sorted::new(samples).map_or(f64::NAN, |sorted| sorted.iqr())
 }
 
 /// The 95 % percentile bootstrap interval of the median, `None` where there are no samples.
@@ -149,135 +171,4 @@ pub fn outliers(samples: &[f64]) -> Vec<bool> {
         .iter()
         .map(|sample| *sample < q1 - reach || *sample > q3 + reach)
         .collect()
-}
-
-/// What ended the sampling of a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopRule {
-    /// The interval of the median is narrow enough.
-    TargetCi,
-    /// The largest number of samples was reached.
-    MaxSamples,
-    /// The wall limit passed.
-    MaxTime,
-}
-
-impl StopRule {
-    /// The name in rows.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TargetCi => "target_ci",
-            Self::MaxSamples => "max_samples",
-            Self::MaxTime => "max_s",
-        }
-    }
-}
-
-/// Decides after every sample whether a case has enough.
-#[derive(Debug, Clone)]
-pub struct Stop {
-    max_samples: usize,
-    target_ci: f64,
-    max_s: f64,
-    seed: u64,
-    next_look: usize,
-}
-
-impl Stop {
-    /// A rule: at least `min_samples` and at most `max_samples`, until the interval of the median is no wider
-    /// than `target_ci` (half its width, relative to the median), for at most `max_s` seconds.
-    ///
-    /// `max_s` ends a case even below `min_samples` (one sample is enough then): a slow case must not hold up
-    /// a sweep. The seed should be that of the final [`Summary`], so that the row shows the interval that was
-    /// accepted.
-    pub fn new(min_samples: usize, max_samples: usize, target_ci: f64, max_s: f64, seed: u64) -> Self {
-        let min_samples = min_samples.max(1);
-        Self {
-            max_samples: max_samples.max(min_samples),
-            target_ci,
-            max_s,
-            seed,
-            next_look: min_samples,
-        }
-    }
-
-    /// Why sampling is over, `None` while it is not.
-    pub fn check(&mut self, samples: &[f64], elapsed_s: f64) -> Option<StopRule> {
-        let n = samples.len();
-        if n >= self.next_look {
-            // The bootstrap costs up to a millisecond: look again after a tenth more samples, not after each.
-            self.next_look = n + (n / 10).max(1);
-            let sorted = Sorted::new(samples)?;
-            let interval = sorted.median_interval(self.seed, RESAMPLES);
-            if interval.relative_half_width(sorted.quantile(0.5)) <= self.target_ci {
-                return Some(StopRule::TargetCi);
-            }
-        }
-        if n >= self.max_samples {
-            return Some(StopRule::MaxSamples);
-        }
-        (n > 0 && elapsed_s >= self.max_s).then_some(StopRule::MaxTime)
-    }
-}
-
-/// Samples in ascending order, at least one.
-struct Sorted(Vec<f64>);
-
-impl Sorted {
-    fn new(samples: &[f64]) -> Option<Self> {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        (!sorted.is_empty()).then_some(Self(sorted))
-    }
-
-    fn quantile(&self, q: f64) -> f64 {
-        let rank = (self.0.len() - 1) as f64 * q.clamp(0.0, 1.0);
-        let (below, above) = (self.0[rank.floor() as usize], self.0[rank.ceil() as usize]);
-        below + (above - below) * rank.fract()
-    }
-
-    fn median_interval(&self, seed: u64, resamples: usize) -> Interval {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut counts = self.counts();
-        let medians: Vec<f64> = (0..resamples.max(1))
-            .map(|_| self.resampled_median(&mut rng, &mut counts))
-            .collect();
-        percentile_interval(&medians)
-    }
-
-    fn counts(&self) -> Vec<u32> {
-        vec![0; self.0.len()]
-    }
-
-    /// The median of as many draws with replacement. Counting the draws of each sorted sample and walking to
-    /// the middle is several times faster than selecting among the drawn values.
-    fn resampled_median(&self, rng: &mut ChaCha8Rng, counts: &mut [u32]) -> f64 {
-        let n = self.0.len();
-        counts.fill(0);
-        for _ in 0..n {
-            // Multiply and shift: the bias is n / 2^32, far below what resampling can show.
-            counts[((u64::from(rng.next_u32()) * n as u64) >> 32) as usize] += 1;
-        }
-        // The two middle ranks are one where n is odd.
-        let (low_rank, high_rank) = ((n - 1) / 2, n / 2);
-        let (mut seen, mut low) = (0usize, None);
-        for (value, count) in self.0.iter().zip(counts.iter()) {
-            seen += *count as usize;
-            if low.is_none() && seen > low_rank {
-                low = Some(*value);
-            }
-            if let (Some(low), true) = (low, seen > high_rank) {
-                return low + (value - low) / 2.0;
-            }
-        }
-        self.0[n - 1]
-    }
-}
-
-fn percentile_interval(estimates: &[f64]) -> Interval {
-    let tail = (1.0 - CONFIDENCE) / 2.0;
-    Interval {
-        low: quantile(estimates, tail),
-        high: quantile(estimates, 1.0 - tail),
-    }
 }

@@ -1,13 +1,15 @@
-//! The statistics against numbers committed from numpy 2.4.6.
+//! The statistics against numbers committed from numpy 2.4.6, and against scipy's on the data of
+//! `fixtures/statistics.json` (`scripts/reference/statistics.py` writes it).
 //!
-//! The samples are two seeded gamma draws (`numpy.random.default_rng(7)`, shape 2, rounded to 3 digits), one
+//! The samples below are two seeded gamma draws (`numpy.random.default_rng(7)`, shape 2, rounded to 3 digits), one
 //! value of the first replaced by an outlier. Quantiles are `numpy.quantile`; the bootstrap intervals are
 //! `numpy.quantile(medians, [.025, .975])` of 1,000,000 resamples by `numpy.random.default_rng(1)`.
 
 use attn_harness::stats::{
-    Interval, RESAMPLES, Stop, StopRule, Summary, iqr, median, median_interval, outliers, quantile,
-    ratio_of_intervals, ratio_of_medians,
+    Interval, RESAMPLES, Stop, StopRule, Summary, iqr, median, median_interval, median_rank_interval,
+    outliers, quantile, ratio_of_intervals, ratio_of_medians, resamples_of,
 };
+use serde::Deserialize;
 
 #[rustfmt::skip]
 const A: [f64; 25] = [
@@ -27,6 +29,148 @@ fn close(got: f64, expected: f64) {
         (got - expected).abs() <= 1e-12 * expected.abs(),
         "got {got}, expected {expected}"
     );
+}
+
+/// Numbers of scipy.
+#[derive(Deserialize)]
+struct Fixture {
+    sets: Vec<Set>,
+    ratios: Vec<Pair>,
+    paired: Vec<Pair>,
+    order_statistics: Vec<(usize, usize)>,
+}
+
+/// Samples with their statistics.
+#[derive(Deserialize)]
+struct Set {
+    name: String,
+    samples: Vec<f64>,
+    median: f64,
+    iqr: f64,
+    ci: [f64; 2],
+    monte_carlo_error: [f64; 2],
+}
+
+/// Two sides with the ratio of their medians.
+#[derive(Deserialize)]
+struct Pair {
+    name: String,
+    above: Vec<f64>,
+    below: Vec<f64>,
+    ratio: f64,
+    ci: [f64; 2],
+    monte_carlo_error: [f64; 2],
+}
+
+fn fixture() -> Fixture {
+    serde_json::from_str(include_str!("fixtures/statistics.json")).unwrap()
+}
+
+/// Ends within 4 Monte-Carlo errors of scipy's, plus half the distance between neighbouring values there.
+///
+/// A bootstrap median takes few values (the samples, and middles of two), so the end of an interval jumps from
+/// one to the next. Where all of scipy's repetitions met the same value, their deviation is 0 although another
+/// seed may rarely interpolate towards the next one: half the spacing allows for that, but not for the value
+/// beyond.
+#[track_caller]
+fn agrees(name: &str, got: Interval, ci: [f64; 2], error: [f64; 2], spacing: impl Fn(f64) -> f64) {
+    for ((got, expected), error) in [got.low, got.high].into_iter().zip(ci).zip(error) {
+        let allowed = 4.0 * error + spacing(expected) / 2.0 + 1e-12 * expected.abs();
+        assert!(
+            (got - expected).abs() <= allowed,
+            "{name}: got {got}, scipy has {expected} +- {allowed}"
+        );
+    }
+}
+
+/// The smaller distance of `end` to a different sample on either side.
+fn spacing(samples: &[f64], end: f64) -> f64 {
+    let distances = samples.iter().map(|sample| (sample - end).abs());
+    distances
+        .filter(|distance| *distance > 1e-9 * end.abs())
+        .fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn median_iqr_and_interval_are_scipys() {
+    for set in fixture().sets {
+        let summary = Summary::of(&set.samples, 1).unwrap();
+        close(summary.median, set.median);
+        close(summary.iqr, set.iqr);
+        agrees(&set.name, summary.ci, set.ci, set.monte_carlo_error, |end| {
+            spacing(&set.samples, end)
+        });
+    }
+}
+
+#[test]
+fn intervals_of_ratios_are_scipys() {
+    for pair in fixture().ratios {
+        let n = pair.above.len().max(pair.below.len());
+        let ratio = ratio_of_medians(&pair.above, &pair.below, 1, resamples_of(n)).unwrap();
+        close(ratio.value, pair.ratio);
+        // A step of either side moves the ratio.
+        agrees(&pair.name, ratio.ci, pair.ci, pair.monte_carlo_error, |_| {
+            let (above, below) = (median(&pair.above), median(&pair.below));
+            let steps = [
+                spacing(&pair.above, above) / above,
+                spacing(&pair.below, below) / below,
+            ];
+            pair.ratio * steps[0].min(steps[1])
+        });
+    }
+}
+
+#[test]
+fn intervals_of_paired_ratios_are_scipys() {
+    for pair in fixture().paired {
+        let logs = pair.above.iter().zip(&pair.below);
+        let logs: Vec<f64> = logs.map(|(above, below)| above.ln() - below.ln()).collect();
+        close(median(&logs).exp(), pair.ratio);
+        let interval = median_interval(&logs, 1, resamples_of(logs.len())).unwrap();
+        let ratios: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
+        let interval = Interval {
+            low: interval.low.exp(),
+            high: interval.high.exp(),
+        };
+        agrees(&pair.name, interval, pair.ci, pair.monte_carlo_error, |end| {
+            spacing(&ratios, end)
+        });
+    }
+}
+
+#[test]
+fn the_interval_between_ranks_has_scipys_ranks_and_is_near_the_bootstrap() {
+    for (n, rank) in fixture().order_statistics {
+        let samples: Vec<f64> = (1..=n).rev().map(|i| i as f64).collect();
+        let interval = median_rank_interval(&samples).unwrap();
+        assert_eq!(interval.low, rank as f64, "{n}");
+        assert_eq!(interval.high, (n + 1 - rank) as f64, "{n}");
+    }
+    for set in fixture().sets.iter().filter(|set| set.samples.len() >= 37) {
+        let interval = median_rank_interval(&set.samples).unwrap();
+        // At most one order statistic wider at either end.
+        let mut sorted = set.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let inside = |low: f64, high: f64| sorted.iter().filter(|x| (low..=high).contains(*x)).count();
+        let (ours, theirs) = (inside(interval.low, interval.high), inside(set.ci[0], set.ci[1]));
+        assert!(
+            ours.abs_diff(theirs) <= 4,
+            "{}: {ours} and {theirs} samples",
+            set.name
+        );
+    }
+    assert_eq!(median_rank_interval(&[]), None);
+    assert_eq!(
+        median_rank_interval(&[3.0, 1.0, 2.0]),
+        Some(Interval { low: 1.0, high: 3.0 })
+    );
+}
+
+#[test]
+fn many_samples_get_fewer_resamples() {
+    let counts: Vec<usize> = [0, 5, 2_000, 4_000, 8_000, 1_000_000].map(resamples_of).to_vec();
+    assert_eq!(counts, [2_000, 2_000, 2_000, 1_000, 500, 500]);
 }
 
 #[test]
@@ -152,8 +296,14 @@ fn sampling_stops_at_the_target_the_count_or_the_clock() {
     assert_eq!(stop.check(&[1.0; 4], 0.0), None, "below the minimum");
     assert_eq!(stop.check(&[1.0; 5], 0.0), Some(StopRule::TargetCi));
 
+    // Within reach of a million samples: they would narrow the interval enough.
     let wide: Vec<f64> = (0..100).map(|i| 1.0 + f64::from(i % 10)).collect();
-    let mut stop = Stop::new(5, 100, 0.02, 10.0, 1);
+    let mut stop = Stop::new(5, 1_000_000, 0.02, 1e6, 1);
+    for n in 0..100 {
+        assert_eq!(stop.check(&wide[..n], 1.0), None, "{n} samples");
+    }
+    // Its noise has not been looked at often enough to be called stable.
+    let mut stop = Stop::new(97, 100, 0.02, 10.0, 1);
     for n in 0..100 {
         assert_eq!(stop.check(&wide[..n], 1.0), None, "{n} samples");
     }
@@ -163,6 +313,82 @@ fn sampling_stops_at_the_target_the_count_or_the_clock() {
     assert_eq!(stop.check(&[], 11.0), None, "a row needs a sample");
     assert_eq!(stop.check(&[1.0], 11.0), Some(StopRule::MaxTime));
     assert_eq!(StopRule::MaxTime.name(), "max_s");
+}
+
+/// When sampling of `sample(0)`, `sample(1)`, ... ends, a second each, and what ends it.
+fn ends(mut stop: Stop, sample: impl Fn(usize) -> f64) -> (usize, StopRule) {
+    let mut samples = Vec::new();
+    loop {
+        samples.push(sample(samples.len()));
+        if let Some(rule) = stop.check(&samples, samples.len() as f64) {
+            return (samples.len(), rule);
+        }
+    }
+}
+
+#[test]
+fn stable_noise_stops_when_the_target_is_out_of_reach() {
+    // As many low as high around two in the middle: from 8 samples on, the relative interquartile range is the
+    // same at every look, and the interval is nowhere near narrow.
+    let two = |i: usize| match i {
+        2 | 3 => 1.5,
+        _ => 1.0 + (i % 2) as f64,
+    };
+    let stop = |min_samples, max_samples, max_s| Stop::new(min_samples, max_samples, 0.01, max_s, 1);
+    // Looks at 10, 11, 12, 13 and 14 samples are the first five.
+    assert_eq!(ends(stop(10, 1_000, 1e9), two), (14, StopRule::StableNoise));
+    assert_eq!(ends(stop(20, 1_000, 1e9), two), (28, StopRule::StableNoise));
+    // Looks at 8 to 12 are the first that agree.
+    assert_eq!(ends(stop(3, 1_000, 1e9), two), (12, StopRule::StableNoise));
+    // Out of reach by time and not by number.
+    assert_eq!(
+        ends(stop(10, usize::MAX, 100.0), two),
+        (14, StopRule::StableNoise)
+    );
+    // The clock comes first where it runs out before five looks.
+    assert_eq!(ends(stop(10, 1_000, 12.0), two), (12, StopRule::MaxTime));
+    assert_eq!(StopRule::StableNoise.name(), "stable_noise");
+}
+
+#[test]
+fn noise_is_not_called_stable_below_ten_samples() {
+    // Looks at 4 to 8 agree already, within the 5 % by which the middle moves.
+    let two = |i: usize| if i % 2 == 0 { 1.0 } else { 1.05 };
+    assert_eq!(
+        ends(Stop::new(4, 40, 0.01, 1e9, 1), two),
+        (10, StopRule::StableNoise)
+    );
+}
+
+#[test]
+fn noise_that_still_grows_does_not_stop() {
+    // Every sample is farther out than the one before.
+    let growing = |i: usize| 100.0 + (i as f64) * (i as f64) * if i % 2 == 0 { 1.0 } else { -0.5 };
+    assert_eq!(
+        ends(Stop::new(5, 60, 0.001, 1e9, 1), growing),
+        (60, StopRule::MaxSamples)
+    );
+}
+
+#[test]
+fn a_target_within_reach_is_waited_for() {
+    // Even noise of 20 %: the interval halves with four times the samples, and 2 % need a few hundred.
+    let even = |i: usize| 1.0 + (i * 37 % 101) as f64 / 505.0;
+    let (n, rule) = ends(Stop::new(10, 5_000, 0.02, 1e9, 1), even);
+    assert_eq!(rule, StopRule::TargetCi);
+    assert!(n > 20, "{n}");
+}
+
+#[test]
+fn a_look_at_thousands_of_samples_takes_no_resampling() {
+    let samples: Vec<f64> = (0..20_000).map(|i| 1.0 + f64::from(i * 37 % 101)).collect();
+    let start = std::time::Instant::now();
+    assert_eq!(
+        Stop::new(20_000, 1_000_000, 1e-9, 1e9, 1).check(&samples, 1.0),
+        None
+    );
+    // Sorting alone; the bootstrap's forty million draws take a hundred times as long.
+    assert!(start.elapsed().as_millis() < 100, "{:?}", start.elapsed());
 }
 
 #[test]
