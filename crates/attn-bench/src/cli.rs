@@ -60,6 +60,9 @@ Examples:
     Schema,
     /// Print completions for a shell
     Completions(CompletionsArgs),
+    /// Serve a runner; started by `run` and of no use otherwise
+    #[command(hide = true)]
+    Worker(WorkerArgs),
 }
 
 /// A sweep, and changes to it.
@@ -105,7 +108,11 @@ pub struct FormatArgs {
 Examples:
   attn-bench run experiments/quick.yaml
   attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
-  attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'")]
+  attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
+  attn-bench run experiments/quick.yaml --out results/mine --resume
+  attn-bench run experiments/quick.yaml --against ../before/target/release/attn-bench --gate
+
+A case that runs out of memory, crashes or hangs becomes a row that says so, and the sweep goes on.")]
 pub struct RunArgs {
     /// The sweep.
     #[command(flatten)]
@@ -116,6 +123,25 @@ pub struct RunArgs {
     /// Continue the interrupted run in --out: cases that have a row are not run again
     #[arg(long, requires = "out")]
     pub resume: bool,
+    /// Continue although sweep, build or machine have changed; the change goes on record
+    #[arg(long, requires = "resume")]
+    pub accept_changes: bool,
+    /// Measure every case with this other build of attn-bench too, in turns sample by sample, and compare; its run goes
+    /// to base/ in --out
+    #[arg(long, value_name = "BINARY", conflicts_with = "resume")]
+    pub against: Option<PathBuf>,
+    /// Exit with 1 where this build is slower than the other, or fails where the other does not
+    #[arg(long, requires = "against")]
+    pub gate: bool,
+}
+
+/// Arguments of `worker`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Where to note what it does
+    pub slate: PathBuf,
+    /// Process of the runner
+    pub runner: u32,
 }
 
 /// Arguments of `plan`.

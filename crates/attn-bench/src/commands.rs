@@ -9,5 +9,6 @@ pub mod run;
 pub mod schema;
 pub mod show;
 pub mod verify;
+pub mod worker;
 
 mod runs;

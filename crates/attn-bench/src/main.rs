@@ -38,5 +38,6 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::List(args) => commands::list::execute(&args),
         Command::Schema => commands::schema::execute(),
         Command::Completions(args) => commands::completions::execute(&args),
+        Command::Worker(args) => commands::worker::execute(&args),
     }
 }

@@ -57,7 +57,7 @@ impl Geometry {
     /// pass as twice the forward one (no recomputation), the convention of the scaling-law literature.
     pub fn cost(&self, workload: &Workload, scope: Scope, element_bytes: usize) -> Cost {
         match *workload {
-            Workload::Decode { batch, context } => self.decode_cost(batch, context, scope, element_bytes),
+            Workload::Decode { batch, context } => self.step_cost(batch, context, scope, element_bytes),
             Workload::Prefill { batch, tokens } => self.prefill_cost(batch, tokens, scope, element_bytes),
             Workload::TrainStep { batch, tokens } => {
                 let forward = self.prefill_cost(batch, tokens, scope, element_bytes);
@@ -71,27 +71,52 @@ impl Geometry {
                 tokens,
                 new_tokens,
             } => {
-                let mut total = self.prefill_cost(batch, tokens, scope, element_bytes);
-                for step in 1..=new_tokens {
-                    let cost = self.decode_cost(batch, tokens + step, scope, element_bytes);
-                    total.flops += cost.flops;
-                    total.bytes_moved += cost.bytes_moved;
+                let prompt = self.prefill_cost(batch, tokens, scope, element_bytes);
+                let steps = self.trajectory_cost(batch, tokens, new_tokens, scope, element_bytes);
+                Cost {
+                    flops: prompt.flops + steps.flops,
+                    bytes_moved: prompt.bytes_moved + steps.bytes_moved,
                 }
-                total
             }
+            Workload::Trajectory {
+                batch,
+                tokens,
+                new_tokens,
+            } => self.trajectory_cost(batch, tokens, new_tokens, scope, element_bytes),
         }
     }
 
-    fn decode_cost(&self, batch: usize, context: usize, scope: Scope, element_bytes: usize) -> Cost {
-        let (b, e) = (batch as u64, element_bytes as u64);
+    /// Work of one decode step of `batch` sequences that attends to `context` tokens, its own included: what one
+    /// position of a trajectory costs.
+    pub fn step_cost(&self, batch: usize, context: usize, scope: Scope, element_bytes: usize) -> Cost {
+        self.steps_cost(batch, 1, self.slots(context) as u64, scope, element_bytes)
+    }
+
+    /// The sum of [`step_cost`](Self::step_cost) over `n` steps after `past` tokens.
+    fn trajectory_cost(
+        &self,
+        batch: usize,
+        past: usize,
+        n: usize,
+        scope: Scope,
+        element_bytes: usize,
+    ) -> Cost {
+        // Slots of a context of L tokens are floor((L - 1) / s) + 1: what a query at position L - 1 sees.
+        let slots = visible_pairs(past, n, self.stride);
+        self.steps_cost(batch, n, slots, scope, element_bytes)
+    }
+
+    /// `n` decode steps that read `slots` cache slots of each sequence together.
+    fn steps_cost(&self, batch: usize, n: usize, slots: u64, scope: Scope, element_bytes: usize) -> Cost {
+        let (b, n, e) = (batch as u64, n as u64, element_bytes as u64);
         let entry = &self.entry;
-        let width = (entry.key + entry.values.width()) as u64;
-        let mut flops = 2 * b * self.n_heads as u64 * width * self.slots(context) as u64;
-        let mut bytes = self.kv_bytes(batch, context, element_bytes) + b * self.n_heads as u64 * width * e;
+        let (elements, width) = (entry.elements() as u64, (entry.key + entry.values.width()) as u64);
+        let mut flops = 2 * b * self.n_heads as u64 * width * slots;
+        let mut bytes = b * e * (slots * elements + n * self.n_heads as u64 * width);
         if scope == Scope::Layer {
-            flops += 2 * b * (self.decode_macs.query + self.decode_macs.key) as u64;
+            flops += 2 * b * n * (self.decode_macs.query + self.decode_macs.key) as u64;
             // The new entry is written before it is read.
-            bytes += self.layer_bytes(b, e) + b * entry.elements() as u64 * e;
+            bytes += n * (self.layer_bytes(b, e) + b * elements * e);
         }
         Cost {
             flops,
@@ -207,6 +232,51 @@ mod tests {
         assert_eq!(
             g.cost(&generate, Scope::Layer, 2).flops,
             prefill.flops + layer.flops
+        );
+    }
+
+    #[test]
+    fn many_steps_cost_the_sum_of_each() {
+        for stride in [1, 2, 3, 8] {
+            let g = Geometry { stride, ..mtla() };
+            for (tokens, new_tokens) in [(1, 1), (7, 5), (100, 33), (64, 0)] {
+                for scope in [Scope::Op, Scope::Layer] {
+                    let steps = (1..=new_tokens).map(|step| g.step_cost(3, tokens + step, scope, 2));
+                    let sum = steps.fold((0, 0), |sum, cost| (sum.0 + cost.flops, sum.1 + cost.bytes_moved));
+                    let batch = 3;
+                    let trajectory = Workload::Trajectory {
+                        batch,
+                        tokens,
+                        new_tokens,
+                    };
+                    let got = g.cost(&trajectory, scope, 2);
+                    assert_eq!((got.flops, got.bytes_moved), sum, "s {stride} {trajectory:?}");
+                    let generate = Workload::Generate {
+                        batch,
+                        tokens,
+                        new_tokens,
+                    };
+                    let (prompt, whole) = (
+                        g.cost(&Workload::Prefill { batch, tokens }, scope, 2),
+                        g.cost(&generate, scope, 2),
+                    );
+                    let steps = (whole.flops - prompt.flops, whole.bytes_moved - prompt.bytes_moved);
+                    assert_eq!(steps, sum, "s {stride} {generate:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_trajectory_ends_with_a_cache_of_all_its_tokens() {
+        let trajectory = Workload::Trajectory {
+            batch: 3,
+            tokens: 100,
+            new_tokens: 20,
+        };
+        assert_eq!(
+            (trajectory.cached_tokens(), trajectory.processed_tokens()),
+            (120, 60)
         );
     }
 

@@ -36,11 +36,20 @@ pub enum Workload {
         /// Tokens decoded after it.
         new_tokens: usize,
     },
+    /// One token at a time against a cache that is filled already, each step timed on its own.
+    Trajectory {
+        /// Sequences B.
+        batch: usize,
+        /// Tokens in the cache before the first step.
+        tokens: usize,
+        /// Tokens decoded after them.
+        new_tokens: usize,
+    },
 }
 
 impl Workload {
     /// Names of all workloads, as sweeps and rows spell them, with one sentence each.
-    pub const ALL: [(&'static str, &'static str); 4] = [
+    pub const ALL: [(&'static str, &'static str); 5] = [
         (
             "decode",
             "one token per sequence against a cache of `context` tokens, its own included",
@@ -57,6 +66,10 @@ impl Workload {
             "generate",
             "a prompt of `tokens`, then `new_tokens` decoded one at a time",
         ),
+        (
+            "trajectory",
+            "`new_tokens` decoded one at a time against a cache of `tokens`, each step timed on its own",
+        ),
     ];
 
     /// The name in sweeps and rows.
@@ -66,6 +79,7 @@ impl Workload {
             Self::Prefill { .. } => "prefill",
             Self::TrainStep { .. } => "train_step",
             Self::Generate { .. } => "generate",
+            Self::Trajectory { .. } => "trajectory",
         }
     }
 
@@ -75,7 +89,8 @@ impl Workload {
             Self::Decode { batch, .. }
             | Self::Prefill { batch, .. }
             | Self::TrainStep { batch, .. }
-            | Self::Generate { batch, .. } => batch,
+            | Self::Generate { batch, .. }
+            | Self::Trajectory { batch, .. } => batch,
         }
     }
 
@@ -87,6 +102,9 @@ impl Workload {
             Self::TrainStep { .. } => 0,
             Self::Generate {
                 tokens, new_tokens, ..
+            }
+            | Self::Trajectory {
+                tokens, new_tokens, ..
             } => tokens + new_tokens,
         }
     }
@@ -97,6 +115,9 @@ impl Workload {
             Self::Decode { batch, .. } => batch,
             Self::Prefill { batch, tokens } | Self::TrainStep { batch, tokens } => batch * tokens,
             Self::Generate {
+                batch, new_tokens, ..
+            }
+            | Self::Trajectory {
                 batch, new_tokens, ..
             } => batch * new_tokens,
         }

@@ -121,6 +121,20 @@ impl Environment {
         }
     }
 
+    /// The same machine with another binary.
+    #[must_use]
+    pub fn with_build(mut self, build: Build) -> Self {
+        self.null_reasons.remove("build.dirty");
+        if build.dirty.is_none() {
+            self.null_reasons.insert(
+                "build.dirty".to_string(),
+                "not known: built outside git".to_string(),
+            );
+        }
+        self.build = build;
+        self
+    }
+
     /// Fills the columns of a row that tell where it comes from, and says why some are null.
     pub fn describe(&self, row: &mut Row) {
         row.threads = Some(self.threads as u64);
@@ -153,7 +167,8 @@ impl Environment {
 }
 
 impl Build {
-    fn probe() -> Self {
+    /// The running executable. Reads all of it.
+    pub fn probe() -> Self {
         let (commit, built_dirty) = (env!("ATTN_BENCH_COMMIT"), env!("ATTN_BENCH_DIRTY").parse().ok());
         Self {
             version: env!("CARGO_PKG_VERSION").to_string(),

@@ -2,6 +2,7 @@
 
 pub mod ceilings;
 pub mod columns;
+pub mod compare;
 pub mod conditions;
 pub mod environment;
 pub mod error;
@@ -9,6 +10,7 @@ pub mod flush;
 pub mod locate;
 pub mod memory;
 pub mod plan;
+pub mod predicted;
 pub mod progress;
 pub mod row;
 pub mod run;
@@ -20,6 +22,7 @@ pub mod sweep;
 pub mod table;
 pub mod trust;
 pub mod units;
+pub mod worker;
 
 pub use error::{BadSweep, Error, Label, Problem};
 pub use plan::{Case, Plan};

@@ -4,12 +4,20 @@
 //! and freed pages that the allocator keeps are. A row therefore has both, each under its own name.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs;
+use std::fs::{self, File};
+use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Where a refusal is noted.
+static REFUSALS: OnceLock<File> = OnceLock::new();
+
+/// Requests below this pass whatever the limit: what reports an error allocates too.
+const ALWAYS_GRANTED: usize = 64 << 10;
 
 /// The system's allocator, counting. A binary installs it once:
 ///
@@ -58,10 +66,30 @@ impl CountingAllocator {
         PEAK.store(LIVE.load(Relaxed), Relaxed);
     }
 
+    /// Refuses requests that would take the process beyond `bytes`, and notes each in `refusals` first (a slate's
+    /// file): a refused request usually ends the process. For the life of the process; a second call changes the
+    /// limit alone.
+    pub fn limit(bytes: u64, refusals: File) {
+        let _ = REFUSALS.set(refusals);
+        LIMIT.store(usize::try_from(bytes).unwrap_or(usize::MAX), Relaxed);
+    }
+
     /// Whether this process counts. Every program allocates before `main`, so zero means no.
     pub fn is_installed() -> bool {
         ALLOCATIONS.load(Relaxed) > 0
     }
+}
+
+/// Whether a request goes beyond the limit; noted if so.
+fn refused(bytes: usize) -> bool {
+    let limit = LIMIT.load(Relaxed);
+    if bytes < ALWAYS_GRANTED || LIVE.load(Relaxed).saturating_add(bytes) <= limit {
+        return false;
+    }
+    if let Some(file) = REFUSALS.get() {
+        crate::worker::slate::refuse(file, bytes as u64);
+    }
+    true
 }
 
 fn grow(bytes: usize) {
@@ -77,11 +105,14 @@ fn shrink(bytes: usize) {
     LIVE.fetch_sub(bytes, Relaxed);
 }
 
-// SAFETY: every method passes its arguments to `System` unchanged and returns what it returns, so the contract
-// of `GlobalAlloc` holds because it holds for `System`. Counting allocates nothing, cannot panic and does not
-// touch the memory.
+// SAFETY: every method passes its arguments to `System` unchanged and returns what it returns, or returns null,
+// which every method may, so the contract of `GlobalAlloc` holds because it holds for `System`. Counting and
+// noting allocate nothing, cannot panic and do not touch the memory.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if refused(layout.size()) {
+            return ptr::null_mut();
+        }
         // SAFETY: the caller promises a layout of non-zero size, as `System` asks.
         let pointer = unsafe { System.alloc(layout) };
         if !pointer.is_null() {
@@ -91,6 +122,9 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if refused(layout.size()) {
+            return ptr::null_mut();
+        }
         // SAFETY: as in `alloc`. Passed on and not written by us, so that fresh pages stay untouched.
         let pointer = unsafe { System.alloc_zeroed(layout) };
         if !pointer.is_null() {
@@ -106,6 +140,9 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if new_size > layout.size() && refused(new_size - layout.size()) {
+            return ptr::null_mut();
+        }
         // SAFETY: as in `dealloc`, and the caller promises a non-zero size that does not overflow with padding.
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
         if !moved.is_null() {

@@ -21,6 +21,7 @@ use crate::locate::KeyPath;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Sweep};
 
 pub use filter::Filter;
+pub use predict::dominates;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
 

@@ -359,6 +359,17 @@ impl Row {
         self.null_reasons = to_json(&reasons);
     }
 
+    /// Says why several columns are null; a reason that is known already stays.
+    pub fn explain_nulls(&mut self, reasons: &[(&'static str, &str)]) {
+        let mut known = self.null_reasons();
+        for (column, reason) in reasons {
+            known
+                .entry(column.to_string())
+                .or_insert_with(|| reason.to_string());
+        }
+        self.null_reasons = to_json(&known);
+    }
+
     /// Why columns are null: column name to reason.
     pub fn null_reasons(&self) -> BTreeMap<String, String> {
         serde_json::from_str(&self.null_reasons).unwrap_or_default()

@@ -1,197 +1,268 @@
-//! The runner: a plan's groups one after the other, each verified, warmed, interleaved, measured and stored.
+//! The runner: a plan's groups one after the other, each built, verified, warmed, interleaved and measured by a worker
+//! process, and stored.
+//!
+//! The runner itself touches no device and makes no tensor. Whatever happens to a case becomes its row.
 
-mod check;
-mod measure;
+pub(crate) mod check;
+mod group;
+mod ledger;
+pub(crate) mod measure;
 mod report;
-mod subject;
+mod session;
+pub(crate) mod subject;
 
+use std::collections::HashSet;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::environment::{Environment, cpu_mhz, load_average};
-use crate::memory;
-use crate::plan::{Case, Plan};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::ceilings::Ceilings;
+use crate::environment::Environment;
+use crate::plan::{Case, Plan, dominates};
 use crate::progress::Observer;
-use crate::row::{Row, Sample};
+use crate::row::Row;
 use crate::status::Status;
 use crate::store::{RunDir, StoreError};
-use crate::table::workload_title;
-pub use measure::{Clock, Measured, Task, WallClock, measure};
-use subject::Subject;
+use crate::sweep::Dtype;
+use crate::worker::{Plants, Reply, Request, Workshop};
+use group::{GroupEnd, measure_group};
+use session::{Session, Stop};
+
+pub use ledger::Ledger;
+pub use measure::{Clock, Measured, Taken, Task, WallClock, measure, warm};
+
+/// Where the cases of a build go: its workers, its folder, and what that folder holds already.
+pub struct Side<'a> {
+    /// Workers of the build.
+    pub workshop: &'a mut dyn Workshop,
+    /// The run's folder.
+    pub dir: &'a mut RunDir,
+    /// The machine and the build.
+    pub environment: Environment,
+    /// Rows of an earlier session of the same run.
+    pub stored: Vec<Row>,
+    /// Faults that a test planted in this build's workers.
+    pub plants: Plants,
+}
+
+/// What a run needs beside its plan and its sides.
+pub struct Run<'a> {
+    /// The plan; every case of it that has no row yet is run.
+    pub plan: &'a Plan,
+    /// Told what happens.
+    pub observer: &'a mut dyn Observer,
+    /// Looked at several times a second.
+    pub interrupted: &'a AtomicBool,
+    /// What two sides that are measured together write into their rows.
+    pub pair: Option<String>,
+    /// What a worker may allocate, as its settings say.
+    pub memory_bytes: Option<u64>,
+}
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Cases that have a row.
-    pub cases: usize,
-    /// Cases whose row is not `ok`.
-    pub failed: usize,
+    /// Rows of this session, for each side.
+    pub rows: Vec<Vec<Row>>,
     /// Whether it was interrupted before the last case.
     pub interrupted: bool,
+    /// Where the time went.
+    pub ledger: Ledger,
+    /// What the machine can do.
+    pub ceilings: Option<Ceilings>,
 }
 
-/// Runs every case of `plan` and writes its row to `dir` as soon as its group is measured.
+/// Why a run had to end; what it measured by then is stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A row cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No worker can be started, or workers die before they touch a case.
+    #[error("cannot run a worker process: {0}")]
+    Worker(#[source] io::Error),
+}
+
+/// What a run keeps in mind from group to group.
+struct State {
+    began: Instant,
+    ledger: Ledger,
+    ceilings: Option<Ceilings>,
+    /// Why there are none.
+    no_ceilings: String,
+    /// The fastest clock seen, 0 before the first look.
+    best_clock_rate: f64,
+    /// What a worker may allocate.
+    memory_bytes: Option<u64>,
+}
+
+/// Runs every case of a plan on each side and writes its row as soon as its group is measured.
 ///
-/// Whatever happens to a case becomes its row: one that fails, panics or gives a wrong result ends neither its group
-/// nor the run. `interrupted` is looked at between samples.
+/// Two sides are measured together, case by case and sample by sample in turns, so that what the machine does falls on
+/// both alike.
 ///
 /// # Errors
-/// [`StoreError`] where a row cannot be written.
-pub fn run(
-    plan: &Plan,
-    dir: &mut RunDir,
-    environment: &Environment,
-    observer: &mut dyn Observer,
-    interrupted: &AtomicBool,
-) -> Result<(Outcome, Vec<Row>), StoreError> {
-    let clock = WallClock::default();
-    let began = Instant::now();
-    observer.run_started(&plan.name, plan.cases.len());
-    let mut rows: Vec<Row> = Vec::with_capacity(plan.cases.len());
-    for group in plan.groups() {
-        if interrupted.load(Ordering::Relaxed) {
-            break;
-        }
-        let results = run_group(plan, group, environment, observer, &clock, interrupted);
-        for (row, samples) in results {
-            dir.append(&row, &samples)?;
-            observer.case_finished(&row);
-            rows.push(row);
-        }
-    }
-    observer.run_finished(began.elapsed().as_secs_f64());
-    let failed = rows.iter().filter(|row| row.status != Status::Ok).count();
-    let outcome = Outcome {
-        cases: rows.len(),
-        failed,
-        interrupted: rows.len() < plan.cases.len(),
+/// [`RunError`]; a case that fails is no error but a row.
+pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
+    let Run {
+        plan,
+        observer,
+        interrupted,
+        ..
+    } = run;
+    let mut state = State {
+        began: Instant::now(),
+        ledger: Ledger::default(),
+        ceilings: None,
+        no_ceilings: "not measured: measure.ceilings is false".to_string(),
+        best_clock_rate: 0.0,
+        memory_bytes: run.memory_bytes,
     };
-    Ok((outcome, rows))
-}
-
-/// One case on its way from plan to row.
-struct Running<'a> {
-    case: &'a Case,
-    row: Row,
-    subject: Option<Subject>,
-}
-
-/// Verifies, warms and measures the cases of a group; an interrupted group leaves no rows.
-fn run_group(
-    plan: &Plan,
-    group: &[Case],
-    environment: &Environment,
-    observer: &mut dyn Observer,
-    clock: &WallClock,
-    interrupted: &AtomicBool,
-) -> Vec<(Row, Vec<Sample>)> {
-    let mut running: Vec<Running> = group
+    let stored: Vec<HashSet<String>> = sides
         .iter()
-        .map(|case| Running {
-            case,
-            row: report::describe(plan, case, environment),
-            subject: None,
+        .map(|side| side.stored.iter().map(|row| row.case_id.clone()).collect())
+        .collect();
+    let is_stored = |side: usize, case: &Case| stored[side].contains(&case.id);
+    let open = |group: &&[Case]| {
+        let missing = |case: &Case| (0..stored.len()).any(|side| !is_stored(side, case));
+        group.iter().any(missing)
+    };
+    let mut groups: Vec<&[Case]> = plan.groups().collect();
+    // Drift of the machine then does not fall on the ends of the sweep's axes.
+    groups.shuffle(&mut ChaCha8Rng::seed_from_u64(
+        plan.measure.seed.unwrap_or(plan.seed),
+    ));
+    let left: usize = sides
+        .iter()
+        .enumerate()
+        .map(|(side, _)| plan.cases.iter().filter(|case| !is_stored(side, case)).count())
+        .sum();
+    observer.run_started(&plan.name, left);
+
+    let mut out_of_memory: Vec<Vec<&Case>> = sides
+        .iter()
+        .map(|side| {
+            let oom: HashSet<&str> = side
+                .stored
+                .iter()
+                .filter(|row| row.status == Status::Oom)
+                .map(|row| row.case_id.as_str())
+                .collect();
+            plan.cases
+                .iter()
+                .filter(|case| oom.contains(case.id.as_str()))
+                .collect()
         })
         .collect();
-    if let Some(first) = running.first() {
-        observer.group_started(&workload_title(&first.row), group.len());
+    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); sides.len()];
+    let mut finished = true;
+    let any_runs = plan.cases.iter().any(Case::runs_here);
+    if left > 0 && any_runs && plan.measure.ceilings {
+        observer.phase("measuring what the machine can do");
+        finished = measure_ceilings(plan, sides, interrupted, &mut state)?;
     }
-    // The peak then is that of this group: its variants share the process.
-    let rss_is_ours = memory::reset_peak_rss().is_some();
-    observer.phase("verifying");
-    for item in &mut running {
-        if interrupted.load(Ordering::Relaxed) {
-            return Vec::new();
+    if finished {
+        for group in groups.into_iter().filter(open) {
+            let todo =
+                |side: usize| -> Vec<&Case> { group.iter().filter(|case| !is_stored(side, case)).collect() };
+            let todo: Vec<Vec<&Case>> = (0..sides.len()).map(todo).collect();
+            let skip = |side: usize, case: &Case| {
+                let smaller = out_of_memory[side]
+                    .iter()
+                    .find(|smaller| dominates(smaller, case))?;
+                Some(format!(
+                    "not run: {} ({}) ran out of memory and needs no more",
+                    smaller.label, smaller.id
+                ))
+            };
+            let measured = match measure_group(
+                &run.pair,
+                plan,
+                &todo,
+                sides,
+                &skip,
+                observer,
+                interrupted,
+                &mut state,
+            )? {
+                GroupEnd::Interrupted => {
+                    finished = false;
+                    break;
+                }
+                GroupEnd::Measured(measured) => measured,
+            };
+            let began = Instant::now();
+            for done in measured {
+                let side = &mut sides[done.side];
+                side.dir.append(&done.row, &done.samples, &done.positions)?;
+                observer.case_finished(&done.row);
+                if done.row.status == Status::Oom {
+                    let case = group.iter().find(|case| case.id == done.row.case_id);
+                    out_of_memory[done.side].extend(case);
+                }
+                rows[done.side].push(done.row);
+            }
+            state.ledger.storing_s += began.elapsed().as_secs_f64();
         }
-        item.row.started_at = Some(report::now());
-        item.row.load_1m_start = load_average().map(|load| load[0]);
-        item.row.cpu_mhz_start = cpu_mhz().ok();
-        item.subject = prepare(item.case, &mut item.row);
     }
-
-    let mut places = Vec::new();
-    let mut subjects = Vec::new();
-    for (place, item) in running.iter_mut().enumerate() {
-        if let Some(subject) = item.subject.take() {
-            places.push(place);
-            subjects.push(subject);
-        }
-    }
-    let mut tasks: Vec<&mut dyn Task> = subjects
-        .iter_mut()
-        .map(|subject| subject as &mut dyn Task)
-        .collect();
-    let seed = plan.measure.seed.unwrap_or(plan.seed) ^ group.first().map_or(0, |case| case.group as u64);
-    let measured = measure(
-        &mut tasks,
-        &plan.measure,
-        seed,
-        clock,
-        interrupted,
-        &mut |words| observer.phase(words),
-    );
-    if interrupted.load(Ordering::Relaxed) {
-        return Vec::new();
-    }
-    let mut samples = vec![Vec::new(); running.len()];
-    for ((place, measured), subject) in places.into_iter().zip(measured).zip(&subjects) {
-        let Running { case, row, .. } = &mut running[place];
-        row.peak_bytes = memory::CountingAllocator::is_installed().then_some(subject.peak_bytes());
-        row.cpu_mhz_end = cpu_mhz().ok();
-        samples[place] = report::conclude(row, case, &measured, plan);
-    }
-    let rss = memory::peak_rss_bytes();
-    for item in &mut running {
-        match (rss, rss_is_ours) {
-            (Some(bytes), true) => item.row.rss_peak_bytes = Some(bytes),
-            _ => item.row.explain_null(
-                "rss_peak_bytes",
-                "not measured: the system does not reset the peak",
-            ),
-        }
-        report::explain_nulls(&mut item.row);
-    }
-    running.into_iter().map(|item| item.row).zip(samples).collect()
+    state.ledger.total_s = state.began.elapsed().as_secs_f64();
+    observer.run_finished(state.ledger.total_s);
+    Ok(Outcome {
+        rows,
+        interrupted: !finished,
+        ledger: state.ledger,
+        ceilings: state.ceilings,
+    })
 }
 
-/// Builds and verifies a case; `None` where the row already says why it will not be timed.
-fn prepare(case: &Case, row: &mut Row) -> Option<Subject> {
-    if let Some(reason) = &case.unsupported {
-        (row.status, row.reason) = (Status::Unsupported, Some(reason.clone()));
-        return None;
+/// Measures the ceilings in a worker of the first side; false where that was interrupted.
+fn measure_ceilings(
+    plan: &Plan,
+    sides: &mut [Side<'_>],
+    interrupted: &AtomicBool,
+    state: &mut State,
+) -> Result<bool, RunError> {
+    let Some(side) = sides.first_mut() else {
+        return Ok(true);
+    };
+    let began = Instant::now();
+    let worker = side.workshop.hire().map_err(RunError::Worker)?;
+    state.ledger.starting_s += began.elapsed().as_secs_f64();
+    let mut dtypes: Vec<Dtype> = Vec::new();
+    for case in &plan.cases {
+        if !dtypes.contains(&case.dtype) {
+            dtypes.push(case.dtype);
+        }
     }
-    if case.predicted_oom {
-        (row.status, row.reason) = (
-            Status::Oom,
-            Some("not run: its predicted peak is more than the machine has".to_string()),
-        );
-        return None;
+    let began = Instant::now();
+    let mut session = Session::new(worker, plan.measure.timeout_s, interrupted);
+    session.send(&Request::Ceilings { dtypes });
+    match session.reply() {
+        Ok(Reply::Ceilings(Ok(ceilings))) => state.ceilings = Some(ceilings),
+        Ok(Reply::Ceilings(Err(reason))) => state.no_ceilings = format!("not measured: {reason}"),
+        Ok(other) => state.no_ceilings = format!("not measured: the worker answered {other:?}"),
+        Err(Stop::Interrupted) => return Ok(false),
+        Err(Stop::Incident(incident)) => state.no_ceilings = format!("not measured: {}", incident.reason),
     }
-    let built = caught(|| {
-        let mut subject = Subject::new(case)?;
-        let verdict = check::verify(case, &mut subject)?;
-        Ok((subject, verdict))
-    });
-    match built {
-        Ok((subject, verdict)) => {
-            report::verified(row, case, &verdict);
-            match verdict.failure {
-                None => Some(subject),
-                Some(reason) => {
-                    (row.status, row.reason) = (Status::Wrong, Some(reason));
-                    None
-                }
-            }
+    state.ledger.ceilings_s += began.elapsed().as_secs_f64();
+    Ok(true)
+}
+
+/// Waits, unless interrupted.
+fn pause(duration: Duration, interrupted: &AtomicBool) {
+    let until = Instant::now() + duration;
+    while !interrupted.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
         }
-        Err(Failure::Unsupported(reason)) => {
-            (row.status, row.reason) = (Status::Unsupported, Some(reason));
-            None
-        }
-        Err(Failure::Failed(reason)) => {
-            (row.status, row.reason) = (Status::Crash, Some(reason));
-            None
-        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
     }
 }
 
@@ -220,7 +291,7 @@ impl From<candle_core::Error> for Failure {
 }
 
 /// Runs `work`; a panic is a failure like any other.
-fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text

@@ -8,14 +8,16 @@
 mod order;
 mod sorted;
 mod stop;
+mod student;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 pub use self::order::median_rank_interval;
 use self::sorted::percentile_interval;
-pub(crate) use self::sorted::Sorted;
+pub(crate) use self::sorted::{Sorted, draw};
 pub use self::stop::{Stop, StopRule};
+pub(crate) use self::student::{digamma, inverse_trigamma, student_p, student_quantile, trigamma};
 
 /// Resamples of a bootstrap: the ends of a 95 % interval are then steady to a few percent of its width.
 pub const RESAMPLES: usize = 2_000;

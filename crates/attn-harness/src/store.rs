@@ -6,6 +6,7 @@
 //! | `environment.json` | the machine, the build, and the commands that wrote the folder |
 //! | `log.jsonl` | one line a case, its samples included, flushed to the disk before the next case starts |
 //! | `rows.parquet`, `samples.parquet` | built from the log when the run ends |
+//! | `positions.parquet` | the same, where the sweep has trajectories |
 //! | `README.md` | question, command, summary |
 
 mod error;
@@ -13,7 +14,7 @@ mod files;
 mod log;
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 use self::files::{read_parquet, read_text, replace_file, sync_folder, write_file, write_parquet};
 use self::log::{Contents, Entry, read_log};
-use crate::row::{Row, Sample};
+use crate::row::{Position, Row, Sample};
 
 pub use self::error::StoreError;
 
@@ -34,8 +35,11 @@ const ENVIRONMENT: &str = "environment.json";
 const LOG: &str = "log.jsonl";
 const ROWS: &str = "rows.parquet";
 const SAMPLES: &str = "samples.parquet";
+const POSITIONS: &str = "positions.parquet";
 const README: &str = "README.md";
 const COMMANDS: &str = "commands";
+const SESSIONS: &str = "sessions";
+const CHANGES: &str = "accepted_changes";
 
 /// The name of a run's folder: `<sweep>-<utc time>-<machine>`, the machine in lower-case words.
 pub fn default_name(sweep: &str, utc: SystemTime, machine: &str) -> String {
@@ -56,7 +60,7 @@ pub fn default_name(sweep: &str, utc: SystemTime, machine: &str) -> String {
     )
 }
 
-/// A run being written.
+/// A run being written. While it lives no other process can continue the run: its log is locked.
 #[derive(Debug)]
 pub struct RunDir {
     dir: PathBuf,
@@ -115,12 +119,24 @@ impl RunDir {
     }
 
     /// Continues a run: what it already holds comes back beside it. A torn last line is cut off, and the
-    /// tables are removed until [`finish`](Self::finish) builds them again.
+    /// tables are removed until [`finish`](Self::finish) builds them again. `changes` are what the user accepted to
+    /// be different from when the run was begun; `sweep_yaml` is the sweep as it runs now.
     ///
     /// # Errors
     /// [`StoreError::NotARun`], [`StoreError::LogIncomplete`], [`StoreError::Damaged`] or [`StoreError::Io`].
-    pub fn resume(dir: &Path, command: &str) -> Result<(Self, Run), StoreError> {
+    pub fn resume(
+        dir: &Path,
+        command: &str,
+        sweep_yaml: &str,
+        changes: &[String],
+    ) -> Result<(Self, Run), StoreError> {
         let (rows, log) = (dir.join(ROWS), dir.join(LOG));
+        // Nothing is read or changed before the run is ours.
+        let ours = if log.is_file() {
+            Some(Self::append_to(dir)?)
+        } else {
+            None
+        };
         let contents = match (log.is_file(), rows.is_file()) {
             (true, _) => read_log(&log)?,
             (false, true) => Contents::default(),
@@ -142,9 +158,15 @@ impl RunDir {
             }
         }
         let run = Run::with_contents(dir, contents)?;
-        let environment = with_command(run.environment.clone(), command);
+        let mut environment = with_command(run.environment.clone(), command);
+        for change in changes {
+            environment = with_entry(environment, CHANGES, change.as_str().into());
+        }
         replace_file(&dir.join(ENVIRONMENT), pretty(&environment).as_bytes())?;
-        for table in [rows, dir.join(SAMPLES)] {
+        if sweep_yaml != run.sweep_yaml {
+            replace_file(&dir.join(SWEEP), sweep_yaml.as_bytes())?;
+        }
+        for table in [rows, dir.join(SAMPLES), dir.join(POSITIONS)] {
             match fs::remove_file(&table) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", &table)(source));
@@ -152,13 +174,14 @@ impl RunDir {
                 _ => {}
             }
         }
-        let file = OpenOptions::new()
-            .write(true)
-            .open(&log)
-            .map_err(StoreError::io("open", &log))?;
-        file.set_len(run.complete_log_bytes)
+        let ours = match ours {
+            Some(ours) => ours,
+            None => Self::append_to(dir)?,
+        };
+        ours.log
+            .set_len(run.complete_log_bytes)
             .map_err(StoreError::io("write", &log))?;
-        Ok((Self::append_to(dir)?, run))
+        Ok((ours, run))
     }
 
     fn append_to(dir: &Path) -> Result<Self, StoreError> {
@@ -167,6 +190,18 @@ impl RunDir {
             .append(true)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
+        // The lock goes with the process, however that ends.
+        match log.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked {
+                    dir: dir.to_path_buf(),
+                });
+            }
+            // Some network file systems know no locks; what they then allow is the user's to avoid.
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", &path)(source)),
+        }
         Ok(Self {
             dir: dir.to_path_buf(),
             log,
@@ -183,11 +218,17 @@ impl RunDir {
     ///
     /// # Errors
     /// [`StoreError::Io`]; the log then ends where it did before.
-    pub fn append(&mut self, row: &Row, samples: &[Sample]) -> Result<(), StoreError> {
+    pub fn append(
+        &mut self,
+        row: &Row,
+        samples: &[Sample],
+        positions: &[Position],
+    ) -> Result<(), StoreError> {
         let path = self.dir.join(LOG);
         let entry = Entry {
             row: row.clone(),
             samples: samples.to_vec(),
+            positions: positions.to_vec(),
         };
         let mut line =
             serde_json::to_vec(&entry).map_err(|error| StoreError::io("write", &path)(error.into()))?;
@@ -203,21 +244,24 @@ impl RunDir {
             })
     }
 
-    /// Builds the parquet files from the log, and the README around the summary. May be called again.
+    /// Builds the parquet files from the log, and the README around the summary; `session` says of the environment
+    /// file what is known only now. May be called again.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`]; a file is either replaced or as it was.
-    pub fn finish(&mut self, summary_markdown: &str) -> Result<(), StoreError> {
+    pub fn finish(&mut self, summary_markdown: &str, session: &Value) -> Result<(), StoreError> {
         let run = Run::with_contents(&self.dir, read_log(&self.dir.join(LOG))?)?;
         let metadata = metadata(&run.rows);
-        write_parquet(
-            &self.dir.join(SAMPLES),
-            Sample::to_frame(&run.samples)?,
-            &metadata,
-        )?;
-        write_parquet(&self.dir.join(ROWS), Row::to_frame(&run.rows)?, &metadata)?;
+        let table = |name: &str, frame| write_parquet(&self.dir.join(name), frame, &metadata);
+        if !run.positions.is_empty() {
+            table(POSITIONS, Position::to_frame(&run.positions)?)?;
+        }
+        table(SAMPLES, Sample::to_frame(&run.samples)?)?;
+        table(ROWS, Row::to_frame(&run.rows)?)?;
         let text = readme(&run.sweep_yaml, &run.commands(), summary_markdown);
         replace_file(&self.dir.join(README), text.as_bytes())?;
+        let environment = with_entry(run.environment, SESSIONS, session.clone());
+        replace_file(&self.dir.join(ENVIRONMENT), pretty(&environment).as_bytes())?;
         sync_folder(&self.dir);
         Ok(())
     }
@@ -232,6 +276,8 @@ pub struct Run {
     pub rows: Vec<Row>,
     /// Every sample; empty where `samples.parquet` was not kept.
     pub samples: Vec<Sample>,
+    /// Every position of the trajectories.
+    pub positions: Vec<Position>,
     /// The machine and the build; null where the file is missing.
     pub environment: Value,
     /// The sweep as run; empty where the file is missing.
@@ -263,6 +309,10 @@ impl Run {
         if samples.is_file() {
             contents.samples = Sample::from_frame(&read_parquet(&samples)?)?;
         }
+        let positions = dir.join(POSITIONS);
+        if positions.is_file() {
+            contents.positions = Position::from_frame(&read_parquet(&positions)?)?;
+        }
         Self::with_contents(dir, contents)
     }
 
@@ -291,6 +341,7 @@ impl Run {
             dir: dir.to_path_buf(),
             rows: contents.rows,
             samples: contents.samples,
+            positions: contents.positions,
             environment,
             sweep_yaml: read_text(&dir.join(SWEEP))?.unwrap_or_default(),
             warnings: contents.warnings,
@@ -320,14 +371,19 @@ fn pretty(value: &Value) -> String {
 }
 
 /// The environment with one more command.
-fn with_command(mut environment: Value, command: &str) -> Value {
+fn with_command(environment: Value, command: &str) -> Value {
+    with_entry(environment, COMMANDS, command.into())
+}
+
+/// The environment with one more entry in the list `name`.
+fn with_entry(mut environment: Value, name: &str, entry: Value) -> Value {
     if environment.is_null() {
         environment = Value::Object(serde_json::Map::new());
     }
     if let Some(object) = environment.as_object_mut() {
-        let commands = object.entry(COMMANDS).or_insert_with(|| Value::Array(Vec::new()));
-        if let Some(commands) = commands.as_array_mut() {
-            commands.push(command.into());
+        let entries = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(entries) = entries.as_array_mut() {
+            entries.push(entry);
         }
     }
     environment
@@ -365,7 +421,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", temporary.path().join(LOG)).unwrap();
         let mut writer = RunDir::append_to(temporary.path()).unwrap();
-        let error = writer.append(&Row::default(), &[]).unwrap_err();
+        let error = writer.append(&Row::default(), &[], &[]).unwrap_err();
         let text = error.to_string();
         assert!(
             error.is_machine_fault() && text.contains(LOG) && text.contains("free some space"),

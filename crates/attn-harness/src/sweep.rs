@@ -156,8 +156,25 @@ pub struct Measure {
     pub timeout_s: f64,
     /// Memory a worker may allocate, as bytes or with a unit: `8 GiB`. Default: the memory of the machine.
     pub memory_limit: Option<ByteCount>,
+    /// Whether to measure first what the machine can do: bandwidth, matrix products, launches. Default: true.
+    pub ceilings: bool,
     /// Size of the last-level cache, where the system reports another one than there is. Default: as reported.
     pub llc_bytes: Option<ByteCount>,
+}
+
+impl Measure {
+    /// What one of the replicas is held to, so that all of them together meet the whole.
+    pub fn of_replica(&self) -> Self {
+        let n = self.replicas.max(1);
+        Self {
+            min_samples: self.min_samples.div_ceil(n),
+            max_samples: self.max_samples.div_ceil(n),
+            // The width of an interval falls with the root of the number of samples.
+            target_ci: self.target_ci * (n as f64).sqrt(),
+            max_s: self.max_s / n as f64,
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Measure {
@@ -173,6 +190,7 @@ impl Default for Measure {
             cooldown_ms: 0,
             timeout_s: 300.0,
             memory_limit: None,
+            ceilings: true,
             llc_bytes: None,
         }
     }

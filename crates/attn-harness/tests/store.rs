@@ -38,7 +38,7 @@ fn create(dir: &Path) -> RunDir {
 
 fn append(run: &mut RunDir, id: &str, time_s: f64) {
     let (row, samples) = case(id, time_s);
-    run.append(&row, &samples).unwrap();
+    run.append(&row, &samples, &[]).unwrap();
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -64,7 +64,7 @@ fn a_run_is_written_case_by_case_and_read_back_exactly() {
     append(&mut writer, "a", 0.1 + 0.2);
     append(&mut writer, "b", 1.0 / 3.0);
     let before = Run::open(&dir).unwrap();
-    writer.finish("| a table |").unwrap();
+    writer.finish("| a table |", &json!({})).unwrap();
     let after = Run::open(&dir).unwrap();
     assert_eq!((&before.rows, &before.samples), (&after.rows, &after.samples));
     assert_eq!(after.rows, [case("a", 0.1 + 0.2).0, case("b", 1.0 / 3.0).0]);
@@ -108,7 +108,7 @@ fn parquet_files_say_what_they_are() {
     let dir = temporary.path().join("run");
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
-    writer.finish("").unwrap();
+    writer.finish("", &json!({})).unwrap();
     for table in ["rows.parquet", "samples.parquet"] {
         let mut reader = ParquetReader::new(fs::File::open(dir.join(table)).unwrap());
         let pairs = reader
@@ -133,7 +133,7 @@ fn parquet_files_say_what_they_are() {
 fn a_run_without_cases_still_has_its_tables() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("run");
-    create(&dir).finish("").unwrap();
+    create(&dir).finish("", &json!({})).unwrap();
     assert!(Run::open(&dir).unwrap().rows.is_empty());
 }
 
@@ -162,10 +162,10 @@ fn a_torn_last_line_is_left_out_and_cut_off_on_resume() {
     assert_eq!((run.rows.len(), run.warnings.len()), (1, 1));
     assert!(run.warnings[0].contains("incomplete"), "{:?}", run.warnings);
 
-    let (mut writer, run) = RunDir::resume(&dir, "attn-bench run --resume").unwrap();
+    let (mut writer, run) = RunDir::resume(&dir, "attn-bench run --resume", SWEEP, &[]).unwrap();
     assert_eq!(run.rows.len(), 1);
     append(&mut writer, "b", 2.0);
-    writer.finish("").unwrap();
+    writer.finish("", &json!({})).unwrap();
     let run = Run::open(&dir).unwrap();
     assert_eq!(
         (run.rows.len(), run.warnings.len(), run.commands().len()),
@@ -180,8 +180,9 @@ fn a_case_written_again_replaces_the_earlier_one() {
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
     append(&mut writer, "b", 2.0);
-    writer.finish("").unwrap();
-    let (mut writer, _) = RunDir::resume(&dir, COMMAND).unwrap();
+    writer.finish("", &json!({})).unwrap();
+    drop(writer);
+    let (mut writer, _) = RunDir::resume(&dir, COMMAND, SWEEP, &[]).unwrap();
     append(&mut writer, "a", 3.0);
     drop(writer);
     let times: Vec<_> = Run::open(&dir)
@@ -199,9 +200,10 @@ fn resuming_never_loses_rows_that_only_the_table_has() {
     let dir = temporary.path().join("run");
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
-    writer.finish("").unwrap();
+    writer.finish("", &json!({})).unwrap();
+    drop(writer);
     fs::remove_file(dir.join("log.jsonl")).unwrap();
-    let error = RunDir::resume(&dir, COMMAND).unwrap_err();
+    let error = RunDir::resume(&dir, COMMAND, SWEEP, &[]).unwrap_err();
     assert!(
         matches!(error, StoreError::LogIncomplete { missing: 1, .. }),
         "{error}"
@@ -217,7 +219,7 @@ fn damage_and_absence_are_told_apart() {
         Err(StoreError::NotARun { .. })
     ));
     assert!(matches!(
-        RunDir::resume(temporary.path(), COMMAND),
+        RunDir::resume(temporary.path(), COMMAND, SWEEP, &[]),
         Err(StoreError::NotARun { .. })
     ));
     fs::write(temporary.path().join("log.jsonl"), "{\"case_id\": 3}\n").unwrap();

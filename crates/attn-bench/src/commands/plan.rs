@@ -174,6 +174,11 @@ fn point(plan: &Plan, case: &Case) -> String {
             tokens,
             new_tokens,
         } => format!("generate T={tokens} N={new_tokens} B={batch}"),
+        Workload::Trajectory {
+            batch,
+            tokens,
+            new_tokens,
+        } => format!("trajectory T={tokens} N={new_tokens} B={batch}"),
     };
     let first = &plan.cases[0];
     let varies = |differs: fn(&Case, &Case) -> bool| plan.cases.iter().any(|other| differs(first, other));

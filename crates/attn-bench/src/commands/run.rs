@@ -6,22 +6,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use attn_harness::Plan;
+use attn_harness::compare::{Comparison, Rules, compare};
+use attn_harness::conditions::memory_budget_bytes;
 use attn_harness::environment::Environment;
+use attn_harness::predicted;
 use attn_harness::progress::observer;
 use attn_harness::row::Row;
-use attn_harness::run;
+use attn_harness::run::{self, Outcome, RunError, Side};
 use attn_harness::store::{Run, RunDir, StoreError, default_name};
 use attn_harness::table::{TableFormat, summary_table};
+use attn_harness::worker::{Executable, Plants, Settings};
+use serde_json::{Value, json};
 
 use super::{plot, runs};
 use crate::cli::RunArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::print;
+use crate::registry::VARIANTS;
+
+/// Folder of the other build's run, in the run's own.
+const BASE: &str = "base";
 
 /// Runs the sweep.
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
-    let mut plan = super::plan::load(&args.sweep)?;
+    let plan = super::plan::load(&args.sweep)?;
     let environment = Environment::probe();
+    let plants = Plants::from_env(VARIANTS)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => Path::new("results").join(default_name(
@@ -31,18 +41,75 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
         )),
     };
     let interrupted = on_interrupt()?;
-    let (mut dir, mut rows) = if args.resume {
-        resume(&out, &mut plan, &environment)?
+    let memory_bytes = plan
+        .measure
+        .memory_limit
+        .map(|limit| limit.0)
+        .or_else(memory_budget_bytes);
+    let llc_bytes = plan.measure.llc_bytes.map(|bytes| bytes.0);
+    let settings = Settings {
+        memory_limit_bytes: memory_bytes,
+        llc_bytes: llc_bytes.or_else(|| environment.last_level_cache_bytes()),
+    };
+    let mut this = Executable::this(settings.clone()).map_err(Failure::machine)?;
+    let mut other = args.against.clone().map(|path| Executable { path, settings });
+
+    let (mut dir, stored) = if args.resume {
+        resume(&out, &plan, &environment, args.accept_changes)?
     } else {
         (create(&out, &plan, &environment)?, Vec::new())
     };
-
+    let earlier = stored.clone();
+    let mut base_dir = match &args.against {
+        Some(_) => Some(create(&out.join(BASE), &plan, &environment)?),
+        None => None,
+    };
+    let mut sides = vec![Side {
+        workshop: &mut this,
+        dir: &mut dir,
+        environment: environment.clone(),
+        stored,
+        plants,
+    }];
+    let mut pair = None;
+    if let (Some(workshop), Some(dir), Some(path)) = (&mut other, &mut base_dir, &args.against) {
+        pair = Some(default_name(
+            "pair",
+            SystemTime::now(),
+            &std::process::id().to_string(),
+        ));
+        let unusable =
+            |error: std::io::Error| Failure::input(format!("--against {}: {error}", path.display()));
+        let build = workshop.build().map_err(unusable)?;
+        sides.push(Side {
+            workshop,
+            dir,
+            environment: environment.clone().with_build(build),
+            stored: Vec::new(),
+            plants: Plants::default(),
+        });
+    }
     let mut observer = observer(false);
-    let (outcome, measured) = run::run(&plan, &mut dir, &environment, observer.as_mut(), &interrupted)
-        .map_err(|error| lost(error, &out))?;
-    rows.extend(measured);
-    dir.finish(&summary_table(&rows, TableFormat::Markdown))
-        .map_err(|error| lost(error, &out))?;
+    let request = run::Run {
+        plan: &plan,
+        observer: observer.as_mut(),
+        interrupted: &interrupted,
+        pair,
+        memory_bytes,
+    };
+    let outcome = run::run(request, &mut sides).map_err(|error| ended(error, args, &out))?;
+    drop(sides);
+
+    let session = session(&outcome);
+    let mut measured = outcome.rows.iter();
+    let mut rows = earlier;
+    rows.extend(measured.next().into_iter().flatten().cloned());
+    rows.sort_by_key(|row| row.group);
+    finish(&mut dir, &rows, &outcome, &session).map_err(|error| lost(error, args, &out))?;
+    if let Some(dir) = &mut base_dir {
+        let rows: Vec<Row> = measured.next().into_iter().flatten().cloned().collect();
+        finish(dir, &rows, &outcome, &session).map_err(|error| lost(error, args, &out))?;
+    }
 
     print(&summary_table(&rows, TableFormat::Table))?;
     let plots = match &args.out {
@@ -50,29 +117,77 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
         None => runs::plots_dir(&out),
     };
     let stored = Run::open(&out).map_err(store_failure)?;
-    let figures = if rows.iter().any(|row| row.is_ok()) {
-        plot::draw(&[stored], &plots)?
+    let figures = if rows.iter().any(Row::is_ok) {
+        plot::draw(std::slice::from_ref(&stored), &plots)?
     } else {
         String::new()
     };
     print(&format!(
-        "\nrows: {}\n{figures}",
+        "\n{}{}\nrows: {}\n{figures}",
+        predicted::summary(&rows),
+        outcome.ledger.line(),
         out.join("rows.parquet").display()
     ))?;
     if outcome.interrupted {
+        let left = plan
+            .cases
+            .iter()
+            .filter(|case| rows.iter().all(|row| row.case_id != case.id))
+            .count();
         eprintln!(
-            "interrupted: {} of {} cases are stored in {out}; to continue: attn-bench run {} --out {out} --resume",
+            "interrupted: {} of {} cases are stored in {}{}",
             rows.len(),
-            rows.len() + plan.cases.len() - outcome.cases,
-            args.sweep.file.display(),
-            out = out.display(),
+            rows.len() + left,
+            out.display(),
+            how_to_go_on(args, &out)
         );
         return Ok(Exit::Interrupted);
+    }
+    if args.against.is_some() {
+        let base = Run::open(&out.join(BASE)).map_err(store_failure)?;
+        let comparison = compare(&base, &stored, &Rules::default()).map_err(Failure::input)?;
+        return verdict(&comparison, &out, args.gate);
     }
     let failed = rows.iter().filter(|row| !row.is_ok()).count();
     if failed > 0 {
         eprintln!("{failed} of {} cases failed, their rows say why", rows.len());
         return Ok(Exit::CasesFailed);
+    }
+    Ok(Exit::Done)
+}
+
+/// Builds the tables of a run from its log.
+fn finish(dir: &mut RunDir, rows: &[Row], outcome: &Outcome, session: &Value) -> Result<(), StoreError> {
+    let summary = format!(
+        "{}\n{}{}\n",
+        summary_table(rows, TableFormat::Markdown),
+        predicted::summary(rows),
+        outcome.ledger.line()
+    );
+    dir.finish(&summary, session)
+}
+
+/// What is known of a session once it is over, for `environment.json`.
+fn session(outcome: &Outcome) -> Value {
+    json!({
+        "command": command_line(),
+        "cases": outcome.rows.iter().map(Vec::len).sum::<usize>(),
+        "interrupted": outcome.interrupted,
+        "time_spent": outcome.ledger,
+        "ceilings": outcome.ceilings,
+    })
+}
+
+/// What this build does compared with the other one.
+fn verdict(comparison: &Comparison, out: &Path, gate: bool) -> Result<Exit, Failure> {
+    print(&format!("\n{}", comparison.table()))?;
+    let path = out.join("comparison.md");
+    std::fs::write(&path, comparison.markdown())
+        .map_err(|error| Failure::machine(format!("cannot write {}: {error}", path.display())))?;
+    let regressions = comparison.regressions().len();
+    if gate && regressions > 0 {
+        eprintln!("{regressions} cases are slower or lost");
+        return Ok(Exit::CheckFailed);
     }
     Ok(Exit::Done)
 }
@@ -84,31 +199,53 @@ fn create(out: &Path, plan: &Plan, environment: &Environment) -> Result<RunDir, 
     RunDir::create(out, &plan.sweep_yaml, &described, &command_line()).map_err(store_failure)
 }
 
-/// An earlier run's folder and rows; `plan` keeps the cases that have none. What was measured before must be
-/// comparable with what will be: the same sweep on the same kind of machine.
-fn resume(out: &Path, plan: &mut Plan, environment: &Environment) -> Result<(RunDir, Vec<Row>), Failure> {
-    let refuse = |message: &str, help: &str| -> Result<(), Failure> {
-        Err(attn_harness::Error::option(format!("--resume {}", out.display()), message, help).into())
-    };
+/// An earlier run's folder and rows. What was measured before must be comparable with what will be: the same sweep,
+/// the same build, the same kind of machine, unless the user accepts the changes, which are then on record.
+fn resume(
+    out: &Path,
+    plan: &Plan,
+    environment: &Environment,
+    accept: bool,
+) -> Result<(RunDir, Vec<Row>), Failure> {
     let stored = Run::open(out).map_err(store_failure)?;
+    let mut changes = Vec::new();
     if stored.sweep_yaml != plan.sweep_yaml {
-        refuse(
-            "the sweep is not the one that was begun here",
-            "name another folder with --out",
-        )?;
+        changes.push("the sweep is not the one that was begun here".to_string());
     }
-    if stored.environment["fingerprint"].as_str() != Some(environment.fingerprint.as_str()) {
-        refuse(
-            "it was begun on another machine",
-            "run the sweep anew with another --out",
-        )?;
+    let was = |entry: &str| {
+        stored
+            .environment
+            .pointer(entry)
+            .and_then(Value::as_str)
+            .unwrap_or("unknown")
+    };
+    let (fingerprint, binary) = (was("/fingerprint"), was("/build/binary"));
+    if fingerprint != environment.fingerprint {
+        changes.push(format!(
+            "it was begun on another machine (fingerprint {fingerprint}, this one has {})",
+            environment.fingerprint
+        ));
     }
-    let (dir, stored) = RunDir::resume(out, &command_line()).map_err(store_failure)?;
-    for warning in &stored.warnings {
+    if Some(binary) != environment.build.binary.as_deref() {
+        changes.push(format!(
+            "it was begun by another build (commit {}, this one is of {})",
+            was("/build/commit"),
+            environment.build.commit
+        ));
+    }
+    if !changes.is_empty() && !accept {
+        return Err(attn_harness::Error::option(
+            format!("--resume {}", out.display()),
+            changes.join("; "),
+            "run the sweep anew with another --out, or mix the two with --accept-changes, which goes on record",
+        )
+        .into());
+    }
+    let (dir, stored) =
+        RunDir::resume(out, &command_line(), &plan.sweep_yaml, &changes).map_err(store_failure)?;
+    for warning in stored.warnings.iter().chain(&changes) {
         eprintln!("warning: {}: {warning}", out.display());
     }
-    plan.cases
-        .retain(|case| stored.rows.iter().all(|row| row.case_id != case.id));
     Ok((dir, stored.rows))
 }
 
@@ -151,10 +288,49 @@ fn store_failure(error: StoreError) -> Failure {
     }
 }
 
-/// A run that the machine ended: what is stored, and where.
-fn lost(error: StoreError, out: &Path) -> Failure {
-    let text = format!("{error}; the cases before it are stored in {}", out.display());
-    Failure::machine(text)
+/// A run that the machine ended: what is stored, where, and how to go on.
+fn lost(error: StoreError, args: &RunArgs, out: &Path) -> Failure {
+    Failure::machine(format!(
+        "{error}; the cases before it are stored in {}{}",
+        out.display(),
+        how_to_go_on(args, out)
+    ))
+}
+
+fn ended(error: RunError, args: &RunArgs, out: &Path) -> Failure {
+    match error {
+        RunError::Store(error) => lost(error, args, out),
+        other => Failure::machine(format!(
+            "{other}; the cases before it are stored in {}{}",
+            out.display(),
+            how_to_go_on(args, out)
+        )),
+    }
+}
+
+/// The command that continues the run. Two builds are measured side by side in one go or not at all.
+fn how_to_go_on(args: &RunArgs, out: &Path) -> String {
+    if args.against.is_some() {
+        return String::new();
+    }
+    let mut command = format!(
+        "attn-bench run {} --out {} --resume",
+        args.sweep.file.display(),
+        out.display()
+    );
+    for set in &args.sweep.set {
+        command.push_str(&format!(" --set '{set}'"));
+    }
+    if let Some(device) = &args.sweep.device {
+        command.push_str(&format!(" --device {device}"));
+    }
+    if let Some(filter) = &args.sweep.filter {
+        command.push_str(&format!(" --filter '{filter}'"));
+    }
+    if let Some(shard) = &args.sweep.shard {
+        command.push_str(&format!(" --shard {shard}"));
+    }
+    format!("; to continue: {command}")
 }
 
 /// The run's folder must be new, and its place one where folders can be made: said before anything runs.

@@ -72,7 +72,8 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
         .iter()
         .map(|entry| product(entry, &|name| in_grid(&entry.name, name)));
     let workloads = workloads.fold(file.scenarios.len() as u128, u128::saturating_add);
-    let rest = file.paths.values.len().max(1) * file.scopes.values.len().max(1)
+    let rest = file.paths.values.len().max(1)
+        * file.scopes.values.len().max(1)
         * n_dtypes.max(1)
         * file.regimes.values.len().max(1);
     let cases = variants

@@ -109,6 +109,20 @@ impl Filter {
         Ok(Self { terms })
     }
 
+    /// Parses `expression` over what is known of a planned case.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a condition that is none and for an unknown column.
+    pub fn of_cases(expression: &str, variants: &[&'static Variant]) -> Result<Self, Error> {
+        let mut columns = COLUMNS.to_vec();
+        for spec in variants.iter().flat_map(|variant| variant.params) {
+            if !columns.contains(&spec.name) {
+                columns.push(spec.name);
+            }
+        }
+        Self::parse(expression, &columns)
+    }
+
     /// Whether all conditions hold where `cell` gives the value of a column, if it has one.
     pub fn accepts<'a>(&self, cell: impl Fn(&str) -> Option<Cow<'a, str>>) -> bool {
         self.terms
@@ -144,13 +158,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Option`] for a bad expression, and where no case is left.
     pub fn filter(mut self, expression: &str, variants: &[&'static Variant]) -> Result<Self, Error> {
-        let mut columns = COLUMNS.to_vec();
-        for spec in variants.iter().flat_map(|variant| variant.params) {
-            if !columns.contains(&spec.name) {
-                columns.push(spec.name);
-            }
-        }
-        let filter = Filter::parse(expression, &columns)?;
+        let filter = Filter::of_cases(expression, variants)?;
         let planned = self.cases.len();
         self.cases
             .retain(|case| filter.accepts(|column| case.cell(column)));
@@ -169,7 +177,7 @@ impl Plan {
 impl Case {
     /// The case's value in a column of results, as text.
     pub fn cell(&self, column: &str) -> Option<Cow<'_, str>> {
-        use attn_core::Workload::{Decode, Generate, Prefill, TrainStep};
+        use attn_core::Workload::{Decode, Generate, Prefill, TrainStep, Trajectory};
         Some(match column {
             "case_id" => Cow::Borrowed(self.id.as_str()),
             "variant" => Cow::Borrowed(self.variant.key),
@@ -188,13 +196,14 @@ impl Case {
                 _ => return None,
             },
             "tokens" => match self.workload {
-                Prefill { tokens, .. } | TrainStep { tokens, .. } | Generate { tokens, .. } => {
-                    tokens.to_string().into()
-                }
+                Prefill { tokens, .. }
+                | TrainStep { tokens, .. }
+                | Generate { tokens, .. }
+                | Trajectory { tokens, .. } => tokens.to_string().into(),
                 Decode { .. } => return None,
             },
             "new_tokens" => match self.workload {
-                Generate { new_tokens, .. } => new_tokens.to_string().into(),
+                Generate { new_tokens, .. } | Trajectory { new_tokens, .. } => new_tokens.to_string().into(),
                 _ => return None,
             },
             setting => self.params.0.get(setting)?.to_string().into(),

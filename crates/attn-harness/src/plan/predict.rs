@@ -151,8 +151,8 @@ fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_b
         Path::Fused => forward(t) + 2.0 * 4.0 * b * h * TILE_ROWS.min(t) * t,
     };
     match *workload {
-        Workload::Decode { context, .. } => {
-            let slots = geometry.slots(context) as f64;
+        Workload::Decode { .. } | Workload::Trajectory { .. } => {
+            let slots = geometry.slots(workload.cached_tokens()) as f64;
             let one = forward(1.0) + 2.0 * 4.0 * b * h * slots;
             // Concatenated anew at every step, with heads expanded.
             if path == Path::Seedlike {
@@ -204,6 +204,9 @@ fn bound(g: &Geometry, workload: &Workload) -> f64 {
         }
         Workload::Generate {
             tokens, new_tokens, ..
+        }
+        | Workload::Trajectory {
+            tokens, new_tokens, ..
         } => ((tokens + new_tokens) as f64, (tokens + new_tokens) as f64),
     };
     let widths = (g.score_dim + g.v_dim + g.entry.key + g.entry.values.width() + g.d_model) as f64;
@@ -212,4 +215,17 @@ fn bound(g: &Geometry, workload: &Workload) -> f64 {
     let work = workload.batch() as f64 * (steps * macs + steps * t * heads * widths + t * heads * widths);
     // A multiply-add counts two, the backward pass twice the forward one, an element at most 4 bytes.
     12.0 * (work + steps * g.parameters as f64)
+}
+
+/// d
+pub fn dominates(a: &Case, b: &Case) -> bool {
+    a.variant.key == b.variant.key
+        && a.params == b.params
+        && a.dims == b.dims
+        && a.workload.name() == b.workload.name()
+        && a.workload.batch() <= b.workload.batch()
+        && a.workload.cached_tokens() <= b.workload.cached_tokens()
+        && a.path == b.path
+        && a.dtype == b.dtype
+        && a.scope == b.scope
 }

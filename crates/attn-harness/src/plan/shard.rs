@@ -1,5 +1,6 @@
 //! `--shard I/N`: a plan in N parts that together are the whole.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::Plan;
@@ -16,6 +17,12 @@ impl Shard {
     /// Part `index` of `count`; `None` where there is no such part.
     pub fn new(index: usize, count: usize) -> Option<Self> {
         (1..=count).contains(&index).then_some(Self { index, count })
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
     }
 }
 

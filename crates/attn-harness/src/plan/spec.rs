@@ -48,9 +48,21 @@ const NEW_TOKENS: SizeSpec = SizeSpec {
     max: 1 << 20,
     help: "tokens decoded after the prompt",
 };
+const FILLED: SizeSpec = SizeSpec {
+    name: "tokens",
+    default: None,
+    max: 1 << 30,
+    help: "tokens in the cache before the first step",
+};
+const STEPS: SizeSpec = SizeSpec {
+    name: "new_tokens",
+    default: None,
+    max: 1 << 20,
+    help: "tokens decoded one at a time, each timed",
+};
 
 /// Every workload, in the order of [`Workload::ALL`].
-pub const WORKLOADS: [WorkloadSpec; 4] = [
+pub const WORKLOADS: [WorkloadSpec; 5] = [
     WorkloadSpec {
         name: "decode",
         sizes: &[CONTEXT, BATCH],
@@ -66,6 +78,10 @@ pub const WORKLOADS: [WorkloadSpec; 4] = [
     WorkloadSpec {
         name: "generate",
         sizes: &[TOKENS, NEW_TOKENS, BATCH],
+    },
+    WorkloadSpec {
+        name: "trajectory",
+        sizes: &[FILLED, STEPS, BATCH],
     },
 ];
 
@@ -86,6 +102,11 @@ impl WorkloadSpec {
             ("prefill", &[tokens, batch]) => Workload::Prefill { batch, tokens },
             ("train_step", &[tokens, batch]) => Workload::TrainStep { batch, tokens },
             ("generate", &[tokens, new_tokens, batch]) => Workload::Generate {
+                batch,
+                tokens,
+                new_tokens,
+            },
+            ("trajectory", &[tokens, new_tokens, batch]) => Workload::Trajectory {
                 batch,
                 tokens,
                 new_tokens,
@@ -112,6 +133,13 @@ pub(super) fn describe(workload: &Workload) -> String {
             new_tokens,
         } => {
             format!("generate with tokens {tokens}, new_tokens {new_tokens}, batch {batch}")
+        }
+        Workload::Trajectory {
+            batch,
+            tokens,
+            new_tokens,
+        } => {
+            format!("trajectory with tokens {tokens}, new_tokens {new_tokens}, batch {batch}")
         }
     }
 }

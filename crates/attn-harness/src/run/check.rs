@@ -10,32 +10,22 @@ use attn_testkit::{Difference, compare, tolerance};
 use candle_core::{DType, Tensor, Var};
 
 use super::Failure;
-use super::subject::{self, Subject, Work};
-use crate::plan::Case;
+use super::subject::{self, Part, Subject, Work};
+use crate::worker::job::Job;
+use crate::worker::{Fault, Verdict};
 
 /// Tokens up to which the reference may form `[T, T]` tensors; for gradients it keeps them all.
 const DENSE_TOKENS: usize = 1024;
 const DENSE_TOKENS_GRADIENT: usize = 256;
 
+/// Decode steps that are compared, from the first.
+const DECODE_STEPS: usize = 64;
+
+/// What a cache may hold beside slots and state: shapes, handles, marks.
+const BOOKKEEPING_BYTES: u64 = 64 << 10;
+
 /// Gradients pass through twice as many roundings as outputs and sum over all tokens.
 const GRADIENT_FACTOR: f64 = 10.0;
-
-/// What the gate found.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Verdict {
-    /// What it was compared with.
-    pub(crate) against: String,
-    /// Query rows compared.
-    pub(crate) rows: usize,
-    /// Largest difference over the scale.
-    pub(crate) error_max: f64,
-    /// Largest cosine difference.
-    pub(crate) error_cosine: f64,
-    /// Bytes of the cache as the audit found them: at this length, allocated, state.
-    pub(crate) cache_bytes: Option<[u64; 3]>,
-    /// Why the case must not be timed.
-    pub(crate) failure: Option<String>,
-}
 
 struct Compared {
     against: String,
@@ -45,14 +35,20 @@ struct Compared {
 }
 
 /// Runs the case once and compares; audits its cache.
-pub(crate) fn verify(case: &Case, subject: &mut Subject) -> std::result::Result<Verdict, Failure> {
-    subject.work.reset()?;
-    let compared = compare_with_reference(case, &mut subject.work)?;
-    let cache_bytes = subject.work.cache().map(|cache| {
+pub(crate) fn verify(subject: &mut Subject) -> std::result::Result<Verdict, Failure> {
+    let Subject {
+        job,
+        work,
+        cache_bytes: handed_out,
+        ..
+    } = subject;
+    work.reset()?;
+    let compared = compare_with_reference(job, work)?;
+    let cache_bytes = work.cache().map(|cache| {
         // The work leaves `decode` at its capacity and the others at their length.
-        [case.kv_bytes, cache.kv_allocated_bytes(), cache.kv_state_bytes()]
+        [kv_bytes(job), cache.kv_allocated_bytes(), cache.kv_state_bytes()]
     });
-    let limit = compared.factor * tolerance(DType::from(case.dtype));
+    let limit = compared.factor * tolerance(DType::from(job.dtype));
     let worst = |of: fn(&Difference) -> f64| compared.differences.iter().map(of).fold(0.0, f64::max);
     let (error_max, error_cosine) = (worst(|d| d.max), worst(|d| d.cosine));
     let failure = if compared.differences.iter().any(|d| !d.same_non_finite) {
@@ -63,26 +59,27 @@ pub(crate) fn verify(case: &Case, subject: &mut Subject) -> std::result::Result<
             compared.against
         ))
     } else {
-        audit(case, &subject.work)
+        audit(job, work, *handed_out)
     };
     Ok(Verdict {
         against: compared.against,
         rows: compared.rows,
-        error_max,
-        error_cosine,
+        error_max: Some(error_max),
+        error_cosine: Some(error_cosine),
         cache_bytes,
         failure,
     })
 }
 
-/// A cache must be what it claims: the formula at its length, and on the fused path at its capacity.
-fn audit(case: &Case, work: &Work) -> Option<String> {
+/// A cache must be what it claims: the formula at its length, on the fused path at its capacity, and no more memory
+/// than it says.
+fn audit(job: &Job, work: &Work, handed_out: Option<u64>) -> Option<String> {
     let cache = work.cache()?;
-    let (g, batch, e) = (&case.geometry, cache.batch(), case.dtype.size_in_bytes());
+    let (g, batch, e) = (&job.geometry, cache.batch(), job.dtype.size_in_bytes());
     let len = cache.uniform_len()?;
-    let held = match (case.path, case.scope) {
+    let held = match (job.path, job.scope) {
         (Path::Seedlike, _) => len,
-        (Path::Fused, attn_core::Scope::Layer) => case.cache_capacity,
+        (Path::Fused, attn_core::Scope::Layer) => job.cache_capacity,
         (Path::Fused, attn_core::Scope::Op) => len,
     };
     let checks = [
@@ -99,7 +96,21 @@ fn audit(case: &Case, work: &Work) -> Option<String> {
         ),
     ];
     let wrong = checks.into_iter().find(|(_, expected, got)| expected != got);
-    wrong.map(|(what, expected, got)| format!("{what} are {got}, its formula says {expected}"))
+    if let Some((what, expected, got)) = wrong {
+        return Some(format!("{what} are {got}, its formula says {expected}"));
+    }
+    // The allocator does not take a cache's word.
+    let claimed = g.kv_bytes(batch, held, e);
+    let most = claimed + g.kv_state_bytes(batch) + BOOKKEEPING_BYTES;
+    let got = handed_out.filter(|_| job.path == Path::Fused)?;
+    (got < claimed || got > most)
+        .then(|| format!("the allocator handed out {got} bytes for a cache of {claimed}"))
+}
+
+/// The papers' formula at the tokens the workload ends with.
+fn kv_bytes(job: &Job) -> u64 {
+    let (batch, tokens) = (job.workload.batch(), job.workload.cached_tokens());
+    job.geometry.kv_bytes(batch, tokens, job.dtype.size_in_bytes())
 }
 
 /// First and last sequence.
@@ -115,31 +126,40 @@ fn pick(x: &Tensor, sequences: &[usize]) -> Result<Tensor> {
     Ok(Tensor::cat(&rows, 0)?)
 }
 
+/// That of the case, unless a test wants the comparison to fail.
+fn reference_seed(job: &Job) -> u64 {
+    match job.fault {
+        Some(Fault::Wrong) => job.seed.wrapping_add(1),
+        _ => job.seed,
+    }
+}
+
 /// The case's variant and weights in f64.
-fn reference(case: &Case, dense: bool) -> std::result::Result<(Box<dyn Attention>, String), Failure> {
+fn reference(job: &Job, dense: bool) -> std::result::Result<(Box<dyn Attention>, String), Failure> {
     let path = if dense { Path::Seedlike } else { Path::Fused };
-    let (config, weights) = subject::weights(case)?;
+    let (config, weights) = subject::weights(job, reference_seed(job))?;
     Ok((
         config.build(&weights, &Build::cpu(path, DType::F64))?,
         format!("{path} in f64"),
     ))
 }
 
-fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<Compared, Failure> {
-    let sequences = sampled(case.workload.batch());
+fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Compared, Failure> {
+    let sequences = sampled(job.workload.batch());
     let wide = |x: &Tensor| -> Result<Tensor> { Ok(pick(x, &sequences)?.to_dtype(DType::F64)?) };
     match work {
         Work::Decode { cache, tokens, .. } => {
-            let (layer, against) = reference(case, true)?;
+            let (layer, against) = reference(job, true)?;
             let mut copy = cache.clone();
             copy.reorder(&sequences)?;
             let mut copy = copy.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
-            let expected: Vec<Tensor> = tokens
+            let n = tokens.len().min(DECODE_STEPS);
+            let expected: Vec<Tensor> = tokens[..n]
                 .iter()
                 .map(|x| layer.decode(&wide(x)?, &mut copy))
                 .collect::<Result<_>>()?;
-            let got = work.run(case.steps_per_sample)?;
+            let got = work.run(Part::Steps(n))?;
             let pairs = got.iter().zip(&expected);
             let differences = pairs
                 .map(|(got, expected)| compare(&pick(got, &sequences)?, expected))
@@ -153,9 +173,9 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
         }
         Work::Prefill { x, .. } => {
             let tokens = x.dim(1)?;
-            let (layer, against) = reference(case, tokens <= DENSE_TOKENS)?;
+            let (layer, against) = reference(job, tokens <= DENSE_TOKENS)?;
             let x = wide(x)?;
-            let got = pick(&work.run(1)?[0], &sequences)?;
+            let got = pick(&work.run(Part::Steps(1))?[0], &sequences)?;
             let mut differences = Vec::new();
             let mut rows = 0;
             // Causality makes the rows of a shorter prompt those of the whole one.
@@ -178,9 +198,9 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
             all.extend(tokens.iter().cloned());
             let x = wide(&Tensor::cat(&all, 1)?)?;
             let n = tokens.len() + 1;
-            let (layer, against) = reference(case, x.dim(1)? <= DENSE_TOKENS)?;
+            let (layer, against) = reference(job, x.dim(1)? <= DENSE_TOKENS)?;
             let expected = layer.forward(&x, Queries::Last(n))?;
-            let got = pick(&Tensor::cat(&work.run(1)?, 1)?, &sequences)?;
+            let got = pick(&Tensor::cat(&work.run(Part::Steps(1))?, 1)?, &sequences)?;
             let differences = vec![compare(&got, &expected)?];
             Ok(Compared {
                 against,
@@ -192,7 +212,7 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
         Work::Train { x, projection, .. } => {
             let dense = x.dim(1)? <= DENSE_TOKENS_GRADIENT;
             let path = if dense { Path::Seedlike } else { Path::Fused };
-            let (config, weights) = subject::weights(case)?;
+            let (config, weights) = subject::weights(job, reference_seed(job))?;
             let weights = weights.to_vars(DType::F64)?;
             let mut reference = Work::Train {
                 layer: config.build(&weights, &Build::cpu(path, DType::F64))?,
@@ -201,7 +221,7 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
                 projection: projection.to_dtype(DType::F64)?,
             };
             let rows = x.dim(0)? * x.dim(1)?;
-            let (got, expected) = (work.run(1)?, reference.run(1)?);
+            let (got, expected) = (work.run(Part::Steps(1))?, reference.run(Part::Steps(1))?);
             let pairs = got.iter().zip(&expected);
             let differences = pairs
                 .map(|(got, expected)| compare(got, expected))
@@ -220,7 +240,7 @@ fn compare_with_reference(case: &Case, work: &mut Work) -> std::result::Result<C
                 .iter()
                 .map(|&b| naive::decode(&input, b))
                 .collect::<Result<Vec<_>>>()?;
-            let got = pick(&work.run(1)?[0], &sequences)?;
+            let got = pick(&work.run(Part::Steps(1))?[0], &sequences)?;
             let differences = vec![compare(&got, &Tensor::cat(&expected, 0)?)?];
             Ok(Compared {
                 against: "the formula in f64".to_string(),

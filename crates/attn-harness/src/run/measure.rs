@@ -1,12 +1,12 @@
 //! Warm-up, interleaving and stopping, apart from what is timed: tasks and clock are traits, so that every rule is
 //! tested exactly.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::stats::{Stop, StopRule};
@@ -18,7 +18,16 @@ pub trait Task {
     ///
     /// # Errors
     /// The text of whatever went wrong.
-    fn sample(&mut self) -> Result<f64, String>;
+    fn sample(&mut self) -> Result<Taken, String>;
+}
+
+/// A sample.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Taken {
+    /// Time of the sample in its own unit of work (one step, for `decode`), in seconds.
+    pub time_s: f64,
+    /// Time spent around it on rewinding and flushing, in seconds.
+    pub around_s: f64,
 }
 
 /// Where time comes from.
@@ -29,22 +38,35 @@ pub trait Clock {
 
 /// The wall clock, from its creation.
 #[derive(Debug)]
-pub struct WallClock(Instant);
+pub struct WallClock {
+    began: Instant,
+    offset_s: f64,
+}
+
+impl WallClock {
+    /// A clock that shows `now_s` now.
+    pub fn starting_at(now_s: f64) -> Self {
+        Self {
+            began: Instant::now(),
+            offset_s: now_s,
+        }
+    }
+}
 
 impl Default for WallClock {
     fn default() -> Self {
-        Self(Instant::now())
+        Self::starting_at(0.0)
     }
 }
 
 impl Clock for WallClock {
     fn now_s(&self) -> f64 {
-        self.0.elapsed().as_secs_f64()
+        self.offset_s + self.began.elapsed().as_secs_f64()
     }
 }
 
 /// What was measured of one task.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Times of the samples, in the order they were taken.
     pub times_s: Vec<f64>,
@@ -52,77 +74,81 @@ pub struct Measured {
     pub started_at_s: Vec<f64>,
     /// The round each was taken in: within a round every task has its turn.
     pub rounds: Vec<u64>,
-    /// Time spent warming up.
-    pub warmup_s: f64,
-    /// What ended the sampling; `None` where it failed or was interrupted.
+    /// What ended the sampling; `None` where it failed.
     pub stop: Option<StopRule>,
     /// What went wrong.
     pub failure: Option<String>,
+    /// Time spent in turns, without what `around_s` has, in seconds.
+    pub sampling_s: f64,
+    /// Time spent around samples on rewinding and flushing, in seconds.
+    pub around_s: f64,
+    /// Time spent on deciding whether to go on, in seconds.
+    pub deciding_s: f64,
 }
 
-/// Warms every task for at least `warmup_ms`, then lets them take turns in random order until each has enough.
+/// Warms every task for at least `warmup_ms`. Returns the seconds spent on each, or what went wrong.
+pub fn warm(tasks: &mut [&mut dyn Task], warmup_ms: u64, clock: &dyn Clock) -> Vec<Result<f64, String>> {
+    let warm_one = |task: &mut &mut dyn Task| {
+        let began = clock.now_s();
+        loop {
+            caught(*task)?;
+            let spent_s = clock.now_s() - began;
+            if spent_s * 1e3 >= warmup_ms as f64 {
+                return Ok(spent_s);
+            }
+        }
+    };
+    tasks.iter_mut().map(warm_one).collect()
+}
+
+/// Lets tasks take turns in random order until each has enough; they should all be warm.
 ///
-/// All are warm before any is timed, and drift of the machine falls on all alike. The order depends on `seed` alone.
+/// `turns` lists who goes one after the other: usually every task by itself, and for two builds the same case of both,
+/// so that their samples are neighbours in time. The order of turns, and within a turn, is random and depends on
+/// `seed` alone; those of a turn stop together. Drift of the machine then falls on all alike.
 pub fn measure(
     tasks: &mut [&mut dyn Task],
+    turns: &[Vec<usize>],
     settings: &Measure,
     seed: u64,
     clock: &dyn Clock,
-    interrupted: &AtomicBool,
-    phase: &mut dyn FnMut(&str),
 ) -> Vec<Measured> {
     let mut results = vec![Measured::default(); tasks.len()];
-    phase("warming up");
-    for (task, result) in tasks.iter_mut().zip(&mut results) {
-        let began = clock.now_s();
-        loop {
-            if let Err(text) = sample(*task) {
-                result.failure = Some(text);
-                break;
-            }
-            result.warmup_s = clock.now_s() - began;
-            if result.warmup_s * 1e3 >= settings.warmup_ms as f64 || interrupted.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-    }
-    phase("measuring");
-    let mut stops: Vec<Stop> = tasks
-        .iter()
-        .map(|_| {
-            Stop::new(
-                settings.min_samples,
-                settings.max_samples,
-                settings.target_ci,
-                settings.max_s,
-                settings.seed.unwrap_or(0),
-            )
-        })
-        .collect();
-    let mut spent_s = vec![0.0; tasks.len()];
+    let new_stop = |_: &&mut dyn Task| Stop::of(settings);
+    let mut stops: Vec<Stop> = tasks.iter().map(new_stop).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut open: Vec<Vec<usize>> = turns.to_vec();
     for round in 0.. {
-        let mut turns: Vec<usize> = (0..tasks.len())
-            .filter(|&i| results[i].failure.is_none() && results[i].stop.is_none())
-            .collect();
-        if turns.is_empty() {
+        open.retain(|turn| {
+            turn.iter()
+                .any(|&i| results[i].stop.is_none() && results[i].failure.is_none())
+        });
+        if open.is_empty() {
             break;
         }
-        turns.shuffle(&mut rng);
-        for i in turns {
-            if interrupted.load(Ordering::Relaxed) {
-                return results;
-            }
-            let began = clock.now_s();
-            let result = &mut results[i];
-            match sample(tasks[i]) {
-                Err(text) => result.failure = Some(text),
-                Ok(time_s) => {
-                    result.times_s.push(time_s);
-                    result.started_at_s.push(began);
-                    result.rounds.push(round);
-                    spent_s[i] += clock.now_s() - began;
-                    result.stop = stops[i].check(&result.times_s, spent_s[i]);
+        let mut order = open.clone();
+        order.shuffle(&mut rng);
+        for mut turn in order {
+            turn.shuffle(&mut rng);
+            for i in turn {
+                if results[i].failure.is_some() {
+                    continue;
+                }
+                let began = clock.now_s();
+                let result = &mut results[i];
+                match caught(tasks[i]) {
+                    Err(text) => result.failure = Some(text),
+                    Ok(taken) => {
+                        result.times_s.push(taken.time_s);
+                        result.started_at_s.push(began);
+                        result.rounds.push(round);
+                        let ended = clock.now_s();
+                        result.around_s += taken.around_s;
+                        result.sampling_s += ended - began - taken.around_s;
+                        let spent_s = result.sampling_s + result.around_s;
+                        result.stop = stops[i].check(&result.times_s, spent_s);
+                        result.deciding_s += clock.now_s() - ended;
+                    }
                 }
             }
         }
@@ -130,7 +156,8 @@ pub fn measure(
     results
 }
 
-fn sample(task: &mut dyn Task) -> Result<f64, String> {
+/// A sample; a panic is a failure like any other.
+pub(crate) fn caught(task: &mut dyn Task) -> Result<Taken, String> {
     super::caught(|| task.sample().map_err(Failure::Failed)).map_err(|failure| match failure {
         Failure::Failed(text) | Failure::Unsupported(text) => text,
     })
@@ -157,7 +184,7 @@ mod tests {
     }
 
     impl Task for Fixed {
-        fn sample(&mut self) -> Result<f64, String> {
+        fn sample(&mut self) -> Result<Taken, String> {
             let time = self.times[self.calls % self.times.len()];
             self.calls += 1;
             self.bench.log.borrow_mut().push(self.name);
@@ -165,7 +192,10 @@ mod tests {
             if time.is_nan() {
                 Err("broken".to_string())
             } else {
-                Ok(time)
+                Ok(Taken {
+                    time_s: time,
+                    around_s: 0.0,
+                })
             }
         }
     }
@@ -188,7 +218,12 @@ mod tests {
         }
     }
 
-    fn run(times: &[&[f64]], settings: &Measure, seed: u64) -> (Vec<Measured>, Vec<usize>) {
+    fn run_turns(
+        times: &[&[f64]],
+        turns: &[Vec<usize>],
+        settings: &Measure,
+        seed: u64,
+    ) -> (Vec<Measured>, Vec<f64>, Vec<usize>) {
         let bench = Rc::new(Bench::default());
         let mut tasks: Vec<Fixed> = times
             .iter()
@@ -201,29 +236,32 @@ mod tests {
             })
             .collect();
         let mut tasks: Vec<&mut dyn Task> = tasks.iter_mut().map(|task| task as &mut dyn Task).collect();
-        let results = measure(
-            &mut tasks,
-            settings,
-            seed,
-            &bench,
-            &AtomicBool::new(false),
-            &mut |_| {},
-        );
+        let warmed = warm(&mut tasks, settings.warmup_ms, &bench);
+        let spent: Vec<f64> = warmed
+            .into_iter()
+            .map(|spent| spent.unwrap_or(f64::NAN))
+            .collect();
+        let results = measure(&mut tasks, turns, settings, seed, &bench);
         let log = bench.log.borrow().clone();
-        (results, log)
+        (results, spent, log)
+    }
+
+    fn run(times: &[&[f64]], settings: &Measure, seed: u64) -> (Vec<Measured>, Vec<f64>, Vec<usize>) {
+        let alone: Vec<Vec<usize>> = (0..times.len()).map(|i| vec![i]).collect();
+        run_turns(times, &alone, settings, seed)
     }
 
     #[test]
     fn every_task_is_warm_before_any_is_timed() {
-        let (results, log) = run(&[&[0.03], &[0.06]], &settings(), 7);
+        let (_, spent, log) = run(&[&[0.03], &[0.06]], &settings(), 7);
         // 4 x 30 ms and 2 x 60 ms reach 100 ms.
         assert_eq!(log[..6], [0, 0, 0, 0, 1, 1]);
-        assert!((results[0].warmup_s - 0.12).abs() < 1e-9 && (results[1].warmup_s - 0.12).abs() < 1e-9);
+        assert!(spent.iter().all(|spent| (spent - 0.12).abs() < 1e-9), "{spent:?}");
     }
 
     #[test]
     fn steady_tasks_stop_at_the_smallest_number_of_samples() {
-        let (results, _) = run(&[&[0.2], &[0.3]], &settings(), 7);
+        let (results, ..) = run(&[&[0.2], &[0.3]], &settings(), 7);
         for result in &results {
             assert_eq!((result.times_s.len(), result.stop), (4, Some(StopRule::TargetCi)));
             assert_eq!(result.rounds, [0, 1, 2, 3]);
@@ -233,12 +271,12 @@ mod tests {
     #[test]
     fn noisy_tasks_stop_at_the_largest_number_or_at_the_wall_limit() {
         let noisy: &[f64] = &[0.1, 0.5, 0.2, 0.9, 0.15];
-        let (results, _) = run(&[noisy], &settings(), 7);
+        let (results, ..) = run(&[noisy], &settings(), 7);
         assert_eq!(
             (results[0].times_s.len(), results[0].stop),
             (20, Some(StopRule::MaxSamples))
         );
-        let (results, _) = run(
+        let (results, ..) = run(
             &[noisy],
             &Measure {
                 max_s: 1.0,
@@ -254,9 +292,9 @@ mod tests {
     fn turns_are_random_within_a_round_and_reproducible() {
         // An eighth: its multiples are exact, so every task warms alike.
         let times: [&[f64]; 4] = [&[0.125]; 4];
-        let (_, a) = run(&times, &settings(), 7);
-        let (_, b) = run(&times, &settings(), 7);
-        let (_, c) = run(&times, &settings(), 8);
+        let (.., a) = run(&times, &settings(), 7);
+        let (.., b) = run(&times, &settings(), 7);
+        let (.., c) = run(&times, &settings(), 8);
         assert_eq!(a, b);
         assert_ne!(a, c);
         for round in a[4..].chunks(4) {
@@ -267,8 +305,24 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_one_turn_are_neighbours_and_stop_together() {
+        // 2 is noisy and needs more samples than its partner 0; 1 and 3 are steady.
+        let noisy: &[f64] = &[0.1, 0.5, 0.2, 0.9, 0.15];
+        let turns = [vec![0, 2], vec![1, 3]];
+        let (results, _, log) = run_turns(&[&[0.25], &[0.25], noisy, &[0.25]], &turns, &settings(), 7);
+        assert_eq!(results[0].times_s.len(), results[2].times_s.len());
+        assert_eq!(results[0].rounds, results[2].rounds);
+        assert!(results[2].times_s.len() > 4 && results[1].times_s.len() == 4);
+        let warmed = 1 + 1 + 1 + 1; // all samples but the noisy one's first last longer than 100 ms
+        let sampled = &log[warmed..];
+        for turn in sampled.chunks(2) {
+            assert_eq!((turn[0] + turn[1]) % 2, 0, "{sampled:?}");
+        }
+    }
+
+    #[test]
     fn a_task_that_fails_leaves_the_others_alone() {
-        let (results, _) = run(&[&[0.2, 0.2, f64::NAN], &[0.3]], &settings(), 7);
+        let (results, ..) = run(&[&[0.2, 0.2, f64::NAN], &[0.3]], &settings(), 7);
         assert_eq!(
             (results[0].failure.as_deref(), results[0].stop),
             (Some("broken"), None)

@@ -4,14 +4,28 @@ use std::time::SystemTime;
 
 use attn_core::Workload;
 
-use super::check::Verdict;
-use super::measure::Measured;
+use crate::conditions::Conditions;
 use crate::environment::Environment;
 use crate::plan::{Case, Plan};
-use crate::row::{Row, Sample};
-use crate::stats::{StopRule, Summary, outliers};
-use crate::status::{Status, Trust};
+use crate::row::{Position, Row, Sample};
+use crate::stats::{Summary, median, median_interval, outliers};
+use crate::status::Status;
 use crate::sweep::Dtype;
+use crate::trust::{Choice, Evidence, grade};
+use crate::worker::{Built, CaseMeasured};
+
+/// Resamples of the interval of one position: there may be thousands of positions.
+const POSITION_RESAMPLES: usize = 500;
+
+/// Samples of a case that were taken in one go.
+pub(super) struct Burst {
+    /// Its number.
+    pub(super) replica: u64,
+    pub(super) case: CaseMeasured,
+    pub(super) rss_peak_bytes: Option<u64>,
+    /// What the machine did meanwhile.
+    pub(super) conditions: Conditions,
+}
 
 /// The time, RFC 3339 in UTC.
 pub(super) fn now() -> String {
@@ -46,6 +60,8 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         predicted_kv_bytes: Some(case.kv_bytes),
         predicted_peak_bytes: Some(case.predicted_peak_bytes),
         predicted_time_s: Some(case.predicted_time_s),
+        measure: serde_json::to_string(&plan.measure).ok(),
+        memory_limit_bytes: plan.measure.memory_limit.map(|bytes| bytes.0),
         null_reasons: "{}".to_string(),
         ..Row::default()
     };
@@ -54,6 +70,9 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         Workload::Decode { context, .. } => row.context = count(context),
         Workload::Prefill { tokens, .. } | Workload::TrainStep { tokens, .. } => row.tokens = count(tokens),
         Workload::Generate {
+            tokens, new_tokens, ..
+        }
+        | Workload::Trajectory {
             tokens, new_tokens, ..
         } => {
             (row.tokens, row.new_tokens) = (count(tokens), count(new_tokens));
@@ -78,15 +97,49 @@ fn notes(case: &Case) -> Option<String> {
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
-/// What the gate found.
-pub(super) fn verified(row: &mut Row, case: &Case, verdict: &Verdict) {
-    row.dtype_resolved = Some(case.dtype.to_string());
-    row.device_resolved = Some("cpu".to_string());
-    row.path_resolved = Some(case.path.to_string());
+/// Adds to what there is to know of how a row was computed.
+pub(super) fn note(row: &mut Row, text: &str) {
+    row.notes = Some(match row.notes.take() {
+        Some(notes) => format!("{notes}; {text}"),
+        None => text.to_string(),
+    });
+}
+
+/// Whether the row says already how the case ends, because it need not or cannot be tried.
+pub(super) fn decide_unrun(row: &mut Row, case: &Case, skip: impl FnOnce() -> Option<String>) -> bool {
+    let (status, reason) = if let Some(reason) = &case.unsupported {
+        (Status::Unsupported, reason.clone())
+    } else if case.predicted_oom {
+        let reason = "not run: its predicted peak is more than there is memory";
+        (Status::Oom, reason.to_string())
+    } else if let Some(reason) = skip() {
+        (Status::SkippedOom, reason)
+    } else {
+        return false;
+    };
+    (row.status, row.reason) = (status, Some(reason));
+    true
+}
+
+/// What building and verifying found. A case that is built again for another replica adds its times.
+pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
+    let add = |cell: &mut Option<f64>, seconds: f64| *cell = Some(cell.unwrap_or(0.0) + seconds);
+    add(&mut row.build_s, built.build_s);
+    add(&mut row.verify_s, built.verify_s);
+    row.peak_build_bytes = row.peak_build_bytes.max(built.build_memory.peak_bytes);
+    row.rss_peak_build_bytes = row.rss_peak_build_bytes.max(built.build_memory.rss_peak_bytes);
+    row.peak_verify_bytes = row.peak_verify_bytes.max(built.verify_memory.peak_bytes);
+    row.rss_peak_verify_bytes = row.rss_peak_verify_bytes.max(built.verify_memory.rss_peak_bytes);
+    row.flush_bytes = built.flush_bytes;
+    if let Some([device, dtype, path]) = built.resolved.clone() {
+        (row.device_resolved, row.dtype_resolved, row.path_resolved) =
+            (Some(device), Some(dtype), Some(path));
+    }
+    let Some(verdict) = &built.verdict else { return };
     row.verified_against = Some(verdict.against.clone());
     row.verified_rows = Some(verdict.rows as u64);
-    row.error_max = Some(verdict.error_max);
-    row.error_cosine = Some(verdict.error_cosine);
+    row.error_max = verdict.error_max;
+    row.error_cosine = verdict.error_cosine;
     if let Some([at_length, allocated, state]) = verdict.cache_bytes {
         row.kv_bytes = Some(at_length);
         row.kv_allocated_bytes = Some(allocated);
@@ -96,99 +149,270 @@ pub(super) fn verified(row: &mut Row, case: &Case, verdict: &Verdict) {
     }
 }
 
-/// What was measured; returns the samples to store.
-pub(super) fn conclude(row: &mut Row, case: &Case, measured: &Measured, plan: &Plan) -> Vec<Sample> {
-    if let Some(reason) = &measured.failure {
-        (row.status, row.reason) = (Status::Crash, Some(reason.clone()));
-        return Vec::new();
-    }
-    let Some(summary) = Summary::of(&measured.times_s, plan.measure.seed.unwrap_or(plan.seed)) else {
+/// What was measured; returns the samples to store, and the positions of a trajectory.
+pub(super) fn conclude(
+    row: &mut Row,
+    case: &Case,
+    bursts: &[Burst],
+    plan: &Plan,
+    best_clock_rate: f64,
+) -> (Vec<Sample>, Vec<Position>) {
+    let seed = plan.measure.seed.unwrap_or(plan.seed);
+    let times: Vec<f64> = bursts
+        .iter()
+        .flat_map(|burst| &burst.case.measured.times_s)
+        .copied()
+        .collect();
+    let Some(summary) = Summary::of(&times, seed) else {
         (row.status, row.reason) = (Status::Crash, Some("no sample was taken".to_string()));
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     };
     row.status = Status::Ok;
     row.set_times(&summary);
-    row.warmup_s = Some(measured.warmup_s);
-    row.stop_rule = measured.stop.map(|rule| rule.name().to_string());
-    let median = summary.median;
-    row.tokens_per_s = Some(case.workload.processed_tokens() as f64 / median);
-    row.achieved_bytes_per_s = Some(case.cost.bytes_moved as f64 / median);
-    row.achieved_flops_per_s = Some(case.cost.flops as f64 / median);
-    let half_width = summary.ci.relative_half_width(median);
-    (row.trust, row.trust_reason) = match measured.stop {
-        Some(StopRule::TargetCi) => (Some(Trust::Clean), None),
-        _ if half_width <= plan.measure.target_ci => (Some(Trust::Clean), None),
-        _ => {
-            let reason = format!(
-                "the interval of the median is ±{:.1} % after {} samples, ±{:.1} % was asked for",
-                half_width * 100.0,
-                summary.n,
-                plan.measure.target_ci * 100.0
-            );
-            (Some(Trust::Unconverged), Some(reason))
-        }
+    row.time_clock = Some("wall".to_string());
+    row.wall_median_s = Some(summary.median);
+    // Of several replicas the one that fell shortest speaks for all.
+    let stop = bursts.iter().filter_map(|burst| burst.case.measured.stop).max();
+    row.stop_rule = stop.map(|rule| rule.name().to_string());
+    let sum = |of: fn(&Burst) -> f64| Some(bursts.iter().map(of).sum());
+    row.sampling_s = sum(|burst| burst.case.measured.sampling_s);
+    row.reset_s = sum(|burst| burst.case.measured.around_s);
+    row.peak_bytes = bursts.iter().filter_map(|burst| burst.case.peak_bytes).max();
+    row.rss_peak_bytes = bursts.iter().filter_map(|burst| burst.rss_peak_bytes).max();
+    row.replicas = Some(bursts.len() as u64);
+    if bursts.len() > 1 {
+        let medians: Vec<f64> = bursts
+            .iter()
+            .map(|burst| median(&burst.case.measured.times_s))
+            .collect();
+        let most = medians.iter().copied().fold(f64::MIN, f64::max);
+        let least = medians.iter().copied().fold(f64::MAX, f64::min);
+        row.replica_spread = Some((most - least) / summary.median);
+        row.cooldown_s = Some(plan.measure.cooldown_ms as f64 * 1e-3);
+    }
+    row.tokens_per_s = Some(case.workload.processed_tokens() as f64 / summary.median);
+    row.achieved_bytes_per_s = Some(case.cost.bytes_moved as f64 / summary.median);
+    row.achieved_flops_per_s = Some(case.cost.flops as f64 / summary.median);
+    let conditions = worst(bursts);
+    conditions.describe(row, best_clock_rate);
+    let choice = |requested: &str, resolved: &Option<String>| {
+        let resolved = resolved.clone().unwrap_or_else(|| requested.to_string());
+        (requested.to_string(), resolved)
     };
-    let labels = outliers(&measured.times_s);
-    (0..measured.times_s.len())
-        .map(|i| Sample {
+    let device = choice(&row.device_requested, &row.device_resolved);
+    let dtype = choice(&row.dtype_requested, &row.dtype_resolved);
+    let path = choice(&row.path_requested, &row.path_resolved);
+    let (trust, reason) = grade(&Evidence {
+        half_width: summary.ci.relative_half_width(summary.median),
+        target_ci: plan.measure.target_ci,
+        n_samples: summary.n,
+        stop_rule: stop,
+        conditions: &conditions,
+        best_clock_rate,
+        device: chosen(&device),
+        dtype: chosen(&dtype),
+        path: chosen(&path),
+    });
+    (row.trust, row.trust_reason) = (Some(trust), reason);
+    (samples(row, bursts, &times), positions(row, case, bursts, seed))
+}
+
+fn chosen((requested, resolved): &(String, String)) -> Choice<'_> {
+    Choice { requested, resolved }
+}
+
+/// What the machine did during all bursts: the worst of each.
+fn worst(bursts: &[Burst]) -> Conditions {
+    let all = bursts.iter().map(|burst| &burst.conditions);
+    let more = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
+    let less = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
+    let merged = all.cloned().reduce(|a, b| Conditions {
+        window_s: a.window_s + b.window_s,
+        other_cpu_fraction: more(a.other_cpu_fraction, b.other_cpu_fraction),
+        stolen_cpu_fraction: more(a.stolen_cpu_fraction, b.stolen_cpu_fraction),
+        cpu_resolution: a.cpu_resolution.max(b.cpu_resolution),
+        mhz_start: more(a.mhz_start, b.mhz_start),
+        mhz_end: less(a.mhz_end, b.mhz_end),
+        temperature_c: more(a.temperature_c, b.temperature_c),
+        throttle_events: a
+            .throttle_events
+            .into_iter()
+            .chain(b.throttle_events)
+            .reduce(|a, b| a + b),
+        clock_rate_start: a.clock_rate_start.min(b.clock_rate_start),
+        clock_rate_end: a.clock_rate_end.min(b.clock_rate_end),
+        null_reasons: a.null_reasons.into_iter().chain(b.null_reasons).collect(),
+    });
+    merged.unwrap_or_default()
+}
+
+fn samples(row: &Row, bursts: &[Burst], times: &[f64]) -> Vec<Sample> {
+    let labels = outliers(times);
+    let of_burst = |burst: &Burst| {
+        let measured = &burst.case.measured;
+        let taken = measured
+            .times_s
+            .iter()
+            .zip(&measured.started_at_s)
+            .zip(&measured.rounds);
+        let taken: Vec<_> = taken
+            .map(|((time_s, started_at_s), round)| (*time_s, *started_at_s, *round, burst.replica))
+            .collect();
+        taken
+    };
+    let taken = bursts.iter().flat_map(of_burst).zip(labels).enumerate();
+    taken
+        .map(|(i, ((time_s, started_at_s, round, replica), outlier))| Sample {
             case_id: row.case_id.clone(),
             index: i as u64,
-            time_s: measured.times_s[i],
-            started_at_s: measured.started_at_s[i],
-            round: measured.rounds[i],
-            replica: Some(0),
-            outlier: labels[i],
+            time_s,
+            started_at_s,
+            round,
+            replica: Some(replica),
+            outlier,
         })
         .collect()
 }
 
+/// What every generated token cost, for a trajectory.
+fn positions(row: &Row, case: &Case, bursts: &[Burst], seed: u64) -> Vec<Position> {
+    let Workload::Trajectory {
+        batch,
+        tokens,
+        new_tokens,
+    } = case.workload
+    else {
+        return Vec::new();
+    };
+    let e = case.dtype.size_in_bytes();
+    let at = |step: usize| {
+        let times: Vec<f64> = bursts
+            .iter()
+            .flat_map(|burst| burst.case.steps_s.iter().filter_map(|steps| steps.get(step)))
+            .copied()
+            .collect();
+        let ci = median_interval(&times, seed, POSITION_RESAMPLES)?;
+        let position = tokens + step + 1;
+        Some(Position {
+            case_id: row.case_id.clone(),
+            position: position as u64,
+            n_samples: times.len() as u64,
+            time_median_s: median(&times),
+            time_ci_low_s: ci.low,
+            time_ci_high_s: ci.high,
+            kv_bytes: case.geometry.kv_bytes(batch, position, e),
+            bytes_moved: case
+                .geometry
+                .step_cost(batch, position, case.scope, e)
+                .bytes_moved,
+            closes_slot: position % case.geometry.stride == 0,
+        })
+    };
+    (0..new_tokens).filter_map(at).collect()
+}
+
 /// Says why columns are empty that a reader might look for.
-pub(super) fn explain_nulls(row: &mut Row) {
-    let gpu = "not measured: the case ran on a CPU";
-    for column in ["nvml_used_bytes", "gpu", "driver", "clocks"] {
-        row.explain_null(column, gpu);
-    }
-    row.explain_null("energy_j", "not measured: no energy counter on the CPU");
-    for column in ["ceiling_bytes_per_s", "ceiling_flops_per_s"] {
-        row.explain_null(column, "not measured: this version measures no ceilings");
-    }
-    if row.cpu_mhz_start.is_none() {
-        row.explain_null("cpu_mhz_start", "not known: the system does not tell the clock");
-    }
-    if row.cpu_mhz_end.is_none() {
-        row.explain_null("cpu_mhz_end", "not known: the system does not tell the clock");
+pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
+    let mut reasons: Vec<(&'static str, &str)> = Vec::new();
+    let mut because = |columns: &[&'static str], reason: &'static str| {
+        reasons.extend(columns.iter().map(|column| (*column, reason)));
+    };
+    let (ok, built) = (row.is_ok(), row.build_s.is_some());
+    because(
+        &["nvml_used_bytes", "gpu", "driver", "clocks"],
+        "not measured: the case ran on a CPU",
+    );
+    because(&["energy_j"], "not measured: no energy counter on the CPU");
+    let unrun = if built {
+        "not measured: see status and reason"
+    } else {
+        "not measured: not run"
+    };
+    if !ok {
+        because(
+            &[
+                "time_median_s",
+                "tokens_per_s",
+                "achieved_bytes_per_s",
+                "achieved_flops_per_s",
+            ],
+            unrun,
+        );
+        because(
+            &[
+                "trust",
+                "stop_rule",
+                "bandwidth_fraction",
+                "flops_fraction",
+                "time_over_floor",
+            ],
+            unrun,
+        );
     }
     if row.peak_bytes.is_none() {
-        let reason = if row.is_ok() {
-            "not measured: this process does not count"
-        } else {
-            "not measured: not run"
-        };
-        row.explain_null("peak_bytes", reason);
+        because(
+            &["peak_bytes"],
+            if ok {
+                "not measured: the worker does not count"
+            } else {
+                unrun
+            },
+        );
+    }
+    if row.rss_peak_bytes.is_none() {
+        because(
+            &["rss_peak_bytes"],
+            if ok {
+                "not measured: the system does not tell"
+            } else {
+                unrun
+            },
+        );
     }
     if row.kv_bytes.is_none() {
-        let reason = if row.is_ok() {
-            "not applicable: the workload keeps no cache"
-        } else {
-            "not measured: not run"
-        };
-        for column in [
+        let columns = [
             "kv_bytes",
             "kv_allocated_bytes",
             "kv_state_bytes",
             "kv_bytes_per_token",
-        ] {
-            row.explain_null(column, reason);
-        }
+        ];
+        because(
+            &columns,
+            if ok {
+                "not applicable: the workload keeps no cache"
+            } else {
+                unrun
+            },
+        );
     }
-    if !row.is_ok() {
-        for column in [
-            "time_median_s",
-            "tokens_per_s",
-            "achieved_bytes_per_s",
-            "achieved_flops_per_s",
-        ] {
-            row.explain_null(column, "not measured: see status and reason");
-        }
+    if row.flush_bytes.is_none() && row.cache_regime.as_deref() == Some("hot") {
+        because(&["flush_bytes"], "not applicable: samples begin with hot caches");
     }
+    if row.memory_limit_bytes.is_none() {
+        because(
+            &["memory_limit_bytes"],
+            "not known: neither the sweep nor the system sets a limit",
+        );
+    }
+    if row.fair.is_none() {
+        let columns = ["fair", "fair_reference", "fair_mismatch"];
+        because(
+            &columns,
+            "not applicable: the sweep holds nothing equal but what all variants share",
+        );
+    }
+    if ok && row.replica_spread.is_none() {
+        because(&["replica_spread", "cooldown_s"], "not applicable: one replica");
+    }
+    if row.ceiling_bytes_per_s.is_none() {
+        let columns = [
+            "ceiling_bytes_per_s",
+            "ceiling_flops_per_s",
+            "bandwidth_fraction",
+            "flops_fraction",
+        ];
+        let more = ["floor_s", "time_over_floor", "launch_overhead_s"];
+        reasons.extend(columns.iter().chain(&more).map(|column| (*column, no_ceilings)));
+    }
+    row.explain_nulls(&reasons);
 }

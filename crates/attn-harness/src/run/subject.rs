@@ -1,5 +1,7 @@
 //! A case made runnable: layer, inputs and cache, and the work that a sample times.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use attn_core::ops::{self, AttendInput, DecodeInput, Own};
@@ -9,28 +11,40 @@ use attn_core::{
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
-use super::measure::Task;
+use super::measure::{Taken, Task};
+use crate::flush::Flusher;
 use crate::memory::CountingAllocator;
-use crate::plan::Case;
+use crate::sweep::Regime;
+use crate::worker::Fault;
+use crate::worker::job::Job;
 
 /// Streams of the random data: the same for every variant.
 const INPUT: u64 = 11;
 const PROJECTION: u64 = 12;
 const OPERANDS: u64 = 20;
 
+/// What empties the caches: one for all cases of a worker, since it is large.
+pub(crate) type SharedFlusher = Rc<RefCell<Flusher>>;
+
 /// A case ready to run.
 pub(crate) struct Subject {
+    pub(crate) job: Job,
     pub(crate) work: Work,
+    /// Bytes the allocator handed out for the cache when it was made, where it counts.
+    pub(crate) cache_bytes: Option<u64>,
+    /// Empties the caches before each sample, where it begins cold.
+    flusher: Option<SharedFlusher>,
     /// Bytes the case holds between samples: weights, inputs, cache.
     held_bytes: u64,
     /// Most bytes a sample held beyond those.
     sample_bytes: u64,
-    steps: usize,
+    /// Times of every step of every sample, for a trajectory.
+    steps_s: Vec<Vec<f64>>,
 }
 
 /// The work of a sample.
 pub(crate) enum Work {
-    /// Steps against a filled cache, rewound before each sample.
+    /// Steps against a filled cache, rewound before each sample; a trajectory's too.
     Decode {
         layer: Box<dyn Attention>,
         cache: Cache,
@@ -110,72 +124,193 @@ impl DecodeOperands {
 }
 
 /// Weights of a case, in f32: its reference gets the same.
-pub(crate) fn weights(case: &Case) -> Result<(Box<dyn LayerConfig>, Weights), Failure> {
-    let config = case.variant.configure(&case.dims, &case.params)?;
-    let weights = Weights::seeded(&config.weight_specs(), case.seed)?;
+pub(crate) fn weights(job: &Job, seed: u64) -> Result<(Box<dyn LayerConfig>, Weights), Failure> {
+    let config = job.variant.configure(&job.dims, &job.params)?;
+    let weights = Weights::seeded(&config.weight_specs(), seed)?;
     Ok((config, weights))
 }
 
 impl Subject {
-    /// Builds layer, inputs and cache.
-    pub(crate) fn new(case: &Case) -> Result<Self, Failure> {
+    /// Builds layer, inputs and cache; with a flusher its samples begin cold.
+    pub(crate) fn new(job: Job, flusher: Option<SharedFlusher>) -> Result<Self, Failure> {
         let before = CountingAllocator::snapshot().live_bytes;
-        let work = Work::new(case)?;
+        let mut cache_bytes = 0;
+        let work = Work::new(&job, &mut cache_bytes)?;
         let held_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
         Ok(Self {
+            job,
             work,
+            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0),
+            flusher,
             held_bytes,
             sample_bytes: 0,
-            steps: case.steps_per_sample,
+            steps_s: Vec::new(),
         })
+    }
+
+    /// Bytes the case holds between samples: weights, inputs, cache.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     /// Most bytes the allocator held for the case at once: weights, inputs, cache and what a sample needed.
     pub(crate) fn peak_bytes(&self) -> u64 {
         self.held_bytes + self.sample_bytes
     }
+
+    /// Bytes that are written before a cold sample.
+    pub(crate) fn flush_bytes(&self) -> Option<u64> {
+        self.flusher.as_ref().map(|flusher| flusher.borrow().bytes())
+    }
+
+    /// Where it runs: device, element type, path.
+    pub(crate) fn resolved(&self) -> [String; 3] {
+        [
+            "cpu".to_string(),
+            self.job.dtype.to_string(),
+            self.job.path.to_string(),
+        ]
+    }
+
+    /// The times of every step since they were last taken, a list for each sample.
+    pub(crate) fn take_steps(&mut self) -> Vec<Vec<f64>> {
+        std::mem::take(&mut self.steps_s)
+    }
+
+    /// Seconds spent flushing; none where samples begin hot.
+    fn flush(&mut self) -> f64 {
+        let began = Instant::now();
+        if let Some(flusher) = &self.flusher {
+            flusher.borrow_mut().flush();
+        }
+        began.elapsed().as_secs_f64()
+    }
+
+    /// Runs the part of a sample that `part` names and returns its seconds. What it computed is dropped after the
+    /// clock was read: freeing is not the work.
+    fn timed(&mut self, part: Part) -> attn_core::Result<f64> {
+        let began = Instant::now();
+        let outputs = self.work.run(part)?;
+        if let Some(fault) = self.job.fault {
+            commit(fault, began);
+        }
+        let spent_s = began.elapsed().as_secs_f64();
+        drop(outputs);
+        Ok(spent_s)
+    }
+}
+
+/// Does what a test planted.
+fn commit(fault: Fault, began: Instant) {
+    match fault {
+        Fault::Oom => {
+            // Grows until something refuses, in steps that the kernel has to back.
+            let mut hoard = Vec::new();
+            loop {
+                hoard.push(std::hint::black_box(vec![1_u8; 256 << 20]));
+            }
+        }
+        Fault::Abort => std::process::abort(),
+        Fault::Kill => {
+            #[cfg(unix)]
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        Fault::Panic => panic!("planted"),
+        Fault::Hang => loop {
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+        },
+        Fault::Slow(fraction) => {
+            let until = began.elapsed().mul_f64(1.0 + fraction);
+            while began.elapsed() < until {
+                std::hint::spin_loop();
+            }
+        }
+        Fault::Wrong => {}
+    }
 }
 
 impl Task for Subject {
-    fn sample(&mut self) -> Result<f64, String> {
+    fn sample(&mut self) -> Result<Taken, String> {
+        let entered = Instant::now();
         self.work.reset().map_err(|error| error.to_string())?;
+        let mut around_s = entered.elapsed().as_secs_f64();
         let live = CountingAllocator::snapshot().live_bytes;
         CountingAllocator::reset_peak();
-        let began = Instant::now();
-        let outputs = self.work.run(self.steps);
-        let elapsed = began.elapsed().as_secs_f64();
+        // A step of a cold sample begins cold too, and those of a trajectory are timed one by one.
+        let parts = match (self.job.workload, self.job.regime) {
+            (Workload::Trajectory { new_tokens, .. }, _) => Part::each(new_tokens),
+            (Workload::Decode { .. }, Regime::Cold) => Part::each(self.job.steps_per_sample),
+            _ => vec![Part::Steps(self.job.steps_per_sample)],
+        };
+        let mut steps_s = Vec::with_capacity(parts.len());
+        for part in parts {
+            around_s += self.flush();
+            steps_s.push(self.timed(part).map_err(|error| error.to_string())?);
+        }
         let peak = CountingAllocator::snapshot().peak_bytes;
         self.sample_bytes = self.sample_bytes.max(peak.saturating_sub(live));
-        // Dropped after the clock was read: freeing is not the work.
-        drop(outputs.map_err(|error| error.to_string())?);
-        Ok(elapsed / self.steps as f64)
+        let time_s = steps_s.iter().sum::<f64>() / self.job.steps_per_sample as f64;
+        if matches!(self.job.workload, Workload::Trajectory { .. }) {
+            self.steps_s.push(steps_s);
+        }
+        Ok(Taken { time_s, around_s })
+    }
+}
+
+/// A part of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it, in so many steps.
+    Steps(usize),
+    /// One step.
+    Step(usize),
+}
+
+impl Part {
+    fn each(steps: usize) -> Vec<Self> {
+        (0..steps).map(Self::Step).collect()
+    }
+
+    /// The first step and how many.
+    fn range(self, all: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Steps(n) => 0..n.min(all),
+            Self::Step(i) => i..(i + 1).min(all),
+        }
     }
 }
 
 impl Work {
-    fn new(case: &Case) -> Result<Self, Failure> {
-        if case.scope == Scope::Op {
-            return Self::op(case);
+    /// Notes in `cache_bytes` what the allocator handed out for the cache.
+    fn new(job: &Job, cache_bytes: &mut u64) -> Result<Self, Failure> {
+        if job.scope == Scope::Op {
+            return Self::op(job);
         }
-        let dtype = DType::from(case.dtype);
-        let build = Build::cpu(case.path, dtype);
-        let (config, weights) = weights(case)?;
+        let dtype = DType::from(job.dtype);
+        let build = Build::cpu(job.path, dtype);
+        let (config, weights) = weights(job, job.seed)?;
         let input = |tokens: usize| {
-            let shape = [case.workload.batch(), tokens, case.geometry.d_model];
-            random_tensor(&shape, case.seed, INPUT, dtype, &Device::Cpu)
+            let shape = [job.workload.batch(), tokens, job.geometry.d_model];
+            random_tensor(&shape, job.seed, INPUT, dtype, &Device::Cpu)
         };
         let split = |x: &Tensor, first: usize, n: usize| -> candle_core::Result<Vec<Tensor>> {
             (first..first + n)
                 .map(|i| x.narrow(1, i, 1)?.contiguous())
                 .collect()
         };
-        let batch = case.workload.batch();
-        Ok(match case.workload {
+        let batch = job.workload.batch();
+        let mut new_cache = |layer: &dyn Attention| {
+            let before = CountingAllocator::snapshot().live_bytes;
+            let cache = layer.new_cache(batch, Capacity::Exact(job.cache_capacity));
+            *cache_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
+            cache
+        };
+        Ok(match job.workload {
             Workload::Decode { context, .. } => {
                 let layer = config.build(&weights, &build)?;
-                let mut cache = layer.new_cache(batch, Capacity::Exact(case.cache_capacity))?;
-                layer.fill(&mut cache, context - 1, case.seed)?;
-                let tokens = split(&input(case.steps_per_sample)?, 0, case.steps_per_sample)?;
+                let mut cache = new_cache(layer.as_ref())?;
+                layer.fill(&mut cache, context - 1, job.seed)?;
+                let tokens = split(&input(job.steps_per_sample)?, 0, job.steps_per_sample)?;
                 Self::Decode {
                     layer,
                     cache,
@@ -183,9 +318,22 @@ impl Work {
                     past: context - 1,
                 }
             }
+            Workload::Trajectory {
+                tokens, new_tokens, ..
+            } => {
+                let layer = config.build(&weights, &build)?;
+                let mut cache = new_cache(layer.as_ref())?;
+                layer.fill(&mut cache, tokens, job.seed)?;
+                Self::Decode {
+                    layer,
+                    cache,
+                    tokens: split(&input(new_tokens)?, 0, new_tokens)?,
+                    past: tokens,
+                }
+            }
             Workload::Prefill { tokens, .. } => {
                 let layer = config.build(&weights, &build)?;
-                let cache = layer.new_cache(batch, Capacity::Exact(case.cache_capacity))?;
+                let cache = new_cache(layer.as_ref())?;
                 Self::Prefill {
                     layer,
                     cache,
@@ -196,7 +344,7 @@ impl Work {
                 let weights = weights.to_vars(dtype)?;
                 let layer = config.build(&weights, &build)?;
                 let x = Var::from_tensor(&input(tokens)?)?;
-                let projection = random_tensor(x.dims(), case.seed, PROJECTION, dtype, &Device::Cpu)?;
+                let projection = random_tensor(x.dims(), job.seed, PROJECTION, dtype, &Device::Cpu)?;
                 Self::Train {
                     layer,
                     weights,
@@ -208,7 +356,7 @@ impl Work {
                 tokens, new_tokens, ..
             } => {
                 let layer = config.build(&weights, &build)?;
-                let cache = layer.new_cache(batch, Capacity::Exact(case.cache_capacity))?;
+                let cache = new_cache(layer.as_ref())?;
                 let all = input(tokens + new_tokens)?;
                 let steps = split(&all, tokens, new_tokens)?;
                 Self::Generate {
@@ -221,18 +369,18 @@ impl Work {
         })
     }
 
-    fn op(case: &Case) -> Result<Self, Failure> {
+    fn op(job: &Job) -> Result<Self, Failure> {
         let undefined =
             |what: &str, remedy: &str| Err(Failure::Unsupported(format!("{what} is not defined, {remedy}")));
-        if case.path == Path::Seedlike {
+        if job.path == Path::Seedlike {
             return undefined(
                 "scope op on path seedlike",
                 "the seed has no operations of its own, use scope layer",
             );
         }
-        let (g, dtype, batch) = (&case.geometry, DType::from(case.dtype), case.workload.batch());
+        let (g, dtype, batch) = (&job.geometry, DType::from(job.dtype), job.workload.batch());
         let random = |shape: &[usize], stream: u64| {
-            random_tensor(shape, case.seed, OPERANDS + stream, dtype, &Device::Cpu)
+            random_tensor(shape, job.seed, OPERANDS + stream, dtype, &Device::Cpu)
         };
         let attend = |t: usize, backward: bool| -> Result<Self, Failure> {
             let slots = if g.stride == 1 { t } else { t / g.stride };
@@ -265,11 +413,11 @@ impl Work {
             };
             Ok(Self::AttendOp { operands, backward })
         };
-        match case.workload {
+        match job.workload {
             Workload::Decode { context, .. } => {
-                let build = Build::cpu(case.path, dtype);
+                let build = Build::cpu(job.path, dtype);
                 let mut cache = Cache::new(g, &build, batch, Capacity::Exact(context))?;
-                cache.fill(context, case.seed)?;
+                cache.fill(context, job.seed)?;
                 let q = random(&[batch, g.n_heads, g.entry.key], 0)?;
                 let scale = (g.score_dim as f64).powf(-0.5);
                 Ok(Self::DecodeOp {
@@ -282,6 +430,9 @@ impl Work {
                 "scope op of generate",
                 "it is prefill and decode, which have theirs",
             ),
+            Workload::Trajectory { .. } => {
+                undefined("scope op of trajectory", "it is decode, which has its own")
+            }
         }
     }
 
@@ -299,11 +450,14 @@ impl Work {
     }
 
     /// The timed work. Returns what it computed: outputs, or gradients (input first, then weights by name).
-    pub(crate) fn run(&mut self, steps: usize) -> attn_core::Result<Vec<Tensor>> {
+    pub(crate) fn run(&mut self, part: Part) -> attn_core::Result<Vec<Tensor>> {
         match self {
             Self::Decode {
                 layer, cache, tokens, ..
-            } => tokens.iter().map(|x| layer.decode(x, cache)).collect(),
+            } => {
+                let steps = &tokens[part.range(tokens.len())];
+                steps.iter().map(|x| layer.decode(x, cache)).collect()
+            }
             Self::Prefill { layer, cache, x } => Ok(vec![layer.prefill(x, cache, Queries::All)?]),
             Self::Train {
                 layer,
@@ -335,7 +489,8 @@ impl Work {
             Self::DecodeOp { operands } => {
                 let slots = operands.cache.slots();
                 let input = operands.input(&slots);
-                (0..steps).map(|_| ops::decode(&input)).collect()
+                let steps = part.range(usize::MAX);
+                steps.map(|_| ops::decode(&input)).collect()
             }
             Self::AttendOp { operands, backward } => {
                 let y = ops::attend(&operands.input())?;

@@ -15,6 +15,11 @@ impl Sorted {
         (!sorted.is_empty()).then_some(Self(sorted))
     }
 
+    /// Of values that are sorted already, at least one.
+    pub(crate) fn of_sorted(sorted: Vec<f64>) -> Self {
+        Self(sorted)
+    }
+
     pub(crate) fn quantile(&self, q: f64) -> f64 {
         let rank = (self.0.len() - 1) as f64 * q.clamp(0.0, 1.0);
         let (below, above) = (self.0[rank.floor() as usize], self.0[rank.ceil() as usize]);

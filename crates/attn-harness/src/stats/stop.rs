@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Sorted, resamples_of};
+use crate::sweep::Measure;
 
 /// Above this many samples a look costs order statistics and no resampling.
 const BOOTSTRAP_UP_TO: usize = 100;
@@ -17,7 +20,8 @@ const STABLE_SPREAD: f64 = 0.1;
 const STABLE_SAMPLES: usize = 10;
 
 /// What ended the sampling of a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopRule {
     /// The interval of the median is narrow enough.
     TargetCi,
@@ -68,6 +72,17 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// The rule of a sweep's settings.
+    pub fn of(settings: &Measure) -> Self {
+        Self::new(
+            settings.min_samples,
+            settings.max_samples,
+            settings.target_ci,
+            settings.max_s,
+            settings.seed.unwrap_or(0),
+        )
+    }
+
     /// A rule: at least `min_samples` and at most `max_samples`, until the interval of the median is no wider
     /// than `target_ci` (half its width, relative to the median), for at most `max_s` seconds.
     ///

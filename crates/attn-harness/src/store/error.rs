@@ -15,6 +15,12 @@ pub enum StoreError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A run that another process is writing.
+    #[error("another attn-bench is writing {}, wait for it to end or name another folder with --out", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A folder without results.
     #[error("{} is no run: it has neither rows.parquet nor log.jsonl", dir.display())]
     NotARun {

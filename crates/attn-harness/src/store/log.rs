@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::row::{Row, Sample};
+use crate::row::{Position, Row, Sample};
 
 /// A line of the log.
 #[derive(Serialize, Deserialize)]
@@ -16,19 +16,23 @@ pub(super) struct Entry {
     pub(super) row: Row,
     #[serde(default)]
     pub(super) samples: Vec<Sample>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) positions: Vec<Position>,
 }
 
 #[derive(Default)]
 pub(super) struct Contents {
     pub(super) rows: Vec<Row>,
     pub(super) samples: Vec<Sample>,
+    pub(super) positions: Vec<Position>,
     pub(super) warnings: Vec<String>,
     /// Length of the log up to its last complete line.
     pub(super) complete_bytes: u64,
 }
 
 /// Reads a log. A process that was killed may leave a torn last line, which is left out with a warning;
-/// anything else unreadable is an error. The last entry of a case counts, in the place of its first.
+/// anything else unreadable is an error. The last entry of a case counts, in the place of its first. Groups run in
+/// random order; rows come in that of the plan.
 pub(super) fn read_log(path: &Path) -> Result<Contents, StoreError> {
     let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
     let complete = bytes
@@ -61,9 +65,11 @@ pub(super) fn read_log(path: &Path) -> Result<Contents, StoreError> {
             entries.push(entry);
         }
     }
+    entries.sort_by_key(|entry| entry.row.group);
     for entry in entries {
         contents.rows.push(entry.row);
         contents.samples.extend(entry.samples);
+        contents.positions.extend(entry.positions);
     }
     Ok(contents)
 }

@@ -30,7 +30,9 @@ impl FromStr for ByteCount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no amount of memory, expected bytes or a number with a unit: 8 GiB, 512MB");
+        let wrong = || {
+            format!("`{text}` is no amount of memory, expected bytes or a number with a unit: 8 GiB, 512MB")
+        };
         let trimmed = text.trim();
         let unit = UNITS.iter().find_map(|&(name, bytes)| {
             let number = trimmed.strip_suffix(name)?;
@@ -42,7 +44,11 @@ impl FromStr for ByteCount {
         }
         let bytes = number.parse::<f64>().map_err(|_| wrong())? * unit as f64;
         let is_bytes = bytes.is_finite() && bytes >= 0.0 && bytes < u64::MAX as f64;
-        if is_bytes { Ok(Self(bytes as u64)) } else { Err(wrong()) }
+        if is_bytes {
+            Ok(Self(bytes as u64))
+        } else {
+            Err(wrong())
+        }
     }
 }
 

@@ -1,0 +1,533 @@
+//! A group of comparable cases: built, verified, warmed and measured side by side in one worker, or in one worker of
+//! each of two builds; again without the culprit in a fresh one where something happens.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::measure::{Clock, Taken, Task, WallClock, measure};
+use super::report::{self, Burst};
+use super::session::{Incident, Session, Stop};
+use super::{RunError, Side, State, pause};
+use crate::conditions::{Conditions, Watch};
+use crate::plan::{Case, Plan};
+use crate::progress::Observer;
+use crate::row::{Position, Row, Sample};
+use crate::status::Status;
+use crate::sweep::Regime;
+use crate::table::workload_title;
+use crate::worker::{Built, CaseMeasured, Fault, JobSpec, Reply, Request};
+
+/// Workers that may die in a row before they touch a case.
+const IDLE_DEATHS: usize = 3;
+/// A sample that takes turns with another process begins with the work once more where it is shorter than this: the
+/// caches then hold its own data again.
+const LEAD_IN_BELOW_S: f64 = 0.01;
+
+/// How a group ended.
+pub(super) enum GroupEnd {
+    /// The user wants the run to end: no row of the group is kept.
+    Interrupted,
+    /// Every case has its row.
+    Measured(Vec<Done>),
+}
+
+/// A case with its row.
+pub(super) struct Done {
+    pub(super) side: usize,
+    pub(super) row: Row,
+    pub(super) samples: Vec<Sample>,
+    pub(super) positions: Vec<Position>,
+}
+
+/// One case of one side on its way to a row.
+struct Item<'a> {
+    case: &'a Case,
+    side: usize,
+    row: Row,
+    fault: Option<Fault>,
+    /// Whether the row says how it ended.
+    decided: bool,
+    /// Whether it has to be measured without the others, because together they need too much memory.
+    alone: bool,
+    bursts: Vec<Burst>,
+}
+
+/// Measures the cases of a group on every side: `todo` has them by side, `skip` says why one need not be tried.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the state of a run, taken apart so that its parts can be borrowed"
+)]
+pub(super) fn measure_group<'a>(
+    pair: &Option<String>,
+    plan: &'a Plan,
+    todo: &[Vec<&'a Case>],
+    sides: &mut [Side<'_>],
+    skip: &dyn Fn(usize, &Case) -> Option<String>,
+    observer: &mut dyn Observer,
+    interrupted: &AtomicBool,
+    state: &mut State,
+) -> Result<GroupEnd, RunError> {
+    let mut items = Vec::new();
+    for (side, cases) in todo.iter().enumerate() {
+        for case in cases {
+            let mut row = report::describe(plan, case, &sides[side].environment);
+            row.pair = pair.clone();
+            row.memory_limit_bytes = state.memory_bytes;
+            let fault = sides[side].plants.of(case);
+            row.planted = fault.map(|fault| fault.to_string());
+            let decided = report::decide_unrun(&mut row, case, || skip(side, case));
+            items.push(Item {
+                case,
+                side,
+                row,
+                fault,
+                decided,
+                alone: false,
+                bursts: Vec::new(),
+            });
+        }
+    }
+    if let Some(first) = items.first() {
+        observer.group_started(&workload_title(&first.row), items.len());
+    }
+    let replicas = plan.measure.replicas.max(1);
+    let mut idle_deaths = 0;
+    for replica in 0..replicas {
+        let cooldown = Duration::from_millis(plan.measure.cooldown_ms);
+        if replica > 0 && !cooldown.is_zero() && items.iter().any(|item| !item.decided) {
+            observer.phase("cooling down");
+            pause(cooldown, interrupted);
+            state.ledger.cooldown_s += cooldown.as_secs_f64();
+        }
+        let mut left: Vec<usize> = (0..items.len()).filter(|&i| !items[i].decided).collect();
+        while !left.is_empty() {
+            let together: Vec<usize> = left.iter().copied().filter(|&i| !items[i].alone).collect();
+            let who = if together.is_empty() {
+                vec![left[0]]
+            } else {
+                together
+            };
+            let mut attempt = Attempt {
+                plan,
+                replica,
+                items: &mut items,
+                who: &who,
+                observer,
+                interrupted,
+                state,
+            };
+            match attempt.run(sides) {
+                Ok(()) => left.retain(|i| !who.contains(i)),
+                Err(Halt::Worker(error)) => return Err(RunError::Worker(error)),
+                Err(Halt::Stop(Stop::Interrupted)) => return Ok(GroupEnd::Interrupted),
+                Err(Halt::Incident(culprit, incident)) => {
+                    let Some(culprit) = culprit else {
+                        idle_deaths += 1;
+                        if idle_deaths >= IDLE_DEATHS {
+                            return Err(RunError::Worker(std::io::Error::other(incident.reason)));
+                        }
+                        continue;
+                    };
+                    let item = &mut items[culprit];
+                    if incident.status == Status::Oom && who.len() > 1 {
+                        item.alone = true;
+                    } else {
+                        item.decided = true;
+                        (item.row.status, item.row.reason) = (incident.status, Some(incident.reason));
+                    }
+                }
+                Err(Halt::Stop(Stop::Incident(incident))) => {
+                    return Err(RunError::Worker(std::io::Error::other(incident.reason)));
+                }
+            }
+            left.retain(|&i| !items[i].decided);
+        }
+    }
+    let began = Instant::now();
+    let done = items
+        .into_iter()
+        .map(|item| conclude(item, plan, state))
+        .collect();
+    state.ledger.statistics_s += began.elapsed().as_secs_f64();
+    Ok(GroupEnd::Measured(done))
+}
+
+/// The row of an item.
+fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
+    let Item {
+        case,
+        side,
+        mut row,
+        decided,
+        alone,
+        bursts,
+        ..
+    } = item;
+    let (mut samples, mut positions) = (Vec::new(), Vec::new());
+    if !decided {
+        (samples, positions) = report::conclude(&mut row, case, &bursts, plan, state.best_clock_rate);
+        if alone {
+            report::note(
+                &mut row,
+                "measured apart from its group: together they need more memory than there is",
+            );
+        }
+    }
+    if let Some(ceilings) = &state.ceilings {
+        ceilings.describe(&mut row);
+    }
+    report::explain_nulls(&mut row, &state.no_ceilings);
+    Done {
+        side,
+        row,
+        samples,
+        positions,
+    }
+}
+
+/// Why an attempt did not measure its cases.
+enum Halt {
+    /// No worker can be started.
+    Worker(std::io::Error),
+    /// The run is over.
+    Stop(Stop),
+    /// Something happened, to this item where it is known.
+    Incident(Option<usize>, Incident),
+}
+
+/// One try at measuring some items side by side.
+struct Attempt<'a, 'b> {
+    plan: &'a Plan,
+    replica: usize,
+    items: &'a mut Vec<Item<'b>>,
+    /// The items, by number.
+    who: &'a [usize],
+    observer: &'a mut dyn Observer,
+    interrupted: &'a AtomicBool,
+    state: &'a mut State,
+}
+
+/// The worker of a side, and the items it has: a request's case numbers are places in this list.
+struct Crew<'a> {
+    session: RefCell<Session<'a>>,
+    items: Vec<usize>,
+    /// Places of the items that can be timed.
+    ready: Vec<usize>,
+    /// What ended a remote sample.
+    stopped: RefCell<Option<Stop>>,
+}
+
+impl Crew<'_> {
+    fn halt(&self, stop: Stop) -> Halt {
+        match stop {
+            Stop::Interrupted => Halt::Stop(Stop::Interrupted),
+            Stop::Incident(incident) => {
+                let culprit = incident.case.and_then(|case| self.items.get(case).copied());
+                Halt::Incident(culprit, incident)
+            }
+        }
+    }
+
+    /// A failure that the worker survived and reported.
+    fn failed(&self, place: usize, reason: String) -> Halt {
+        self.halt(Stop::Incident(Incident {
+            case: Some(place),
+            status: Status::Crash,
+            reason,
+        }))
+    }
+
+    /// An answer that does not fit its request.
+    fn confused(&self, reply: &Reply) -> Halt {
+        let mut said = format!("{reply:?}");
+        said.truncate(said.floor_char_boundary(200));
+        self.halt(Stop::Incident(Incident {
+            case: None,
+            status: Status::Crash,
+            reason: format!("the worker answered something else: {said}"),
+        }))
+    }
+
+    fn ask(&self, request: &Request) -> Result<Reply, Halt> {
+        let mut session = self.session.borrow_mut();
+        session.send(request);
+        session.reply().map_err(|stop| self.halt(stop))
+    }
+}
+
+impl<'a> Attempt<'a, '_> {
+    fn run(&mut self, sides: &mut [Side<'_>]) -> Result<(), Halt> {
+        let mut crews = Vec::new();
+        for (side, of) in sides.iter_mut().enumerate() {
+            let items: Vec<usize> = self
+                .who
+                .iter()
+                .copied()
+                .filter(|&i| self.items[i].side == side)
+                .collect();
+            if items.is_empty() {
+                continue;
+            }
+            let began = Instant::now();
+            let worker = of.workshop.hire().map_err(Halt::Worker)?;
+            self.state.ledger.starting_s += began.elapsed().as_secs_f64();
+            let limit = self.items[items[0]].row.memory_limit_bytes;
+            let session =
+                Session::new(worker, self.plan.measure.timeout_s, self.interrupted).with_limit(limit);
+            crews.push(Crew {
+                session: RefCell::new(session),
+                items,
+                ready: Vec::new(),
+                stopped: RefCell::new(None),
+            });
+        }
+        for crew in &mut crews {
+            self.build(crew)?;
+        }
+        crews.retain(|crew| !crew.ready.is_empty());
+        if crews.is_empty() {
+            return Ok(());
+        }
+        self.observer.phase("warming up");
+        for crew in &crews {
+            self.warm(crew)?;
+        }
+        self.observer.phase("measuring");
+        let began = Instant::now();
+        let watch = Watch::start(
+            &crews
+                .iter()
+                .map(|crew| crew.session.borrow().pid())
+                .collect::<Vec<_>>(),
+        );
+        let looked_s = began.elapsed().as_secs_f64();
+        let measured = match crews.as_slice() {
+            [crew] => vec![self.measure_alone(crew)?],
+            crews => self.measure_together(crews)?,
+        };
+        let ended = Instant::now();
+        let conditions = watch.finish();
+        self.state.ledger.watching_s += looked_s + ended.elapsed().as_secs_f64();
+        let seen = conditions.clock_rate_start.max(conditions.clock_rate_end);
+        self.state.best_clock_rate = self.state.best_clock_rate.max(seen);
+        for (crew, (cases, rss_peak_bytes)) in crews.iter().zip(measured) {
+            self.keep(crew, cases, rss_peak_bytes, &conditions)?;
+        }
+        Ok(())
+    }
+
+    /// Builds and verifies; the rows of those that must not be timed say why.
+    fn build(&mut self, crew: &mut Crew<'a>) -> Result<(), Halt> {
+        self.observer.phase("verifying");
+        let jobs = crew
+            .items
+            .iter()
+            .map(|&i| JobSpec::new(self.items[i].case, self.items[i].fault));
+        let request = Request::Build { jobs: jobs.collect() };
+        crew.session.borrow_mut().send(&request);
+        for place in 0..crew.items.len() {
+            self.items[crew.items[place]].row.started_at = Some(report::now());
+            let reply = crew.session.borrow_mut().reply();
+            let reply = reply.map_err(|stop| crew.halt(stop))?;
+            let Reply::Built { case, built } = reply else {
+                return Err(crew.confused(&reply));
+            };
+            let Some(&i) = crew.items.get(case) else { continue };
+            self.state.ledger.building_s += built.build_s;
+            self.state.ledger.verifying_s += built.verify_s;
+            if let Some(reason) = built.failed {
+                return Err(crew.failed(case, reason));
+            }
+            if self.take(i, *built) {
+                crew.ready.push(case);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what was built; whether it can be timed.
+    fn take(&mut self, i: usize, built: Built) -> bool {
+        let item = &mut self.items[i];
+        report::built(&mut item.row, item.case, &built);
+        let wrong = built.verdict.and_then(|verdict| verdict.failure);
+        let verdict = match (built.unsupported, wrong) {
+            (Some(reason), _) => Some((Status::Unsupported, reason)),
+            (None, Some(reason)) => Some((Status::Wrong, reason)),
+            (None, None) => None,
+        };
+        if let Some((status, reason)) = verdict {
+            (item.row.status, item.row.reason) = (status, Some(reason));
+            item.decided = true;
+        }
+        !item.decided
+    }
+
+    fn warm(&mut self, crew: &Crew<'a>) -> Result<(), Halt> {
+        let cases = crew.ready.clone();
+        let warmup_ms = self.plan.measure.warmup_ms;
+        let reply = crew.ask(&Request::Warm { cases, warmup_ms })?;
+        let Reply::Warmed { spent_s } = reply else {
+            return Err(crew.confused(&reply));
+        };
+        for (&place, spent) in crew.ready.iter().zip(spent_s) {
+            let spent_s = spent.map_err(|reason| crew.failed(place, reason))?;
+            let row = &mut self.items[crew.items[place]].row;
+            row.warmup_s = Some(row.warmup_s.unwrap_or(0.0) + spent_s);
+            self.state.ledger.warmup_s += spent_s;
+        }
+        Ok(())
+    }
+
+    fn seed(&self) -> u64 {
+        let group = self.who.first().map_or(0, |&i| self.items[i].case.group as u64);
+        self.plan.measure.seed.unwrap_or(self.plan.seed) ^ group ^ ((self.replica as u64) << 32)
+    }
+
+    /// The worker takes the samples by itself.
+    fn measure_alone(&mut self, crew: &Crew<'a>) -> Result<(Vec<CaseMeasured>, Option<u64>), Halt> {
+        let request = Request::Measure {
+            cases: crew.ready.clone(),
+            settings: self.plan.measure.of_replica(),
+            seed: self.seed(),
+            now_s: self.state.began.elapsed().as_secs_f64(),
+        };
+        measured(crew, crew.ask(&request)?)
+    }
+
+    /// The runner has two workers take samples in turns, those of one case one after the other.
+    fn measure_together(
+        &mut self,
+        crews: &[Crew<'a>],
+    ) -> Result<Vec<(Vec<CaseMeasured>, Option<u64>)>, Halt> {
+        let over = Cell::new(false);
+        let mut remotes = Vec::new();
+        for crew in crews {
+            for &place in &crew.ready {
+                let case = self.items[crew.items[place]].case;
+                remotes.push(Remote {
+                    crew,
+                    place,
+                    over: &over,
+                    last_s: f64::INFINITY,
+                    leads_in: case.regime == Regime::Hot,
+                    steps: case.steps_per_sample as f64,
+                });
+            }
+        }
+        let id = |remote: &Remote<'_, '_>| &self.items[remote.crew.items[remote.place]].case.id;
+        let mut turns: Vec<Vec<usize>> = Vec::new();
+        for (i, remote) in remotes.iter().enumerate() {
+            let same = turns.iter_mut().find(|turn| id(&remotes[turn[0]]) == id(remote));
+            match same {
+                Some(turn) => turn.push(i),
+                None => turns.push(vec![i]),
+            }
+        }
+        let clock = WallClock::starting_at(self.state.began.elapsed().as_secs_f64());
+        let mut tasks: Vec<&mut dyn Task> = remotes.iter_mut().map(|task| task as &mut dyn Task).collect();
+        let settings = self.plan.measure.of_replica();
+        let mut times = measure(&mut tasks, &turns, &settings, self.seed(), &clock as &dyn Clock).into_iter();
+        for crew in crews {
+            if let Some(stop) = crew.stopped.borrow_mut().take() {
+                return Err(crew.halt(stop));
+            }
+        }
+        let mut all = Vec::new();
+        for crew in crews {
+            let cases = crew.ready.clone();
+            let (mut cases, rss) = measured(crew, crew.ask(&Request::Conclude { cases })?)?;
+            for (case, times) in cases.iter_mut().zip(times.by_ref()) {
+                case.measured = times;
+            }
+            all.push((cases, rss));
+        }
+        Ok(all)
+    }
+
+    /// Adds the burst of each case to what it has.
+    fn keep(
+        &mut self,
+        crew: &Crew<'a>,
+        cases: Vec<CaseMeasured>,
+        rss_peak_bytes: Option<u64>,
+        conditions: &Conditions,
+    ) -> Result<(), Halt> {
+        for (&place, case) in crew.ready.iter().zip(&cases) {
+            if let Some(reason) = &case.measured.failure {
+                return Err(crew.failed(place, reason.clone()));
+            }
+        }
+        for (&place, case) in crew.ready.iter().zip(cases) {
+            self.state.ledger.sampling_s += case.measured.sampling_s;
+            self.state.ledger.resetting_s += case.measured.around_s;
+            self.state.ledger.statistics_s += case.measured.deciding_s;
+            self.items[crew.items[place]].bursts.push(Burst {
+                replica: self.replica as u64,
+                case,
+                rss_peak_bytes,
+                conditions: conditions.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn measured(crew: &Crew<'_>, reply: Reply) -> Result<(Vec<CaseMeasured>, Option<u64>), Halt> {
+    match reply {
+        Reply::Measured {
+            cases,
+            rss_peak_bytes,
+        } if cases.len() == crew.ready.len() => Ok((cases, rss_peak_bytes)),
+        other => Err(crew.confused(&other)),
+    }
+}
+
+/// A case in another process, as a task.
+struct Remote<'c, 'a> {
+    crew: &'c Crew<'a>,
+    place: usize,
+    /// Set by the first task that lost its worker, so that the others end too.
+    over: &'c Cell<bool>,
+    last_s: f64,
+    leads_in: bool,
+    steps: f64,
+}
+
+impl Task for Remote<'_, '_> {
+    fn sample(&mut self) -> Result<Taken, String> {
+        if self.over.get() {
+            return Err("the worker of another case is gone".to_string());
+        }
+        let lead_in = self.leads_in && self.last_s < LEAD_IN_BELOW_S;
+        let mut session = self.crew.session.borrow_mut();
+        session.send(&Request::Sample {
+            case: self.place,
+            lead_in,
+        });
+        let lost = |stop| {
+            self.over.set(true);
+            *self.crew.stopped.borrow_mut() = Some(stop);
+            Err("its worker is gone".to_string())
+        };
+        match session.reply() {
+            Ok(Reply::Sampled {
+                taken: Ok((time_s, around_s)),
+            }) => {
+                self.last_s = time_s * self.steps;
+                Ok(Taken { time_s, around_s })
+            }
+            Ok(Reply::Sampled { taken: Err(reason) }) => lost(Stop::Incident(Incident {
+                case: Some(self.place),
+                status: Status::Crash,
+                reason,
+            })),
+            Ok(other) => lost(Stop::Incident(Incident {
+                case: None,
+                status: Status::Crash,
+                reason: format!("the worker answered something else: {other:?}"),
+            })),
+            Err(stop) => lost(stop),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where the time of a run went.
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds of a run by what they were spent on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Warm-up of cases.
+    pub warmup_s: f64,
+    /// Samples.
+    pub sampling_s: f64,
+    /// Measuring what the machine can do.
+    pub ceilings_s: f64,
+    /// Building layers, inputs and caches, cache filling included.
+    pub building_s: f64,
+    /// Comparing with the reference.
+    pub verifying_s: f64,
+    /// Rewinding and flushing between samples.
+    pub resetting_s: f64,
+    /// Pauses between replicas.
+    pub cooldown_s: f64,
+    /// Looking at clocks and at the load of other processes.
+    pub watching_s: f64,
+    /// Deciding whether to go on, and the statistics of rows.
+    pub statistics_s: f64,
+    /// Starting workers.
+    pub starting_s: f64,
+    /// Writing rows to the disk.
+    pub storing_s: f64,
+    /// The whole run.
+    pub total_s: f64,
+}
+
+impl Ledger {
+    /// Warm-up and samples: what the run is for.
+    pub fn measuring_s(&self) -> f64 {
+        self.warmup_s + self.sampling_s
+    }
+
+    /// What makes measuring honest: ceilings, building and filling, verification, flushes, pauses, clocks.
+    pub fn care_s(&self) -> f64 {
+        self.ceilings_s
+            + self.building_s
+            + self.verifying_s
+            + self.resetting_s
+            + self.cooldown_s
+            + self.watching_s
+    }
+
+    /// Scheduling, messages, statistics, starting workers and storing: all the rest.
+    pub fn overhead_s(&self) -> f64 {
+        (self.total_s - self.measuring_s() - self.care_s()).max(0.0)
+    }
+
+    /// In a line: `38.0 s: 61 % warm-up and samples, 35 % verification ..., 4 % scheduling ...`.
+    pub fn line(&self) -> String {
+        let percent = |part: f64| 100.0 * part / self.total_s.max(f64::MIN_POSITIVE);
+        let mut care = vec![
+            ("verification", self.verifying_s),
+            ("building and filling", self.building_s),
+            ("ceilings", self.ceilings_s),
+            ("rewinding and flushing", self.resetting_s),
+            ("cool-down", self.cooldown_s),
+            ("clocks and load", self.watching_s),
+        ];
+        care.retain(|(_, spent_s)| percent(*spent_s) >= 0.05);
+        let care: Vec<String> = care
+            .into_iter()
+            .map(|(what, spent_s)| format!("{what} {:.1} %", percent(spent_s)))
+            .collect();
+        format!(
+            "time: {:.1} s, of which warm-up and samples {:.1} %, {}; scheduling, messages, statistics and storing {:.1} %, \
+             which is {:.1} % of warm-up and samples",
+            self.total_s,
+            percent(self.measuring_s()),
+            if care.is_empty() {
+                "nothing else".to_string()
+            } else {
+                care.join(", ")
+            },
+            percent(self.overhead_s()),
+            100.0 * self.overhead_s() / self.measuring_s().max(f64::MIN_POSITIVE),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_is_measuring_care_or_overhead() {
+        let ledger = Ledger {
+            warmup_s: 2.0,
+            sampling_s: 4.0,
+            verifying_s: 3.0,
+            storing_s: 0.25,
+            total_s: 10.0,
+            ..Ledger::default()
+        };
+        assert_eq!(
+            (ledger.measuring_s(), ledger.care_s(), ledger.overhead_s()),
+            (6.0, 3.0, 1.0)
+        );
+        assert_eq!(
+            ledger.line(),
+            "time: 10.0 s, of which warm-up and samples 60.0 %, verification 30.0 %; scheduling, messages, statistics and \
+             storing 10.0 %, which is 16.7 % of warm-up and samples"
+        );
+    }
+}

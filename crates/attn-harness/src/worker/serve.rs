@@ -1,0 +1,322 @@
+//! The worker's side: it answers requests until its runner is gone.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use attn_core::Variant;
+
+use super::job::{Job, JobSpec};
+use super::protocol::{Built, CaseMeasured, Memory, PROTOCOL, Reply, Request, Settings};
+use super::slate::{Chalk, Phase};
+use crate::ceilings::Ceilings;
+use crate::environment::Build;
+use crate::flush::Flusher;
+use crate::memory::{self, CountingAllocator};
+use crate::run::check;
+use crate::run::measure::{Taken, Task, WallClock, caught, measure, warm};
+use crate::run::subject::{SharedFlusher, Subject};
+use crate::run::{Failure, Measured};
+use crate::sweep::Regime;
+
+/// Room that the system's limit leaves above the allocator's: stacks, the allocator's own needs, code.
+const RLIMIT_SLACK_BYTES: u64 = 1 << 30;
+
+/// Answers the runner `runner` until it is gone.
+///
+/// # Errors
+/// The system's, where the slate cannot be opened or a reply not be written.
+pub fn serve(variants: &[&'static Variant], slate: &Path, runner: u32) -> io::Result<()> {
+    die_with(runner);
+    // The kernel should end workers before anything else of the user's, the runner above all.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let requests = listen();
+    let mut bench = Bench {
+        variants,
+        chalk: Arc::new(Mutex::new(Chalk::new(slate)?)),
+        settings: Settings::default(),
+        flusher: None,
+        subjects: Vec::new(),
+    };
+    while let Ok(request) = requests.recv() {
+        bench.answer(request)?;
+    }
+    Ok(())
+}
+
+/// Ends this process when the runner ends, also while it computes.
+fn die_with(runner: u32) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        // It may have ended before the kernel knew.
+        if getppid() != Pid::from_raw(runner as i32) {
+            std::process::exit(0);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = runner;
+}
+
+/// The requests, read by a thread of its own: the end of standard input is the end of the runner.
+fn listen() -> Receiver<Request> {
+    let (sender, requests) = channel();
+    thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let request = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+            let Some(request) = request else { break };
+            if sender.send(request).is_err() {
+                break;
+            }
+        }
+        std::process::exit(0);
+    });
+    requests
+}
+
+fn say(reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_string(reply)?;
+    line.push('\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    stdout.flush()
+}
+
+struct Bench<'a> {
+    variants: &'a [&'static Variant],
+    chalk: Arc<Mutex<Chalk>>,
+    settings: Settings,
+    /// Made for the first case that begins cold.
+    flusher: Option<SharedFlusher>,
+    /// By the number of the case; none where it was not built.
+    subjects: Vec<Option<Subject>>,
+}
+
+/// A subject that notes on the slate what it is about to do.
+struct Noted<'a> {
+    subject: &'a mut Subject,
+    chalk: &'a Mutex<Chalk>,
+    case: usize,
+    phase: Phase,
+}
+
+impl Task for Noted<'_> {
+    fn sample(&mut self) -> Result<Taken, String> {
+        note(self.chalk, self.case, self.phase);
+        self.subject.sample()
+    }
+}
+
+fn note(chalk: &Mutex<Chalk>, case: usize, phase: Phase) {
+    chalk
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .note(case, phase);
+}
+
+impl Bench<'_> {
+    fn answer(&mut self, request: Request) -> io::Result<()> {
+        match request {
+            Request::Settings(settings) => {
+                if let Some(bytes) = settings.memory_limit_bytes {
+                    self.limit(bytes)?;
+                }
+                self.settings = settings;
+                say(&Reply::Ready { protocol: PROTOCOL })
+            }
+            Request::Describe => say(&Reply::Build(Build::probe())),
+            Request::Ceilings { dtypes } => say(&Reply::Ceilings(Ceilings::measure(
+                &dtypes,
+                self.settings.llc_bytes,
+            ))),
+            Request::Build { jobs } => {
+                self.subjects.clear();
+                for (case, spec) in jobs.into_iter().enumerate() {
+                    let (subject, built) = self.build(case, spec);
+                    self.subjects.push(subject);
+                    self.idle();
+                    let built = Box::new(built);
+                    say(&Reply::Built { case, built })?;
+                }
+                Ok(())
+            }
+            Request::Warm { cases, warmup_ms } => {
+                memory::reset_peak_rss();
+                let clock = WallClock::default();
+                let spent_s = self.with(&cases, Phase::Warming, |tasks| warm(tasks, warmup_ms, &clock));
+                self.idle();
+                say(&Reply::Warmed { spent_s })
+            }
+            Request::Measure {
+                cases,
+                settings,
+                seed,
+                now_s,
+            } => {
+                let clock = WallClock::starting_at(now_s);
+                let turns: Vec<Vec<usize>> = (0..cases.len()).map(|i| vec![i]).collect();
+                let measured = self.with(&cases, Phase::Sampling, |tasks| {
+                    measure(tasks, &turns, &settings, seed, &clock)
+                });
+                self.idle();
+                self.conclude(&cases, measured)
+            }
+            Request::Sample { case, lead_in } => {
+                let mut taken = Err("no such case".to_string());
+                self.with(&[case], Phase::Sampling, |tasks| {
+                    if let Some(task) = tasks.first_mut() {
+                        let led = if lead_in {
+                            caught(*task).map(|_| ())
+                        } else {
+                            Ok(())
+                        };
+                        taken = led.and_then(|()| caught(*task));
+                    }
+                });
+                self.idle();
+                let taken = taken.map(|taken| (taken.time_s, taken.around_s));
+                say(&Reply::Sampled { taken })
+            }
+            Request::Conclude { cases } => {
+                let nothing = vec![Measured::default(); cases.len()];
+                self.conclude(&cases, nothing)
+            }
+        }
+    }
+
+    fn idle(&self) {
+        note(&self.chalk, 0, Phase::Idle);
+    }
+
+    /// Sets both limits: the allocator's, which says what it refuses, and the system's behind it.
+    fn limit(&self, bytes: u64) -> io::Result<()> {
+        let file = self.chalk.lock().unwrap_or_else(PoisonError::into_inner).file()?;
+        CountingAllocator::limit(bytes, file);
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+            let hard = getrlimit(Resource::Data).maximum;
+            let ours = bytes.saturating_add(RLIMIT_SLACK_BYTES);
+            let limit = Rlimit {
+                current: Some(hard.map_or(ours, |hard| hard.min(ours))),
+                maximum: hard,
+            };
+            // Where the system refuses, the allocator's limit still holds.
+            let _ = setrlimit(Resource::Data, limit);
+        }
+        Ok(())
+    }
+
+    /// Runs `work` over the subjects of these cases.
+    fn with<T>(&mut self, cases: &[usize], phase: Phase, work: impl FnOnce(&mut [&mut dyn Task]) -> T) -> T {
+        let chalk = &self.chalk;
+        let mut noted: Vec<Noted<'_>> = Vec::with_capacity(cases.len());
+        let mut subjects: Vec<Option<&mut Subject>> = self.subjects.iter_mut().map(Option::as_mut).collect();
+        for &case in cases {
+            if let Some(subject) = subjects.get_mut(case).and_then(Option::take) {
+                noted.push(Noted {
+                    subject,
+                    chalk,
+                    case,
+                    phase,
+                });
+            }
+        }
+        let mut tasks: Vec<&mut dyn Task> = noted.iter_mut().map(|task| task as &mut dyn Task).collect();
+        work(&mut tasks)
+    }
+
+    fn conclude(&mut self, cases: &[usize], measured: Vec<Measured>) -> io::Result<()> {
+        let mut concluded = Vec::with_capacity(cases.len());
+        for (&case, measured) in cases.iter().zip(measured) {
+            let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
+            let (peak_bytes, steps_s) = subject.map_or((None, Vec::new()), |subject| {
+                let peak = CountingAllocator::is_installed().then_some(subject.peak_bytes());
+                (peak, subject.take_steps())
+            });
+            concluded.push(CaseMeasured {
+                measured,
+                peak_bytes,
+                steps_s,
+            });
+        }
+        say(&Reply::Measured {
+            cases: concluded,
+            rss_peak_bytes: memory::peak_rss_bytes(),
+        })
+    }
+
+    /// Builds and verifies; no subject where the case must not be timed.
+    fn build(&mut self, case: usize, spec: JobSpec) -> (Option<Subject>, Built) {
+        let mut built = Built::default();
+        match self.try_build(case, spec, &mut built) {
+            Ok(subject) => {
+                let timed = built
+                    .verdict
+                    .as_ref()
+                    .is_some_and(|verdict| verdict.failure.is_none());
+                return (Some(subject).filter(|_| timed), built);
+            }
+            Err(Failure::Unsupported(reason)) => built.unsupported = Some(reason),
+            Err(Failure::Failed(reason)) => built.failed = Some(reason),
+        }
+        (None, built)
+    }
+
+    /// What empties the caches before the samples of a case, where they begin cold.
+    fn flusher_for(&mut self, regime: Regime) -> Result<Option<SharedFlusher>, Failure> {
+        if regime == Regime::Hot {
+            return Ok(None);
+        }
+        if self.flusher.is_none() {
+            let flusher = Flusher::new(self.settings.llc_bytes).map_err(Failure::Unsupported)?;
+            self.flusher = Some(Rc::new(RefCell::new(flusher)));
+        }
+        Ok(self.flusher.clone())
+    }
+
+    fn try_build(&mut self, case: usize, spec: JobSpec, built: &mut Built) -> Result<Subject, Failure> {
+        note(&self.chalk, case, Phase::Building);
+        let flusher = self.flusher_for(spec.regime)?;
+        let (subject, build_s, memory) = watched(|| {
+            let job = Job::new(spec, self.variants)?;
+            Subject::new(job, flusher)
+        });
+        (built.build_s, built.build_memory) = (build_s, memory);
+        let mut subject = subject?;
+        built.flush_bytes = subject.flush_bytes();
+        built.resolved = Some(subject.resolved());
+
+        note(&self.chalk, case, Phase::Verifying);
+        let (verdict, verify_s, memory) = watched(|| check::verify(&mut subject));
+        (built.verify_s, built.verify_memory) = (verify_s, memory);
+        // What was built is held while it is verified.
+        let held = subject.held_bytes();
+        built.verify_memory.peak_bytes = memory.peak_bytes.map(|bytes| bytes + held);
+        built.verdict = Some(verdict?);
+        Ok(subject)
+    }
+}
+
+/// Runs a phase: what came of it, the seconds it took, the memory it needed. A panic is a failure like any other.
+fn watched<T>(work: impl FnOnce() -> Result<T, Failure>) -> (Result<T, Failure>, f64, Memory) {
+    // Where the peak cannot be reset it is that of the whole process, which says nothing of the phase.
+    let rss_is_ours = memory::reset_peak_rss().is_some();
+    let live = CountingAllocator::snapshot().live_bytes;
+    CountingAllocator::reset_peak();
+    let began = Instant::now();
+    let result = crate::run::caught(work);
+    let spent_s = began.elapsed().as_secs_f64();
+    let peak = CountingAllocator::snapshot().peak_bytes;
+    let memory = Memory {
+        peak_bytes: CountingAllocator::is_installed().then_some(peak.saturating_sub(live)),
+        rss_peak_bytes: memory::peak_rss_bytes().filter(|_| rss_is_ours),
+    };
+    (result, spent_s, memory)
+}
