@@ -4,6 +4,7 @@
 //! The samples below are two seeded gamma draws (`numpy.random.default_rng(7)`, shape 2, rounded to 3 digits), one
 //! value of the first replaced by an outlier. Quantiles are `numpy.quantile`; the bootstrap intervals are
 //! `numpy.quantile(medians, [.025, .975])` of 1,000,000 resamples by `numpy.random.default_rng(1)`.
+#![allow(clippy::unwrap_used)] // in helpers too
 
 use attn_harness::stats::{
     Interval, RESAMPLES, Stop, StopRule, Summary, iqr, median, median_interval, median_rank_interval,

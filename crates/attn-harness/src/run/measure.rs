@@ -269,12 +269,24 @@ mod tests {
     }
 
     #[test]
-    fn noisy_tasks_stop_at_the_largest_number_or_at_the_wall_limit() {
+    fn noisy_tasks_stop_at_stable_noise_the_largest_number_or_the_wall_limit() {
         let noisy: &[f64] = &[0.1, 0.5, 0.2, 0.9, 0.15];
         let (results, ..) = run(&[noisy], &settings(), 7);
         assert_eq!(
             (results[0].times_s.len(), results[0].stop),
-            (20, Some(StopRule::MaxSamples))
+            (13, Some(StopRule::StableNoise))
+        );
+        let (results, _) = run(
+            &[noisy],
+            &Measure {
+                max_samples: 12,
+                ..settings()
+            },
+            7,
+        );
+        assert_eq!(
+            (results[0].times_s.len(), results[0].stop),
+            (12, Some(StopRule::MaxSamples))
         );
         let (results, ..) = run(
             &[noisy],
