@@ -3,7 +3,6 @@
 pub mod ceilings;
 pub mod columns;
 pub mod compare;
-pub mod conditions;
 pub mod environment;
 pub mod error;
 pub mod flush;
