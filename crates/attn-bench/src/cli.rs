@@ -47,6 +47,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Write the rows of stored runs for other tools
     Export(ExportArgs),
+    /// Say case by case whether a run got slower or faster than another
+    Compare(CompareArgs),
     /// Compare every variant with the reference
     Verify(VerifyArgs),
     /// List variants, workloads, figures or metrics
@@ -220,6 +222,55 @@ pub struct ExportArgs {
     /// What to write to standard output
     #[arg(long, value_enum)]
     pub format: ExportFormat,
+}
+
+/// How a comparison is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CompareFormat {
+    /// A table for people
+    #[default]
+    Table,
+    /// Markdown for a pull request: counts and regressions, the rest folded
+    Markdown,
+    /// JSON for programs, numbers in base units
+    Json,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench compare results/before results/after
+  attn-bench compare results/before results/after --gate --format markdown > comment.md
+  attn-bench compare results/before results/after --filter variant=mla,workload=decode
+
+A case is SLOWER or FASTER where the difference is certain, with all cases taken into account, and
+above --min-effect; SAME where a difference above it is excluded; otherwise UNCLEAR.")]
+pub struct CompareArgs {
+    /// Folder of the run to compare with
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// Folder of the run that is judged
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+    /// Exit with 1 where a trusted case is SLOWER, or one that was measured is not any more
+    #[arg(long)]
+    pub gate: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: CompareFormat,
+    /// Smallest difference that matters, as a part of the time: 0.05 is 5 %
+    #[arg(long, value_name = "F", default_value_t = attn_harness::compare::Rules::default().min_effect)]
+    pub min_effect: f64,
+    /// Compare runs of different machines, build profiles or thread counts all the same
+    #[arg(long)]
+    pub other_hardware: bool,
+    /// Count SLOWER cases that are not trusted as regressions too
+    #[arg(long)]
+    pub include_untrusted: bool,
+    /// Keep the rows for which all conditions hold, over any column of `list metrics`
+    #[arg(long, value_name = "EXPR")]
+    pub filter: Option<String>,
 }
 
 /// Arguments of `verify`.

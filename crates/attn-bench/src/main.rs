@@ -34,6 +34,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plot(args) => commands::plot::execute(&args),
         Command::Show(args) => commands::show::execute(&args),
         Command::Export(args) => commands::export::execute(&args),
+        Command::Compare(args) => commands::compare::execute(&args),
         Command::Verify(args) => commands::verify::execute(&args),
         Command::List(args) => commands::list::execute(&args),
         Command::Schema => commands::schema::execute(),

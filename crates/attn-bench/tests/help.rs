@@ -23,6 +23,7 @@ fn help_shows_every_command_and_the_exit_codes() {
       plot         Draw the figures of stored runs again
       show         Print the summary table of stored runs again
       export       Write the rows of stored runs for other tools
+      compare      Say case by case whether a run got slower or faster than another
       verify       Compare every variant with the reference
       list         List variants, workloads, figures or metrics
       schema       Print the JSON schema of sweep files

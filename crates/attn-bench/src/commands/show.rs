@@ -48,7 +48,7 @@ pub fn execute(args: &ShowArgs) -> Result<Exit, Failure> {
 }
 
 /// The rows that pass the filter, sorted.
-fn select(rows: &[Row], filter: Option<&Filter>, sort: Option<&str>) -> Vec<Row> {
+pub(super) fn select(rows: &[Row], filter: Option<&Filter>, sort: Option<&str>) -> Vec<Row> {
     let mut kept: Vec<(Map<String, Value>, &Row)> = rows
         .iter()
         .map(|row| (cells(row), row))
