@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The A/A study: how often does `compare` see a difference where there is none, and how often does it find one
+# that was planted? For each of PAIRS pairs, in turn so that all kinds meet the same weather:
+#
+#   aa-alternating       one run against the same binary, case by case in turn
+#   planted-alternating  the same, the new side made 15 % slower by a real spin in its timed work
+#   aa-apart             two runs, one after the other
+#   planted-apart        the first of them and a third, which is 15 % slower
+#
+#   scripts/aa/study.sh OUT           # then: python3 scripts/aa/table.py OUT > OUT/table.md
+#
+# Environment: PAIRS (10), SWEEP (experiments/quick.yaml), BINARY (target/release/attn-bench), PLANT (slow:0.15).
+# A study that was interrupted goes on where it stopped when it is started again with the same OUT.
+set -euo pipefail
+
+out=${1:?usage: scripts/aa/study.sh OUT}
+pairs=${PAIRS:-10}
+plant=${PLANT:-slow:0.15}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+sweep=${SWEEP:-$root/experiments/quick.yaml}
+binary=${BINARY:-$root/target/release/attn-bench}
+[[ -x $binary ]] || { echo "$binary is missing: cargo build --release" >&2 && exit 2; }
+# A plant in the environment would be in every run.
+unset ATTN_BENCH_PLANT
+
+# Runs the sweep into a new folder: its name, then further arguments. A half-written folder is begun again.
+run_into() {
+    local folder=$1 code=0
+    shift
+    [[ ! -e $folder.done ]] || return 0
+    rm -rf "$folder"
+    "$binary" run "$sweep" --out "$folder" "$@" >"$folder.log" 2>&1 || code=$?
+    # 3 is that some cases failed: they are rows too, and the table counts them out.
+    [[ $code -eq 0 || $code -eq 3 ]] || { tail -n 20 "$folder.log" >&2 && exit "$code"; }
+    touch "$folder.done"
+}
+
+# Compares two runs, and exports the rows of both: kind, pair, base, new.
+compare() {
+    local to=$out/compared/$1-$2
+    "$binary" compare "$3" "$4" --format json >"$to.json" 2>"$to.log"
+    "$binary" export "$3" --format json >"$to.base.json"
+    "$binary" export "$4" --format json >"$to.new.json"
+}
+
+mkdir -p "$out/runs" "$out/compared"
+for ((i = 1; i <= pairs; i++)); do
+    pair=$(printf '%02d' "$i")
+    runs=$out/runs/$pair
+    echo "pair $i of $pairs"
+    run_into "$runs-aa" --against "$binary"
+    compare aa-alternating "$pair" "$runs-aa/base" "$runs-aa"
+    run_into "$runs-planted" --against "$binary" --against-plant "$plant"
+    compare planted-alternating "$pair" "$runs-planted/base" "$runs-planted"
+    run_into "$runs-apart-1"
+    run_into "$runs-apart-2"
+    compare aa-apart "$pair" "$runs-apart-1" "$runs-apart-2"
+    ATTN_BENCH_PLANT=$plant run_into "$runs-apart-planted"
+    compare planted-apart "$pair" "$runs-apart-1" "$runs-apart-planted"
+done
