@@ -376,7 +376,11 @@ impl Cache {
             self.write(&vec![0; batch], &keys, values.as_ref())?;
             if let Some(open) = &self.open {
                 // The open slot holds its sums rounded, so the sums are any values that round to it.
-                let last = keys.narrow(2, slots - 1, 1)?.narrow(3, 0, open.dim(1)?)?;
+                // Copied: a view would keep all of the random entries alive beside the slots.
+                let last = keys
+                    .narrow(2, slots - 1, 1)?
+                    .narrow(3, 0, open.dim(1)?)?
+                    .force_contiguous()?;
                 self.open = Some(last.reshape(open.dims())?.to_dtype(open.dtype())?);
             }
         }

@@ -4,7 +4,7 @@
 use attn_core::{
     Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, Values, random_tensor,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 /// A latent of 6, a rope key of 2, merged over `stride` tokens.
 fn geometry(stride: usize) -> Geometry {
@@ -54,6 +54,20 @@ fn a_preallocated_cache_has_the_bytes_of_its_capacity_and_never_more() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn the_open_slot_of_a_filled_cache_keeps_nothing_else_alive() {
+    for batch in [1, 3] {
+        let build = Build::cpu(Path::Fused, DType::F32);
+        let mut cache = Cache::new(&geometry(2), &build, batch, Capacity::Exact(99)).unwrap();
+        cache.fill(99, 1).unwrap();
+        let (storage, _) = cache.open().unwrap().storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
+            panic!("f32 on the CPU")
+        };
+        assert_eq!(values.len(), batch * 6);
+    }
 }
 
 #[test]
