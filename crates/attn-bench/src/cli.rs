@@ -51,7 +51,7 @@ pub enum Command {
     Compare(CompareArgs),
     /// Compare every variant with the reference
     Verify(VerifyArgs),
-    /// List variants, workloads, figures or metrics
+    /// List variants, workloads, axes, figures or metrics
     List(ListArgs),
     /// Print the JSON schema of sweep files
     #[command(after_help = "\
@@ -323,6 +323,8 @@ pub enum Topic {
     Variants,
     /// Workloads with their sizes
     Workloads,
+    /// What else multiplies the cases: paths, scopes, cache regimes, element types
+    Axes,
     /// Figures that runs can be drawn as
     Figures,
     /// Columns of results

@@ -25,7 +25,7 @@ fn help_shows_every_command_and_the_exit_codes() {
       export       Write the rows of stored runs for other tools
       compare      Say case by case whether a run got slower or faster than another
       verify       Compare every variant with the reference
-      list         List variants, workloads, figures or metrics
+      list         List variants, workloads, axes, figures or metrics
       schema       Print the JSON schema of sweep files
       completions  Print completions for a shell
       help         Print this message or the help of the given subcommand(s)
@@ -56,22 +56,32 @@ fn help_of_commands_on_sweeps() {
       <FILE>  Sweep file (experiments/ has some)
 
     Options:
-          --device <DEVICE>  Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
-          --filter <EXPR>    Keep the cases for which all conditions hold:
-                             variant=mtla,batch=1,context>=2048
-          --set <KEY=VALUE>  Replace a value of the sweep: model.d_model=1024,
-                             variants.mtla.stride=[2,4] (may be repeated)
-          --shard <I/N>      Keep part I of N, whole groups of comparable cases, about equal in time
-          --out <DIR>        The run's own folder; must not exist [default: results/<name>-<utc
-                             time>-<machine>]
-          --resume           Continue the interrupted run in --out: cases that have a row are not run
-                             again
-      -h, --help             Print help
+          --device <DEVICE>   Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+          --filter <EXPR>     Keep the cases for which all conditions hold:
+                              variant=mtla,batch=1,context>=2048
+          --set <KEY=VALUE>   Replace a value of the sweep: model.d_model=1024,
+                              variants.mtla.stride=[2,4] (may be repeated)
+          --shard <I/N>       Keep part I of N, whole groups of comparable cases, about equal in time
+          --out <DIR>         The run's own folder; must not exist [default: results/<name>-<utc
+                              time>-<machine>]
+          --resume            Continue the interrupted run in --out: cases that have a row are not run
+                              again
+          --accept-changes    Continue although sweep, build or machine have changed; the change goes on
+                              record
+          --against <BINARY>  Measure every case with this other build of attn-bench too, in turns
+                              sample by sample, and compare; its run goes to base/ in --out
+          --gate              Exit with 1 where this build is slower than the other, or fails where the
+                              other does not
+      -h, --help              Print help
 
     Examples:
       attn-bench run experiments/quick.yaml
       attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
       attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
+      attn-bench run experiments/quick.yaml --out results/mine --resume
+      attn-bench run experiments/quick.yaml --against ../before/target/release/attn-bench --gate
+
+    A case that runs out of memory, crashes or hangs becomes a row that says so, and the sweep goes on.
     "#);
     assert_snapshot!(help(&["plan"]), @r#"
     Show the cases of a sweep with their predicted memory and time; runs nothing
@@ -238,7 +248,7 @@ fn help_of_the_other_commands() {
       attn-bench verify --dtype bf16 --path fused
     "#);
     assert_snapshot!(help(&["list"]), @r#"
-    List variants, workloads, figures or metrics
+    List variants, workloads, axes, figures or metrics
 
     Usage: attn-bench list [OPTIONS] [TOPIC]
 
@@ -249,6 +259,7 @@ fn help_of_the_other_commands() {
               Possible values:
               - variants:  Attention variants with their settings
               - workloads: Workloads with their sizes
+              - axes:      What else multiplies the cases: paths, scopes, cache regimes, element types
               - figures:   Figures that runs can be drawn as
               - metrics:   Columns of results
 
@@ -382,6 +393,7 @@ fn lists_are_tables_and_json() {
      prefill      a prompt of `tokens` into an empty cache, every token a query
      train_step   forward and backward over `tokens`, gradients of all weights and of the input
      generate     a prompt of `tokens`, then `new_tokens` decoded one at a time
+     trajectory   `new_tokens` decoded one at a time after a cache of `tokens`, each step timed
 
      workload     size         default    meaning
     ──────────────────────────────────────────────────────────────────────────────────────────
@@ -394,6 +406,26 @@ fn lists_are_tables_and_json() {
      generate     tokens       required   tokens T of the call or the prompt
      generate     new_tokens   required   tokens decoded after the prompt
      generate     batch        1          sequences B
+     trajectory   tokens       required   tokens in the cache before the first step
+     trajectory   new_tokens   required   tokens decoded one at a time, each timed
+     trajectory   batch        1          sequences B
+    "#);
+    assert_snapshot!(place.prints(&["list", "axes"]), @r#"
+     key       value      meaning
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────
+     paths     fused      the compact formulation
+     paths     seedlike   operation by operation as the seed's PyTorch does
+     scopes    layer      projections, cache update, attention and output projection
+     scopes    op         attention alone
+     regimes   hot        the processor's caches hold what the sample before left there
+     regimes   cold       they hold none of the case's data: flushed before each sample, outside the clock
+     fair      width      the model's width and heads, nothing is solved
+     fair      params     parameters of the layer
+     fair      kv_bytes   bytes of cache per token, at the length of the workload
+     fair      flops      operations of the workload over the whole layer
+     dtype     f32        element type of weights, activations and cache
+     dtype     f16        element type of weights, activations and cache
+     dtype     bf16       element type of weights, activations and cache
     "#);
     let all = place.prints(&["list"]);
     assert!(
@@ -404,6 +436,7 @@ fn lists_are_tables_and_json() {
     let json: serde_json::Value = serde_json::from_str(&place.prints(&["list", "--format", "json"])).unwrap();
     assert_eq!(json["variants"].as_array().unwrap().len(), 5);
     assert_eq!(json["workloads"][0]["sizes"][0]["name"], "context");
+    assert_eq!(json["axes"][0]["key"], "paths");
     assert!(
         json["metrics"]
             .as_array()

@@ -19,18 +19,18 @@ fn a_small_plan_is_a_line_a_case() {
 
      workload           variant     KV cache   weights    peak       FLOPs    time      note
     ─────────────────────────────────────────────────────────────────────────────────────────
-     decode L=64 B=2    MHA         64.0 KiB   65.0 KiB    141 KiB   98.3 k   66.2 ms
-     decode L=64 B=2    GQA Hkv=2   32.0 KiB   48.8 KiB   89.8 KiB   81.9 k   60.2 ms
-     decode L=64 B=2    MTLA s=2    10.0 KiB   68.3 KiB   85.0 KiB    105 k   60.1 ms
-     decode L=64 B=2    MTLA s=3    6.88 KiB   68.3 KiB   80.6 KiB   93.2 k   59.7 ms
-     decode L=256 B=2   MHA          256 KiB   65.0 KiB    345 KiB    197 k   89.8 ms
-     decode L=256 B=2   GQA Hkv=2    128 KiB   48.8 KiB    198 KiB    180 k   72.0 ms
-     decode L=256 B=2   MTLA s=2    40.0 KiB   68.3 KiB    121 KiB    215 k   63.7 ms
-     decode L=256 B=2   MTLA s=3    26.9 KiB   68.3 KiB    105 KiB    167 k   62.1 ms
-     prefill T=64 B=1   MHA         32.0 KiB   65.0 KiB    321 KiB   2.63 M   60.5 ms
-     prefill T=64 B=1   GQA Hkv=2   16.0 KiB   48.8 KiB    273 KiB   2.11 M   58.4 ms
-     prefill T=64 B=1   MTLA s=2    5.00 KiB   68.3 KiB    313 KiB   2.51 M   60.0 ms
-     prefill T=64 B=1   MTLA s=3    3.44 KiB   68.3 KiB    312 KiB   2.40 M   59.6 ms
+     decode L=64 B=2    MHA         64.0 KiB   65.0 KiB    141 KiB   98.3 k   66.7 ms
+     decode L=64 B=2    GQA Hkv=2   32.0 KiB   48.8 KiB   89.8 KiB   81.9 k   60.5 ms
+     decode L=64 B=2    MTLA s=2    10.0 KiB   68.3 KiB   85.0 KiB    105 k   60.4 ms
+     decode L=64 B=2    MTLA s=3    6.88 KiB   68.3 KiB   80.6 KiB   93.2 k   60.0 ms
+     decode L=256 B=2   MHA          256 KiB   65.0 KiB    345 KiB    197 k   91.0 ms
+     decode L=256 B=2   GQA Hkv=2    128 KiB   48.8 KiB    198 KiB    180 k   72.7 ms
+     decode L=256 B=2   MTLA s=2    40.0 KiB   68.3 KiB    121 KiB    215 k   64.2 ms
+     decode L=256 B=2   MTLA s=3    26.9 KiB   68.3 KiB    105 KiB    167 k   62.5 ms
+     prefill T=64 B=1   MHA         32.0 KiB   65.0 KiB    289 KiB   2.63 M   60.8 ms
+     prefill T=64 B=1   GQA Hkv=2   16.0 KiB   48.8 KiB    241 KiB   2.11 M   58.7 ms
+     prefill T=64 B=1   MTLA s=2    5.00 KiB   68.3 KiB    281 KiB   2.51 M   60.3 ms
+     prefill T=64 B=1   MTLA s=3    3.44 KiB   68.3 KiB    280 KiB   2.40 M   59.9 ms
 
     12 cases in 3 groups, about 1 s
     peak and time are estimates
@@ -51,14 +51,14 @@ fn a_large_plan_is_a_line_a_workload_and_variant() {
 
      workload   variant     cases   KV cache                weights    peak, most   FLOPs, all   time     note
     ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     decode     MHA            36   16.0 KiB to 46566 TiB   65.0 KiB   142609 TiB     102400 T   1.86 s   3 oom, 9 unsupported
-     decode     GQA Hkv=2      36   8.00 KiB to 23283 TiB   48.8 KiB   119326 TiB     102400 T   1.57 s   3 oom, 9 unsupported
+     decode     MHA            36   16.0 KiB to 46566 TiB   65.0 KiB   142609 TiB     102400 T   1.88 s   3 oom, 9 unsupported
+     decode     GQA Hkv=2      36   8.00 KiB to 23283 TiB   48.8 KiB   119326 TiB     102400 T   1.58 s   3 oom, 9 unsupported
      decode     MTLA s=2       36    2.50 KiB to 7276 TiB   68.3 KiB    66939 TiB     115200 T   1.46 s   3 oom, 9 unsupported
-     decode     MTLA s=3       36    1.72 KiB to 4851 TiB   68.3 KiB    44626 TiB      76800 T   1.43 s   3 oom, 9 unsupported
-     prefill    MHA             4    16.0 KiB to 32.0 KiB   65.0 KiB      385 KiB       10.5 M   182 ms   1 unsupported
-     prefill    GQA Hkv=2       4    8.00 KiB to 16.0 KiB   48.8 KiB      337 KiB       8.42 M   175 ms   1 unsupported
-     prefill    MTLA s=2        4    2.50 KiB to 5.00 KiB   68.3 KiB      377 KiB       10.0 M   180 ms   1 unsupported
-     prefill    MTLA s=3        4    1.72 KiB to 3.44 KiB   68.3 KiB      376 KiB       9.60 M   179 ms   1 unsupported
+     decode     MTLA s=3       36    1.72 KiB to 4851 TiB   68.3 KiB    44626 TiB      76800 T   1.44 s   3 oom, 9 unsupported
+     prefill    MHA             4    16.0 KiB to 32.0 KiB   65.0 KiB      385 KiB       10.5 M   183 ms   1 unsupported
+     prefill    GQA Hkv=2       4    8.00 KiB to 16.0 KiB   48.8 KiB      337 KiB       8.42 M   176 ms   1 unsupported
+     prefill    MTLA s=2        4    2.50 KiB to 5.00 KiB   68.3 KiB      377 KiB       10.0 M   181 ms   1 unsupported
+     prefill    MTLA s=3        4    1.72 KiB to 3.44 KiB   68.3 KiB      376 KiB       9.60 M   180 ms   1 unsupported
 
     160 cases in 40 groups, about 7 s
     16 cases predicted not to fit in memory: skipped, with a row each

@@ -25,6 +25,8 @@ pub use cache::{Cache, Capacity};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
-pub use variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant};
+pub use variant::{
+    Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,
+};
 pub use weights::{WeightSpec, Weights, random_tensor, random_unit};
 pub use workload::Workload;

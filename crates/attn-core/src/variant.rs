@@ -291,6 +291,19 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
     fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>>;
 }
 
+/// What a fairness mode may change of a variant to make it equal to another one in some quantity: for each quantity
+/// the name of one of its settings, or of a size of the model (`n_heads`, `head_dim`, `d_model`). The quantity must
+/// never fall as the named value grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// For the same number of parameters.
+    pub params: &'static str,
+    /// For the same bytes of cache per token.
+    pub kv_bytes: &'static str,
+    /// For the same operations.
+    pub flops: &'static str,
+}
+
 /// A registry entry: how a variant introduces itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Variant {
@@ -306,6 +319,8 @@ pub struct Variant {
     pub cache_formula: &'static str,
     /// Its settings beside the model's sizes.
     pub params: &'static [ParamSpec],
+    /// What is solved for where a sweep holds something equal.
+    pub free: Free,
     /// From settings to a validated configuration.
     pub configure: fn(&ModelDims, &Params) -> Result<Box<dyn LayerConfig>>,
 }
@@ -415,6 +430,11 @@ mod tests {
             paper: "",
             cache_formula: "",
             params: &PARAMS,
+            free: Free {
+                params: "rank",
+                kv_bytes: "rank",
+                flops: "rank",
+            },
             configure: |_, _| Err(Error::geometry(&[], "never configured")),
         };
         let dims = ModelDims {

@@ -68,7 +68,7 @@ impl Workload {
         ),
         (
             "trajectory",
-            "`new_tokens` decoded one at a time against a cache of `tokens`, each step timed on its own",
+            "`new_tokens` decoded one at a time after a cache of `tokens`, each step timed",
         ),
     ];
 

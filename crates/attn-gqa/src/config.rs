@@ -1,7 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
-use attn_core::{LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+use attn_core::{Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
 
 use crate::cache::entry;
 
@@ -13,6 +13,12 @@ pub static VARIANT: Variant = Variant {
     paper: "2305.13245",
     cache_formula: "2 Hkv D L",
     params: PARAMS,
+    // The cache depends on the KV heads alone; parameters and operations on all heads, in groups of the same size.
+    free: Free {
+        params: "n_heads",
+        kv_bytes: "n_kv_heads",
+        flops: "n_heads",
+    },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

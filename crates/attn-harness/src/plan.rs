@@ -5,6 +5,8 @@
 
 mod axes;
 mod checks;
+mod dominance;
+mod fair;
 mod filter;
 mod labels;
 mod predict;
@@ -20,13 +22,18 @@ use crate::error::Error;
 use crate::locate::KeyPath;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Sweep};
 
+pub use dominance::dominates;
+pub use fair::Fair;
 pub use filter::Filter;
-pub use predict::dominates;
+pub use predict::Rates;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
 
 /// A mistyped axis multiplies quickly; no one waits for more cases than these.
 pub const MAX_CASES: u128 = 1_000_000;
+
+/// Enough for one screen; the rest shows once these are mended.
+const MAX_PROBLEMS: usize = 20;
 
 /// What a plan depends on beside the sweep.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +42,11 @@ pub struct Setup<'a> {
     pub variants: &'a [&'static Variant],
     /// Names of the figures there are.
     pub figures: &'a [&'a str],
-    /// Memory of the machine, where it is known: more is predicted not to fit.
+    /// Memory of the machine, where it is known: more is predicted not to fit, unless `measure.memory_limit` says
+    /// another amount.
     pub memory_bytes: Option<u64>,
+    /// What the machine can do, for floors and times.
+    pub rates: Rates,
     /// Whether CUDA is compiled in.
     pub cuda: bool,
 }
@@ -91,12 +101,18 @@ pub struct Case {
     pub weights_bytes: u64,
     /// Estimated peak of memory.
     pub predicted_peak_bytes: u64,
-    /// Estimated time, warm-up included.
+    /// Roofline floor of one run (one step, for `decode`) at the rates of the plan's setup, in seconds.
+    pub predicted_floor_s: f64,
+    /// Estimated time at most: verifying, warm-up and samples, with replicas and their pauses.
     pub predicted_time_s: f64,
     /// Why the case cannot run here, where it cannot.
     pub unsupported: Option<String>,
-    /// Whether the estimated peak is more than the machine has.
+    /// Whether the estimated peak is more than the machine or `measure.memory_limit` has.
     pub predicted_oom: bool,
+    /// Id of a smaller case that is predicted not to fit either ([`dominates`]).
+    pub dominated_by: Option<String>,
+    /// What the variant was matched to, where the sweep says.
+    pub fair: Option<Fair>,
 }
 
 fn variant_key<S: serde::Serializer>(variant: &&'static Variant, serializer: S) -> Result<S::Ok, S::Error> {
@@ -120,6 +136,9 @@ pub struct Plan {
     pub seed: u64,
     /// Figures to draw, by name.
     pub figures: Vec<String>,
+    /// Points that were given more than once and are measured once: scenarios on the grid, and variants that became
+    /// the same when they were matched.
+    pub duplicates_removed: usize,
     /// The sweep as it runs, overrides applied.
     #[serde(skip)]
     pub sweep_yaml: String,
@@ -163,17 +182,30 @@ impl Plan {
         if found.iter().any(|problem| problem.message.contains("cases")) {
             return Err(source.error(found));
         }
-        let workloads = workloads::expand(sweep, &mut found);
+        let (workloads, mut duplicates_removed) = workloads::expand(sweep, &mut found);
         let variants = variants::expand(sweep, setup.variants, &mut found);
-        predict::check_magnitude(source, &workloads, &variants, &mut found);
         let steps = workloads::steps_per_sample(source, &workloads, &variants, &mut found);
+        // What is wrong already would be wrong at every workload.
+        let mut matched = fair::Matched::new(sweep, &variants);
+        let mut groups = Vec::with_capacity(workloads.len());
+        if found.is_empty() {
+            for point in &workloads {
+                let variants = matched.at(point, &mut found);
+                predict::check_magnitude(source, point, &variants, &mut found);
+                if found.len() > MAX_PROBLEMS {
+                    break;
+                }
+                groups.push((point, variants));
+            }
+        }
+        duplicates_removed += matched.n_equal;
         if !found.is_empty() {
             return Err(source.error(found));
         }
 
         let mut cases = Vec::new();
         let mut group = 0;
-        for point in &workloads {
+        for (point, variants) in groups {
             for &scope in &file.scopes.values {
                 for &path in &file.paths.values {
                     for &dtype in &dtypes.values {
@@ -201,6 +233,7 @@ impl Plan {
                 }
             }
         }
+        dominance::mark(&mut cases);
         let measure = Measure {
             seed: Some(file.measure.seed.unwrap_or(file.seed)),
             ..file.measure.clone()
@@ -213,6 +246,7 @@ impl Plan {
             measure,
             seed: file.seed,
             figures,
+            duplicates_removed,
             sweep_yaml: source.yaml.clone(),
         })
     }

@@ -56,7 +56,7 @@ table! {
         pub norm_eps: Option<f64>,
         /// Every setting of the variant as JSON, those without a column of their own included.
         pub params: String,
-        /// What was run: `decode`, `prefill`, `train_step`, `generate`.
+        /// What was run: `decode`, `prefill`, `train_step`, `generate`, `trajectory`.
         pub workload: String,
         /// What was timed: `layer` (projections, cache update, attention, output) or `op` (attention alone).
         pub scope: String,

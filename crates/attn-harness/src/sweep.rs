@@ -6,6 +6,7 @@
 
 mod bytes;
 mod device;
+mod fair;
 mod load;
 mod overrides;
 mod source;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bytes::ByteCount;
 pub use device::{DeviceRequest, Dtype, Regime};
+pub use fair::{FairRule, Hold};
 pub use overrides::Override;
 pub use source::Source;
 pub(crate) use source::unknown;
@@ -57,6 +59,11 @@ pub struct SweepFile {
     pub model: Model,
     /// Attention variants, each `name: {setting: value}`; a list as a value is an axis.
     pub variants: Vec<Entry>,
+    /// What to hold equal between variants: `width` (nothing is solved), `params`, `kv_bytes` (per token) or `flops`,
+    /// or `{hold: params, reference: mha}` (default: the first variant). The others get the value of their free
+    /// setting that comes nearest.
+    #[serde(default)]
+    pub fair: Option<FairRule>,
     /// Formulations: `fused`, `seedlike`, or both. Default: `[fused]`.
     #[serde(default = "default_paths")]
     #[schemars(with = "Axis<device::PathName>")]
@@ -114,10 +121,10 @@ pub struct Grid {
     /// Entries L a decode step reads, for `decode`.
     #[serde(default)]
     pub context: Option<Axis<Scalar>>,
-    /// Tokens T of a call or a prompt, for `prefill`, `train_step` and `generate`.
+    /// Tokens T of a call, a prompt or a filled cache, for `prefill`, `train_step`, `generate` and `trajectory`.
     #[serde(default)]
     pub tokens: Option<Axis<Scalar>>,
-    /// Tokens decoded after the prompt, for `generate`.
+    /// Tokens decoded after those, for `generate` and `trajectory`.
     #[serde(default)]
     pub new_tokens: Option<Axis<Scalar>>,
     /// Element types, in place of `dtype`.

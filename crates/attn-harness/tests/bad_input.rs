@@ -35,9 +35,9 @@ fn a_default_that_does_not_exist_names_its_two_keys() {
 fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
-    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, paths, scopes, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
-    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed | 11:max_sample (measure.max_sample)
-    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed | 11:warmup (measure.warmup)
+    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
+    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, ceilings, llc_bytes | 11:max_sample (measure.max_sample)
+    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, ceilings, llc_bytes | 11:warmup (measure.warmup)
     "#);
 }
 
@@ -49,7 +49,7 @@ fn unknown_names_are_listed_with_the_known_ones() {
         + "figures: [latncy]\n";
     assert_snapshot!(of(&yaml), @r#"
     unknown figure `latncy`, expected one of: latency, cache | 11:latncy (figures[0])
-    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate | 10:prefil (workloads[1].prefil)
+    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate, trajectory | 10:prefil (workloads[1].prefil)
     unknown variant `ful`, expected one of: full, merged | 5:ful (variants[0].ful)
     unknown setting of merged: `strid`, expected one of: kv_rank, rope_dim, stride, norm | 7:strid (variants[2].merged.strid)
     "#);
@@ -123,10 +123,10 @@ fn the_same_point_twice_points_at_both_places() {
     "#);
     assert_snapshot!(of(&with("- full: {n_kv_heads: 2}", "- full")), @r#"`variants[0].full` and `variants[1].full` both give full | 5:full (first here), 6:full (and again here)"#);
     let yaml = SWEEP.to_string()
-        + "scenarios:\n  - {workload: decode, context: 64, batch: 2}\npaths: [fused, fused]\n";
+        + "scenarios:\n  - {workload: decode, context: 9}\n  - {workload: decode, context: 9}\npaths: [fused, fused]\n";
     assert_snapshot!(of(&yaml), @r#"
-    `paths` lists fused twice | 13:fused (first here), 13:fused (and again here)
-    `workloads[0].decode` and `scenarios[0]` both give decode with context 64, batch 2 | 9:decode (first here), 12:{ (and again here)
+    `paths` lists fused twice | 14:fused (first here), 14:fused (and again here)
+    `scenarios[0]` and `scenarios[1]` both give decode with context 9, batch 1 | 12:{ (first here), 13:{ (and again here)
     "#);
 }
 
@@ -158,7 +158,7 @@ fn grid_and_scenarios_are_checked_like_the_rest() {
     `dtype` and `grid.dtype` are both given, expected one of them | 12:dtype (dtype), 11:dtype (grid.dtype)
     `workloads[0].decode.batch` and `grid.batch` are both given, expected one of them | 9:batch (workloads[0].decode.batch), 11:batch (grid.batch)
     no workload of this sweep has the size `grid.new_tokens` | 11:new_tokens (grid.new_tokens)
-    unknown workload `decod`, expected one of: decode, prefill, train_step, generate | 14:workload (scenarios[0].workload)
+    unknown workload `decod`, expected one of: decode, prefill, train_step, generate, trajectory | 14:workload (scenarios[0].workload)
     `scenarios[1].workload` is missing or no name, expected a workload | 15:{ (scenarios[1].workload)
     unknown size of decode: `tokens`, expected one of: context, batch | 16:tokens (scenarios[2].tokens)
     `scenarios[2].context` is missing: entries L that a step reads, its own token included | 16:{ (here)
@@ -175,6 +175,27 @@ fn measure_and_name_have_their_limits() {
     `measure.max_s` is NaN, expected seconds, up to a day | 11:max_s (measure.max_s)
     `measure.min_samples` is 20 and `measure.max_samples` 10, expected no more than that | 11:min_samples (measure.min_samples), 11:max_samples (measure.max_samples)
     "#);
+}
+
+#[test]
+fn how_cases_are_run_has_its_limits() {
+    let yaml = SWEEP.to_string()
+        + "measure: {replicas: 0, cooldown_ms: 700000, timeout_s: 0, memory_limit: 8, llc_bytes: 1 KiB}\n";
+    assert_snapshot!(of(&yaml), @r#"
+    `measure.replicas` is 0, expected an integer from 1 to 1000 | 11:replicas (measure.replicas)
+    `measure.cooldown_ms` is 700000, expected at most 600000 | 11:cooldown_ms (measure.cooldown_ms)
+    `measure.timeout_s` is 0, expected seconds, up to a day | 11:timeout_s (measure.timeout_s)
+    `measure.memory_limit` is 8 B, expected at least 1.00 MiB, as bytes or with a unit: 8 GiB | 11:memory_limit (measure.memory_limit)
+    `measure.llc_bytes` is 1.00 KiB, expected at least 1.00 MiB, as bytes or with a unit: 8 GiB | 11:llc_bytes (measure.llc_bytes)
+    "#);
+    let yaml = SWEEP.to_string() + "measure: {memory_limit: 8 gigs, llc_bytes: -1, replicas: two}\n";
+    assert_snapshot!(of(&yaml), @r#"
+    `measure.memory_limit`: `8 gigs` is no amount of memory, expected bytes or a number with a unit: 8 GiB, 512MB | 11:memory_limit (measure.memory_limit)
+    `measure.llc_bytes` is -1, expected bytes, or a number with a unit as in `8 GiB` | 11:llc_bytes (measure.llc_bytes)
+    `measure.replicas` is the word "two", expected an integer of at least 1 | 11:replicas (measure.replicas)
+    "#);
+    assert_snapshot!(of(&with("question:", "regimes: [hot, warm]\nquestion:")), @r#"unknown value of `regimes[1]`: `warm`, expected one of: hot, cold | 2:warm (regimes[1])"#);
+    assert_snapshot!(of(&with("question:", "regimes: [hot, hot]\nquestion:")), @r#"`regimes` lists hot twice | 2:hot (first here), 2:hot (and again here)"#);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 mod fake;
 
 use attn_core::Workload;
-use attn_harness::plan::Shard;
+use attn_harness::plan::{Rates, Shard, dominates};
+use attn_harness::{Plan, Sweep};
 use fake::{SWEEP, plan, plan_with, with};
 
 #[test]
@@ -56,6 +57,38 @@ fn cache_bytes_follow_the_formula() {
 }
 
 #[test]
+fn a_trajectory_fills_its_cache_and_counts_the_sum_of_its_steps() {
+    let plan = plan(&with(
+        "prefill: {tokens: 32}",
+        "trajectory: {tokens: [7, 16], new_tokens: 5, batch: 2}",
+    ));
+    let case = &plan.cases[16 + 3];
+    let (batch, tokens, new_tokens) = (2, 7, 5);
+    let workload = Workload::Trajectory {
+        batch,
+        tokens,
+        new_tokens,
+    };
+    assert_eq!((case.workload, case.steps_per_sample), (workload, 1));
+    // ceil(12 / 3) slots of 32 + 8 elements of 4 bytes in two sequences.
+    assert_eq!((case.cache_capacity, case.kv_bytes), (12, 2 * 4 * 40 * 4));
+    let step = |context| case.geometry.step_cost(2, context, case.scope, 4).flops;
+    assert_eq!(case.cost.flops, (8..=12).map(step).sum::<u64>());
+    let kept = plan.filter("tokens=16,new_tokens=5", &fake::VARIANTS).unwrap();
+    assert_eq!(kept.cases.len(), 4);
+}
+
+#[test]
+fn regimes_multiply_and_leave_the_ids_of_hot_cases_alone() {
+    let both = plan(&with("name: test", "name: test\nregimes: [hot, cold]"));
+    let hot = plan(SWEEP);
+    assert_eq!(both.cases.len(), 2 * hot.cases.len());
+    let kept = both.filter("cache_regime=hot", &fake::VARIANTS).unwrap();
+    let ids = |plan: &Plan| plan.cases.iter().map(|case| case.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&kept), ids(&hot));
+}
+
+#[test]
 fn ids_depend_on_what_defines_a_case_and_on_nothing_else() {
     let ids = |yaml: &str| {
         plan(yaml)
@@ -87,6 +120,7 @@ fn ids_depend_on_what_defines_a_case_and_on_nothing_else() {
         "device: auto",
         "scopes: [op]",
         "paths: [seedlike]",
+        "regimes: [cold]",
     ] {
         let other = ids(&with("name: test", &format!("name: test\n{changed}")));
         assert!(base.iter().all(|id| !other.contains(id)), "{changed}");
@@ -175,6 +209,113 @@ fn what_cannot_run_here_stays_in_the_plan_with_its_reason() {
     assert_eq!(cuda.predicted_time_s(), 0.0);
     let large = plan(&with("context: [16, 64]", "context: [16, 100000000]"));
     assert!(large.cases.iter().any(|case| case.predicted_oom) && !large.cases[0].predicted_oom);
+}
+
+#[test]
+fn scenarios_on_the_grid_are_removed_and_counted() {
+    let yaml = SWEEP.to_string()
+        + "scenarios:\n  - {workload: decode, context: 64, batch: 2}\n  - {workload: decode, context: 65}\n";
+    let plan = plan(&yaml);
+    assert_eq!((plan.cases.len(), plan.duplicates_removed), (24, 1));
+    assert_eq!(fake::plan(SWEEP).duplicates_removed, 0);
+}
+
+#[test]
+fn what_does_not_fit_names_the_smaller_case_that_does_not_fit_either() {
+    let plan = plan(
+        &with(
+            "context: [16, 64], batch: [1, 2]",
+            "context: [1000, 2000, 4000], batch: [1, 2]",
+        )
+        .replace(
+            "question:",
+            "measure: {memory_limit: 1.2 MB}\nregimes: [hot, cold]\nquestion:",
+        ),
+    );
+    let point = |batch, context| Workload::Decode { batch, context };
+    let case = |workload, regime: &str| {
+        let found = plan.cases.iter().find(|case| {
+            case.workload == workload && case.variant.key == "full" && case.regime.name() == regime
+        });
+        found.unwrap()
+    };
+    // Cache, weights and scores of two heads of 16: 512 bytes a token and sequence beside 40 kB.
+    assert!(!case(point(1, 1000), "hot").predicted_oom);
+    let (small, wide, large) = (
+        case(point(1, 4000), "hot"),
+        case(point(2, 2000), "hot"),
+        case(point(2, 4000), "cold"),
+    );
+    assert!(small.predicted_oom && wide.predicted_oom && large.predicted_oom);
+    assert_eq!((&small.dominated_by, &wide.dominated_by), (&None, &None));
+    let named = large.dominated_by.as_ref().unwrap();
+    assert!(*named == small.id || *named == wide.id);
+    // Equal but for the regime: the first one is tried.
+    assert_eq!(
+        case(point(1, 4000), "cold").dominated_by.as_ref(),
+        Some(&small.id)
+    );
+}
+
+#[test]
+fn a_case_dominates_what_needs_at_least_as_much_and_nothing_else() {
+    let cases = plan(&with(
+        "name: test",
+        "name: test\ndtype: [f32, bf16]\nscopes: [layer, op]",
+    ))
+    .cases;
+    let first = &cases[0];
+    for other in &cases {
+        let (a, b) = (first.workload, other.workload);
+        let expected = other.label == first.label
+            && (other.dtype, other.scope) == (first.dtype, first.scope)
+            && a.name() == b.name()
+            && b.batch() >= a.batch()
+            && b.cached_tokens() >= a.cached_tokens();
+        assert_eq!(dominates(first, other), expected, "{} {b:?}", other.label);
+    }
+    assert!(dominates(first, first) && !dominates(&cases[16], first));
+}
+
+#[test]
+fn the_memory_limit_goes_before_the_memory_of_the_machine() {
+    let n_oom = |limit: &str| {
+        let plan = plan(&with("question:", &format!("{limit}\nquestion:")));
+        plan.cases.iter().filter(|case| case.predicted_oom).count()
+    };
+    assert_eq!(n_oom(""), 0);
+    assert_eq!(n_oom("measure: {memory_limit: 8 GiB}"), 0);
+    let large = with("context: [16, 64]", "context: [16, 4000000]");
+    assert!(plan(&large).cases[8].predicted_oom);
+    let more = large.replace("question:", "measure: {memory_limit: 1 TiB}\nquestion:");
+    assert!(!plan(&more).cases[8].predicted_oom);
+}
+
+#[test]
+fn time_is_warm_up_samples_and_verification_in_every_replica_with_its_pauses() {
+    let yaml = with(
+        "question:",
+        "measure: {warmup_ms: 500, max_samples: 100, max_s: 4, replicas: 3, cooldown_ms: 250}\nquestion:",
+    );
+    let mut setup = fake::setup();
+    setup.rates = Rates {
+        bytes_per_s: 1e4,
+        flops_per_s: 1e12,
+    };
+    let sweep = Sweep::parse(std::path::Path::new("sweep.yaml"), yaml, &[]).unwrap();
+    let case = &Plan::build(&sweep, &setup).unwrap().cases[0];
+    let floor_s = case.cost.bytes_moved as f64 / 1e4;
+    assert_eq!(case.predicted_floor_s, floor_s);
+    // One sample is more than the limit of four seconds, and each replica takes one.
+    let sample_s = 6.0 * floor_s;
+    assert!(sample_s > 4.0, "{sample_s}");
+    let expected = 3.0 * (6.0 * sample_s + sample_s) + 2.0 * 0.25 + 3.0 * sample_s;
+    assert!((case.predicted_time_s / expected - 1.0).abs() < 1e-12);
+    setup.rates = Rates::default();
+    let case = &Plan::build(&sweep, &setup).unwrap().cases[0];
+    let sample_s = 6.0 * case.predicted_floor_s;
+    let expected = 3.0 * (6.0 * sample_s + 0.5) + 0.5 + 100.0 * sample_s;
+    assert!((case.predicted_time_s / expected - 1.0).abs() < 1e-12);
 }
 
 #[test]

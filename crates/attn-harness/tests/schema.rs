@@ -21,12 +21,15 @@ fn errors(yaml: &str) -> Vec<String> {
 fn accepts_sweeps() {
     let full = SWEEP.to_string()
         + "grid: {dtype: [f32, bf16]}\nscenarios: [{workload: generate, tokens: 8, new_tokens: 4}]\nscopes: op\n\
-           paths: [fused, seedlike]\nfigures: [cache]\nseed: 3\ndevice: cuda:1\nmeasure: {max_s: 0.5}\n";
+           paths: [fused, seedlike]\nfigures: [cache]\nseed: 3\ndevice: cuda:1\nregimes: [hot, cold]\n\
+           measure: {max_s: 0.5, replicas: 3, cooldown_ms: 50, timeout_s: 9.5, memory_limit: 8 GiB, llc_bytes: 33554432}\n";
     for yaml in [
         SWEEP,
         &full,
         &with("- full: {}", "- full"),
         &with("- full: {}", "- full:"),
+        &with("question:", "fair: width\nquestion:"),
+        &with("question:", "fair: {hold: width, reference: merged}\nquestion:"),
     ] {
         assert_eq!(errors(yaml), Vec::<String>::new(), "{yaml}");
         fake::plan(yaml);
@@ -49,6 +52,10 @@ fn refuses_what_an_editor_can_see() {
         ("question:", "device: gpu\nquestion:"),
         ("question:", "figures: [none]\nquestion:"),
         ("question:", "measure: {max: 1}\nquestion:"),
+        ("question:", "measure: {memory_limit: 8 gigs}\nquestion:"),
+        ("question:", "regimes: [warm]\nquestion:"),
+        ("question:", "fair: size\nquestion:"),
+        ("question:", "fair: {reference: full}\nquestion:"),
         ("name: test\n", ""),
     ] {
         assert!(!errors(&with(from, to)).is_empty(), "{from} -> {to}");
@@ -59,7 +66,7 @@ fn refuses_what_an_editor_can_see() {
 fn every_key_is_explained() {
     let schema = attn_harness::schema::sweep_schema(&VARIANTS, &FIGURES);
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 14);
+    assert_eq!(properties.len(), 16);
     for (key, value) in properties {
         assert!(value["description"].is_string(), "{key}: {value}");
     }

@@ -1,7 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
-use attn_core::{LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
+use attn_core::{Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
 use crate::cache::entry;
 
@@ -13,6 +13,12 @@ pub static VARIANT: Variant = Variant {
     paper: "1706.03762",
     cache_formula: "2 H D L",
     params: PARAMS,
+    // Heads of the same size: more of them is more of everything.
+    free: Free {
+        params: "n_heads",
+        kv_bytes: "n_heads",
+        flops: "n_heads",
+    },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

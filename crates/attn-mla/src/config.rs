@@ -1,7 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::latent::{LATENT_PARAMS, LatentConfig};
-use attn_core::{LayerConfig, ModelDims, Params, Result, Variant};
+use attn_core::{Free, LayerConfig, ModelDims, Params, Result, Variant};
 
 use crate::forward::MlaConfig;
 
@@ -13,6 +13,12 @@ pub static VARIANT: Variant = Variant {
     paper: "2405.04434",
     cache_formula: "(r + Dr) L",
     params: &LATENT_PARAMS,
+    // The rank is what the variant trades.
+    free: Free {
+        params: "kv_rank",
+        kv_bytes: "kv_rank",
+        flops: "kv_rank",
+    },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

@@ -1,7 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
-use attn_core::{LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
+use attn_core::{Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
 use crate::cache::entry;
 
@@ -13,6 +13,12 @@ pub static VARIANT: Variant = Variant {
     paper: "1911.02150",
     cache_formula: "2 D L",
     params: PARAMS,
+    // One KV head is cached whatever the query heads are: only its size changes the cache.
+    free: Free {
+        params: "n_heads",
+        kv_bytes: "head_dim",
+        flops: "n_heads",
+    },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

@@ -3,8 +3,8 @@
 use attn_core::latent::{LATENT_PARAMS, LatentConfig};
 use attn_core::linear::Linear;
 use attn_core::{
-    Attention, Build, Error, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant,
-    WeightSpec, Weights,
+    Attention, Build, Error, Free, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result,
+    Variant, WeightSpec, Weights,
 };
 
 use crate::cache::entry;
@@ -18,6 +18,12 @@ pub static VARIANT: Variant = Variant {
     paper: "2505.13544",
     cache_formula: "ceil(L / s) (r + Dr)",
     params: &PARAMS,
+    // The rank is what the variant trades; the stride is part of the question.
+    free: Free {
+        params: "kv_rank",
+        kv_bytes: "kv_rank",
+        flops: "kv_rank",
+    },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

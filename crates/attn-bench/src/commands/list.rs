@@ -2,8 +2,10 @@
 
 use attn_core::{Variant, Workload};
 use attn_figures::figures;
+use attn_harness::Dtype;
 use attn_harness::plan::WORKLOADS;
 use attn_harness::row::Row;
+use attn_harness::sweep::{Hold, Regime};
 use serde_json::{Value, json};
 
 use crate::cli::{Format, ListArgs, Topic};
@@ -11,9 +13,10 @@ use crate::failure::{Exit, Failure};
 use crate::output::{print, print_json, table};
 use crate::registry::VARIANTS;
 
-const TOPICS: [(Topic, &str); 4] = [
+const TOPICS: [(Topic, &str); 5] = [
     (Topic::Variants, "variants"),
     (Topic::Workloads, "workloads"),
+    (Topic::Axes, "axes"),
     (Topic::Figures, "figures"),
     (Topic::Metrics, "metrics"),
 ];
@@ -75,6 +78,7 @@ fn text(topic: Topic) -> String {
             });
             overview + "\n" + &table(&["workload", "size", "default", "meaning"], sizes.collect())
         }
+        Topic::Axes => table(&["key", "value", "meaning"], owned(axes().into_iter())),
         Topic::Figures => table(
             &["figure", "what it shows"],
             owned(figures().iter().map(|f| [f.name, f.summary])),
@@ -87,6 +91,34 @@ fn text(topic: Topic) -> String {
             )
         }
     }
+}
+
+/// What multiplies every workload: key, value, meaning.
+fn axes() -> Vec<[&'static str; 3]> {
+    let mut axes = vec![
+        ["paths", "fused", "the compact formulation"],
+        [
+            "paths",
+            "seedlike",
+            "operation by operation as the seed's PyTorch does",
+        ],
+        [
+            "scopes",
+            "layer",
+            "projections, cache update, attention and output projection",
+        ],
+        ["scopes", "op", "attention alone"],
+    ];
+    axes.extend(Regime::ALL.map(|(regime, help)| ["regimes", regime.name(), help]));
+    axes.extend(Hold::ALL.map(|(hold, help)| ["fair", hold.name(), help]));
+    axes.extend(Dtype::ALL.map(|dtype| {
+        [
+            "dtype",
+            dtype.name(),
+            "element type of weights, activations and cache",
+        ]
+    }));
+    axes
 }
 
 fn owned<const N: usize>(lines: impl Iterator<Item = [&'static str; N]>) -> Vec<Vec<String>> {
@@ -119,6 +151,10 @@ fn value(topic: Topic) -> Value {
                     .collect();
                 json!({"name": name, "summary": help, "sizes": sizes})
             })
+            .collect(),
+        Topic::Axes => axes()
+            .iter()
+            .map(|[axis, value, help]| json!({"key": axis, "value": value, "help": help}))
             .collect(),
         Topic::Figures => figures()
             .iter()

@@ -1,7 +1,7 @@
 //! `plan`: the cases of a sweep with what they will need. Nothing runs.
 
 use attn_core::Workload;
-use attn_harness::plan::Setup;
+use attn_harness::plan::{Rates, Setup};
 use attn_harness::units::{format_bytes, format_count, format_time};
 use attn_harness::{Case, Override, Plan, Sweep};
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
         variants: VARIANTS,
         figures: &figures,
         memory_bytes: memory,
+        rates: Rates::default(),
         cuda: cuda(),
     };
     let mut plan = Plan::build(&sweep, &setup)?;

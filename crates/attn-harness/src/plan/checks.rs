@@ -3,7 +3,12 @@
 use super::{Setup, axes};
 use crate::error::Problem;
 use crate::locate::KeyPath;
-use crate::sweep::{Axis, Dtype, Sweep, unknown};
+use crate::sweep::{Axis, ByteCount, Dtype, Sweep, unknown};
+
+/// Each is a process of its own: more would measure starting them.
+const MAX_REPLICAS: usize = 1000;
+/// Less is a unit forgotten: no layer fits, and no last-level cache is smaller.
+const MIN_BYTES: ByteCount = ByteCount(1 << 20);
 
 /// The name becomes part of a folder's.
 pub(super) fn check_name(sweep: &Sweep, found: &mut Vec<Problem>) {
@@ -61,6 +66,34 @@ pub(super) fn check_measure(sweep: &Sweep, found: &mut Vec<Problem>) {
         max_samples.to_string(),
         limit,
     );
+    let (replicas, cooldown_ms, timeout_s) = (measure.replicas, measure.cooldown_ms, measure.timeout_s);
+    require(
+        (1..=MAX_REPLICAS).contains(&replicas),
+        "replicas",
+        replicas.to_string(),
+        &format!("an integer from 1 to {MAX_REPLICAS}"),
+    );
+    require(
+        cooldown_ms <= 600_000,
+        "cooldown_ms",
+        cooldown_ms.to_string(),
+        "at most 600000",
+    );
+    require(
+        positive(timeout_s) && timeout_s <= 86_400.0,
+        "timeout_s",
+        timeout_s.to_string(),
+        "seconds, up to a day",
+    );
+    for (key, bytes) in [
+        ("memory_limit", measure.memory_limit),
+        ("llc_bytes", measure.llc_bytes),
+    ] {
+        if let Some(bytes) = bytes {
+            let expected = format!("at least {MIN_BYTES}, as bytes or with a unit: 8 GiB");
+            require(bytes >= MIN_BYTES, key, bytes.to_string(), &expected);
+        }
+    }
     if measure.min_samples > max_samples && max_samples > 0 {
         let message = format!(
             "`measure.min_samples` is {} and `measure.max_samples` {max_samples}, expected no more than that",

@@ -1,11 +1,12 @@
 //! What a case will need: bytes in closed form, peak memory and time as estimates.
 //!
 //! The peak adds to weights and cache what the path holds at once: activations, one tile of scores on the
-//! fused path, dense scores where the path keeps them. The time is the larger of bytes over 10 GB/s and
-//! operations over 50 GFLOP/s, rates of a small machine, times the samples that fit `measure`. Both are there
-//! to see a slip of the keyboard before it costs an evening, not to be compared with measurements.
+//! fused path, dense scores where the path keeps them. The floor is the larger of bytes and operations over
+//! the [`Rates`] of the machine; the time adds up warm-up, samples and verification at that floor, with replicas and
+//! their pauses. Peak and time are there to see a slip of the keyboard before it costs an evening; how far off they
+//! were stands in every row.
 
-use attn_core::{Geometry, Path, Scope, Workload};
+use attn_core::{Cost, Geometry, Path, Scope, Values, Workload};
 use candle_core::DType;
 use serde::Serialize;
 
@@ -16,10 +17,36 @@ use super::{Case, Setup};
 use crate::error::Problem;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Source};
 
-const BYTES_PER_S: f64 = 10e9;
-const FLOPS_PER_S: f64 = 50e9;
 /// Query rows whose scores the fused path holds at once.
-const TILE_ROWS: f64 = 256.0;
+const TILE_ROWS: f64 = 128.0;
+/// Samples that verifying takes as long as: the reference computes in f64, and with dense scores.
+const VERIFY_SAMPLES: f64 = 6.0;
+
+/// What the machine can do, as far as a plan knows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rates {
+    /// Bytes a second from memory.
+    pub bytes_per_s: f64,
+    /// Floating-point operations a second.
+    pub flops_per_s: f64,
+}
+
+impl Default for Rates {
+    /// 10 GB/s and 50 GFLOP/s: a small machine, where nothing was measured.
+    fn default() -> Self {
+        Self {
+            bytes_per_s: 10e9,
+            flops_per_s: 50e9,
+        }
+    }
+}
+
+impl Rates {
+    /// The roofline floor of some work: no implementation is faster on this machine.
+    pub fn floor_s(&self, cost: &Cost) -> f64 {
+        (cost.bytes_moved as f64 / self.bytes_per_s).max(cost.flops as f64 / self.flops_per_s)
+    }
+}
 
 /// What all cases of a group share.
 pub(super) struct Shared {
@@ -69,11 +96,12 @@ impl Shared {
         let working = working_bytes(geometry, &self.workload, self.path, e);
         let predicted_peak_bytes = cached.saturating_add(working as u64);
 
-        let run_s = (cost.bytes_moved as f64 / BYTES_PER_S).max(cost.flops as f64 / FLOPS_PER_S);
-        let sample_s = run_s * self.steps_per_sample as f64;
-        let sampling_s = (sample_s * measure.max_samples as f64)
-            .min(measure.max_s)
-            .max(sample_s);
+        let predicted_floor_s = setup.rates.floor_s(&cost);
+        let sample_s = predicted_floor_s * self.steps_per_sample as f64;
+        let memory_bytes = match measure.memory_limit {
+            Some(limit) => Some(limit.0),
+            None => setup.memory_bytes,
+        };
         Case {
             id: self.id(point),
             group: self.group,
@@ -96,11 +124,12 @@ impl Shared {
             kv_capacity_bytes,
             weights_bytes,
             predicted_peak_bytes,
-            predicted_time_s: measure.warmup_ms as f64 * 1e-3 + sampling_s,
+            predicted_floor_s,
+            predicted_time_s: predicted_time_s(measure, sample_s),
             unsupported: self.unsupported(setup),
-            predicted_oom: setup
-                .memory_bytes
-                .is_some_and(|memory| predicted_peak_bytes > memory),
+            predicted_oom: memory_bytes.is_some_and(|memory| predicted_peak_bytes > memory),
+            dominated_by: None,
+            fair: point.fair.clone(),
         }
     }
 
@@ -134,6 +163,17 @@ impl Shared {
     }
 }
 
+/// Time a case takes at most: in each replica verifying and warm-up, and all samples together, which end early where
+/// the interval is narrow enough before.
+fn predicted_time_s(measure: &Measure, sample_s: f64) -> f64 {
+    let replicas = measure.replicas.max(1) as f64;
+    let around_s = VERIFY_SAMPLES * sample_s + (measure.warmup_ms as f64 * 1e-3).max(sample_s);
+    let sampling_s = (sample_s * measure.max_samples as f64)
+        .min(measure.max_s)
+        .max(sample_s * replicas);
+    replicas * around_s + (replicas - 1.0) * measure.cooldown_ms as f64 * 1e-3 + sampling_s
+}
+
 /// Bytes beside weights and cache.
 fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_bytes: usize) -> f64 {
     let (b, e) = (workload.batch() as f64, element_bytes as f64);
@@ -143,12 +183,15 @@ fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_b
         geometry.n_kv_heads as f64,
     );
     let width = (geometry.score_dim + geometry.v_dim) as f64;
+    let parameters = geometry.parameters as f64;
+    // Input and output, queries and attention output of every head, keys and values.
     let forward = |t: f64| b * t * e * (2.0 * m + (h + h_kv) * width);
     // Scores, their mask and their softmax.
     let dense = |t: f64| 3.0 * 4.0 * b * h * t * t;
     let whole = |t: f64| match path {
         Path::Seedlike => forward(t) + dense(t),
-        Path::Fused => forward(t) + 2.0 * 4.0 * b * h * TILE_ROWS.min(t) * t,
+        // Scores of a tile, and about half of their weights beside them.
+        Path::Fused => forward(t) + 1.5 * 4.0 * b * h * TILE_ROWS.min(t) * t,
     };
     match *workload {
         Workload::Decode { .. } | Workload::Trajectory { .. } => {
@@ -162,37 +205,48 @@ fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_b
             }
         }
         Workload::Prefill { tokens, .. } => whole(tokens as f64),
-        // Activations and scores are kept for the backward pass, gradients come beside the weights.
+        // Activations and scores are kept for the backward pass, gradients come beside the weights, which the
+        // backward pass turns.
         Workload::TrainStep { tokens, .. } => {
-            3.0 * forward(tokens as f64) + dense(tokens as f64) + geometry.parameters as f64 * e
+            4.0 * forward(tokens as f64) + dense(tokens as f64) + 2.0 * parameters * e
         }
-        Workload::Generate { tokens, .. } => whole(tokens as f64),
+        Workload::Generate { tokens, .. } if path == Path::Seedlike => whole(tokens as f64),
+        // One token of the prompt is a query; a latent is decompressed before it is split into keys and values.
+        Workload::Generate { tokens, .. } => {
+            let copies = match geometry.entry.values {
+                Values::Own(_) => 1.0,
+                Values::KeyPrefix(_) => 2.0,
+            };
+            b * tokens as f64 * e * (2.0 * m + copies * h_kv * width)
+        }
     }
 }
 
 /// Refuses sizes whose products leave 64 bits: the closed forms count in u64.
 pub(super) fn check_magnitude(
     source: &Source,
-    workloads: &[WorkloadPoint],
+    workload: &WorkloadPoint,
     variants: &[VariantPoint],
     found: &mut Vec<Problem>,
 ) {
-    const LIMIT: f64 = (1_u64 << 62) as f64;
-    for point in workloads {
-        let too_large = variants
-            .iter()
-            .find(|variant| bound(&variant.geometry, &point.workload) > LIMIT);
-        if let Some(variant) = too_large {
-            let (at, point_words) = (&point.at, describe(&point.workload));
-            let message = format!(
-                "`{at}` is too large to count in 64 bits for `{}`: {point_words}",
-                variant.at
-            );
-            let problem = Problem::new(message).with_help("check the sizes for a zero too many");
-            found.push(source.point(problem, at, ""));
-            return;
-        }
+    let too_large = variants
+        .iter()
+        .find(|variant| !countable(&variant.geometry, &workload.workload));
+    if let Some(variant) = too_large {
+        let (at, point_words) = (&workload.at, describe(&workload.workload));
+        let message = format!(
+            "`{at}` is too large to count in 64 bits for `{}`: {point_words}",
+            variant.at
+        );
+        let problem = Problem::new(message).with_help("check the sizes for a zero too many");
+        found.push(source.point(problem, at, ""));
     }
+}
+
+/// Whether the closed forms of a layer stay within 64 bits.
+pub(super) fn countable(geometry: &Geometry, workload: &Workload) -> bool {
+    const LIMIT: f64 = (1_u64 << 62) as f64;
+    bound(geometry, workload) <= LIMIT
 }
 
 /// More than any closed form of [`attn_core::cost`] reaches.
@@ -215,17 +269,4 @@ fn bound(g: &Geometry, workload: &Workload) -> f64 {
     let work = workload.batch() as f64 * (steps * macs + steps * t * heads * widths + t * heads * widths);
     // A multiply-add counts two, the backward pass twice the forward one, an element at most 4 bytes.
     12.0 * (work + steps * g.parameters as f64)
-}
-
-/// d
-pub fn dominates(a: &Case, b: &Case) -> bool {
-    a.variant.key == b.variant.key
-        && a.params == b.params
-        && a.dims == b.dims
-        && a.workload.name() == b.workload.name()
-        && a.workload.batch() <= b.workload.batch()
-        && a.workload.cached_tokens() <= b.workload.cached_tokens()
-        && a.path == b.path
-        && a.dtype == b.dtype
-        && a.scope == b.scope
 }

@@ -1,18 +1,25 @@
 //! Variants of a sweep to points: settings checked, geometry computed once for all cases of a point.
 
-use attn_core::{Error as CoreError, Geometry, ModelDims, ParamKind, ParamValue, Params, Variant};
+use attn_core::{
+    Error as CoreError, Geometry, LayerConfig, ModelDims, ParamKind, ParamValue, Params, Variant,
+};
 
 use super::axes;
+use super::fair::{self, Fair};
 use super::labels::{check_repeats, set_labels};
 use crate::error::Problem;
 use crate::locate::KeyPath;
 use crate::sweep::{Entry, Scalar, Source, Sweep, unknown};
 
 /// No layer is larger; beyond it products of sizes leave 64 bits.
-const MAX_SIZE: u64 = 1 << 20;
-const MAX_HEADS: u64 = 1 << 14;
+pub(super) const MAX_SIZE: u64 = 1 << 20;
+pub(super) const MAX_HEADS: u64 = 1 << 14;
+
+/// No smallest value of a setting that is solved for is larger.
+const MAX_SMALLEST: u64 = 64;
 
 /// A variant with one value for each setting, and the place that gave it.
+#[derive(Clone)]
 pub(super) struct VariantPoint {
     pub(super) variant: &'static Variant,
     /// Every setting, defaults included.
@@ -22,6 +29,8 @@ pub(super) struct VariantPoint {
     pub(super) dims: ModelDims,
     pub(super) geometry: Geometry,
     pub(super) label: String,
+    /// What it was matched to, where the sweep says.
+    pub(super) fair: Option<Fair>,
     /// `variants[i].name`.
     pub(super) at: KeyPath,
 }
@@ -40,6 +49,7 @@ pub(super) fn expand(
         let problem = Problem::new("`variants` is empty, expected at least one variant");
         found.push(source.point(problem, &KeyPath::of("variants"), ""));
     }
+    fair::check(sweep, known, found);
     let dims = dims(sweep, found);
     let mut points = Vec::new();
     for (i, entry) in sweep.file.variants.iter().enumerate() {
@@ -49,9 +59,10 @@ pub(super) fn expand(
             found.push(source.point(unknown("variant", &entry.name, &names), &at, ""));
             continue;
         };
-        let sound = check_settings(source, variant, entry, &at, found);
+        let free = fair::free_setting(sweep, i, variant);
+        let sound = check_settings(source, variant, entry, &at, free, found);
         if let (true, Some(dims)) = (sound, dims) {
-            expand_entry(source, variant, entry, &at, &dims, &mut points, found);
+            expand_entry(source, variant, entry, &at, &dims, free, &mut points, found);
         }
     }
     check_repeats(source, &points, found);
@@ -103,6 +114,7 @@ fn check_settings(
     variant: &Variant,
     entry: &Entry,
     at: &KeyPath,
+    free: Option<&str>,
     found: &mut Vec<Problem>,
 ) -> bool {
     let before = found.len();
@@ -141,7 +153,7 @@ fn check_settings(
         }
     }
     for spec in variant.params.iter().filter(|spec| spec.is_required()) {
-        if !entry.settings.contains_key(spec.name) {
+        if !entry.settings.contains_key(spec.name) && free != Some(spec.name) {
             let message = format!(
                 "`{at}.{}` is missing, expected {}: {}",
                 spec.name, spec.kind, spec.help
@@ -158,6 +170,7 @@ fn expand_entry(
     entry: &Entry,
     at: &KeyPath,
     dims: &ModelDims,
+    free: Option<&str>,
     points: &mut Vec<VariantPoint>,
     found: &mut Vec<Problem>,
 ) {
@@ -181,14 +194,15 @@ fn expand_entry(
             .iter()
             .map(|(name, value, _)| (name.to_string(), (*value).clone()));
         let params = Params(given.collect());
-        match variant.configure(dims, &params) {
-            Ok(config) => points.push(VariantPoint {
+        match configure(variant, dims, params, free) {
+            Ok((config, params)) => points.push(VariantPoint {
                 variant,
                 params: variant.complete(dims, &params),
                 given: params,
                 dims: *dims,
                 geometry: config.geometry(),
                 label: String::new(),
+                fair: None,
                 at: at.clone(),
             }),
             Err(error) => {
@@ -200,6 +214,28 @@ fn expand_entry(
             }
         }
     }
+}
+
+/// The layer of some settings, with the smallest value that makes one for a setting that is solved for later.
+fn configure(
+    variant: &Variant,
+    dims: &ModelDims,
+    given: Params,
+    free: Option<&str>,
+) -> Result<(Box<dyn LayerConfig>, Params), CoreError> {
+    let Some(name) = free else {
+        return Ok((variant.configure(dims, &given)?, given));
+    };
+    let mut outcome = None;
+    for value in 1..=MAX_SMALLEST {
+        let params = given.clone().with(name, ParamValue::Int(value));
+        match variant.configure(dims, &params) {
+            Ok(config) => return Ok((config, params)),
+            Err(error) => outcome = Some(error),
+        }
+    }
+    // What is wrong at every value is wrong with something else.
+    Err(outcome.unwrap_or_else(|| CoreError::geometry(&[], "it has no smallest layer")))
 }
 
 /// Points at every key that has a part in what does not fit.

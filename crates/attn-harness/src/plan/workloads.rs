@@ -30,8 +30,8 @@ pub(super) struct WorkloadPoint {
     pub(super) at: KeyPath,
 }
 
-/// Every point of `workloads` times `grid`, then the scenarios.
-pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<WorkloadPoint> {
+/// Every point of `workloads` times `grid`, then the scenarios that are not among them, and how many are.
+pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> (Vec<WorkloadPoint>, usize) {
     let (file, source) = (&sweep.file, &sweep.source);
     if file.workloads.is_empty() && file.scenarios.is_empty() {
         let problem = Problem::new("there is nothing to run: `workloads` and `scenarios` are both empty")
@@ -83,8 +83,8 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<WorkloadPoi
             .collect();
         push(&axes, spec, &at, &mut points);
     }
-    check_repeats(source, &points, found);
-    points
+    let removed = remove_repeats(source, &mut points, found);
+    (points, removed)
 }
 
 fn known(
@@ -198,20 +198,27 @@ fn check_grid(sweep: &Sweep, found: &mut Vec<Problem>) {
     }
 }
 
-fn check_repeats(source: &Source, points: &[WorkloadPoint], found: &mut Vec<Problem>) {
-    let mut first: HashMap<Workload, &KeyPath> = HashMap::new();
+/// Removes scenarios that are points of the grid too, and counts them. Whatever else gives a point twice is a slip.
+fn remove_repeats(source: &Source, points: &mut Vec<WorkloadPoint>, found: &mut Vec<Problem>) -> usize {
+    let mut first: HashMap<Workload, KeyPath> = HashMap::new();
     let mut repeats = Repeats::new();
-    for point in points {
-        match first.get(&point.workload) {
-            // A value listed twice in one axis has been reported with its two places.
-            Some(earlier) if **earlier == point.at => {}
-            Some(earlier) => repeats.note(earlier, &point.at, &describe(&point.workload)),
-            None => {
-                first.insert(point.workload, &point.at);
-            }
+    let is_scenario = |at: &KeyPath| at.starts_with(&KeyPath::of("scenarios"));
+    let before = points.len();
+    points.retain(|point| match first.get(&point.workload) {
+        // A value listed twice in one axis has been reported with its two places.
+        Some(earlier) if *earlier == point.at => true,
+        Some(earlier) if is_scenario(&point.at) && !is_scenario(earlier) => false,
+        Some(earlier) => {
+            repeats.note(earlier, &point.at, &describe(&point.workload));
+            true
         }
-    }
+        None => {
+            first.insert(point.workload, point.at.clone());
+            true
+        }
+    });
     repeats.report(source, found);
+    before - points.len()
 }
 
 /// Steps of a decode sample: the least common multiple of all strides.

@@ -62,6 +62,9 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         predicted_time_s: Some(case.predicted_time_s),
         measure: serde_json::to_string(&plan.measure).ok(),
         memory_limit_bytes: plan.measure.memory_limit.map(|bytes| bytes.0),
+        fair: case.fair.as_ref().map(|fair| fair.hold.to_string()),
+        fair_reference: case.fair.as_ref().map(|fair| fair.reference.clone()),
+        fair_mismatch: case.fair.as_ref().map(|fair| fair.mismatch),
         null_reasons: "{}".to_string(),
         ..Row::default()
     };

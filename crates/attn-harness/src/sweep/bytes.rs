@@ -89,7 +89,7 @@ impl JsonSchema for ByteCount {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ *([KMGT]i?)?B?$"}]
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ *(([KMGT]i?)?B)?$"}]
         })
     }
 }

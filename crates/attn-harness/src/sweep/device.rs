@@ -76,6 +76,18 @@ pub enum Regime {
 }
 
 impl Regime {
+    /// Every regime, with one sentence each.
+    pub const ALL: [(Self, &'static str); 2] = [
+        (
+            Self::Hot,
+            "the processor's caches hold what the sample before left there",
+        ),
+        (
+            Self::Cold,
+            "they hold none of the case's data: flushed before each sample, outside the clock",
+        ),
+    ];
+
     /// The name in sweeps and rows.
     pub fn name(self) -> &'static str {
         match self {

@@ -15,7 +15,15 @@ use crate::locate::{KeyPath, Step};
 const MAX_PROBLEMS: usize = 20;
 
 /// Keys whose values decide what other values mean: without them planning would report what is not so.
-const DECISIVE: [&str; 6] = ["name", "model", "variants", "workloads", "grid", "scenarios"];
+const DECISIVE: [&str; 7] = [
+    "name",
+    "model",
+    "variants",
+    "fair",
+    "workloads",
+    "grid",
+    "scenarios",
+];
 
 /// The typed sweep, unless a decisive part of it was wrong, and what was wrong.
 pub(super) fn type_sweep(mut value: Value, source: &Source) -> (Option<SweepFile>, Vec<Problem>) {
@@ -129,7 +137,7 @@ fn expected_words(path: &KeyPath, expected: &str) -> String {
     });
     let size = matches!(
         key,
-        Some("d_model" | "n_heads" | "head_dim" | "min_samples" | "max_samples")
+        Some("d_model" | "n_heads" | "head_dim" | "min_samples" | "max_samples" | "replicas")
     );
     match expected {
         "u64" | "usize" if size => "an integer of at least 1",

@@ -3,10 +3,10 @@
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
 use attn_core::{
-    Attention, Build, Entry, Error, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec, ProjectionMacs,
-    Result, Values, Variant, WeightSpec, Weights,
+    Attention, Build, Entry, Error, Free, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec,
+    ProjectionMacs, Result, Values, Variant, WeightSpec, Weights,
 };
-use attn_harness::plan::Setup;
+use attn_harness::plan::{Rates, Setup};
 use attn_harness::{Override, Plan, Problem, Sweep};
 
 pub static FULL: Variant = Variant {
@@ -22,6 +22,11 @@ pub static FULL: Variant = Variant {
         help: "key and value heads",
         symbol: "",
     }],
+    free: Free {
+        params: "d_model",
+        kv_bytes: "n_kv_heads",
+        flops: "n_heads",
+    },
     configure: |dims, params| {
         let h_kv = params.int("n_kv_heads", dims.n_heads)?;
         if dims.n_heads % h_kv != 0 {
@@ -74,6 +79,11 @@ pub static MERGED: Variant = Variant {
             symbol: "",
         },
     ],
+    free: Free {
+        params: "d_model",
+        kv_bytes: "kv_rank",
+        flops: "n_heads",
+    },
     configure: |dims, params| {
         let (rank, rope) = (params.int("kv_rank", 1)?, params.int("rope_dim", 8)?);
         if rope % 2 != 0 {
@@ -146,6 +156,7 @@ pub fn setup() -> Setup<'static> {
         variants: &VARIANTS,
         figures: &FIGURES,
         memory_bytes: Some(1 << 30),
+        rates: Rates::default(),
         cuda: false,
     }
 }
