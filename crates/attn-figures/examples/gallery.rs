@@ -3,7 +3,7 @@
 //! The numbers come from a small cost model (bytes and operations at a fixed rate, with a fixed overhead),
 //! so that the figures have the shapes of real ones.
 
-use attn_figures::{Frame, Outcome, Row, draw_all};
+use attn_figures::{Frame, Outcome, Position, Row, draw_all};
 use std::path::PathBuf;
 
 /// Label, variant, KV heads, stride, cache elements a token, operations a pair of tokens, projection cost.
@@ -28,7 +28,10 @@ fn main() -> Result<(), attn_figures::Error> {
     let folder = std::env::args_os()
         .nth(1)
         .map_or_else(|| PathBuf::from("gallery"), PathBuf::from);
-    let frame = Frame::from_rows(rows());
+    let (trajectories, positions) = trajectories();
+    let mut rows = rows();
+    rows.extend(trajectories);
+    let frame = Frame::from_rows(rows).and_positions(positions);
     for outcome in draw_all(&frame, &[], &folder)? {
         match outcome {
             Outcome::Drawn(figure) => println!("{}", figure.svg.display()),
@@ -70,6 +73,39 @@ fn rows() -> Vec<Row> {
     rows
 }
 
+/// 96 tokens after 512, one case a variant.
+fn trajectories() -> (Vec<Row>, Vec<Position>) {
+    let (mut rows, mut positions) = (Vec::new(), Vec::new());
+    for variant in &VARIANTS {
+        let mut row = base(variant, "trajectory", 1);
+        row.case_id = Some(variant.0.into());
+        (row.tokens, row.new_tokens) = (Some(512), Some(96));
+        if row.label == "MQA" {
+            row.trust = Some("shared".into());
+        }
+        let stride = variant.3.unwrap_or(1);
+        for position in 513..=608 {
+            let noise = (position * 7 + variant.0.len() as u64 * 5) as usize;
+            let mut step = decode(variant, position, 1, noise);
+            // Merging costs a little where a slot is completed.
+            let merges = stride > 1 && position % stride == 0;
+            let seconds = step.time_median_s.unwrap_or(0.0) * if merges { 1.04 } else { 1.0 };
+            time(&mut step, seconds, noise);
+            positions.push(Position {
+                case_id: variant.0.into(),
+                position,
+                time_median_s: step.time_median_s,
+                time_ci_low_s: step.time_ci_low_s,
+                time_ci_high_s: step.time_ci_high_s,
+                kv_bytes: step.kv_bytes,
+                closes_slot: Some(position % stride == 0),
+            });
+        }
+        rows.push(row);
+    }
+    (rows, positions)
+}
+
 fn decode(variant: &Variant, context: u64, batch: u64, noise: usize) -> Row {
     let (.., per_token, per_pair) = *variant;
     let slots = context.div_ceil(variant.3.unwrap_or(1)) as f64;
@@ -82,6 +118,7 @@ fn decode(variant: &Variant, context: u64, batch: u64, noise: usize) -> Row {
     row.kv_bytes = Some(kv_bytes);
     time(&mut row, seconds, noise);
     row.tokens_per_s = row.time_median_s.map(|t| batch as f64 / t);
+    work(&mut row, slots * per_pair * batch as f64, kv_bytes);
     row
 }
 
@@ -94,6 +131,12 @@ fn whole(variant: &Variant, workload: &str, tokens: u64, factor: f64, noise: usi
     row.tokens = Some(tokens);
     time(&mut row, (OVERHEAD_S + operations / COMPUTE) * factor, noise);
     row.tokens_per_s = row.time_median_s.map(|seconds| t / seconds);
+    let weights = 4.0 * 512.0 * (1024.0 + per_token);
+    work(
+        &mut row,
+        operations * factor,
+        weights + 8.0 * t * (1024.0 + per_token),
+    );
     row
 }
 
@@ -117,8 +160,18 @@ fn base(variant: &Variant, workload: &str, batch: u64) -> Row {
         question: Some("How do decode latency and cache size grow with context?".into()),
         machine: Some("Example CPU 9000, 2 cores (made-up numbers)".into()),
         threads: Some(2),
+        fair: Some("width".into()),
         ..Row::default()
     }
+}
+
+/// What the cost model counts, and the rates that follow.
+fn work(row: &mut Row, flops: f64, bytes: f64) {
+    row.flops = Some(flops);
+    row.bytes_moved = Some(bytes);
+    row.achieved_flops_per_s = row.time_median_s.map(|seconds| flops / seconds);
+    row.ceiling_flops_per_s = Some(1.3 * COMPUTE);
+    row.ceiling_bytes_per_s = Some(BANDWIDTH);
 }
 
 /// A few per cent of noise that is the same in every run.

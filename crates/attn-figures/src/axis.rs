@@ -61,6 +61,17 @@ impl Axis {
         }
     }
 
+    /// A linear axis around values, with round ticks.
+    pub(crate) fn linear(title: &str, unit: Unit, values: impl Iterator<Item = f64>) -> Self {
+        let range = padded(Scale::Linear, values, 0.02, 1e-9);
+        Self {
+            title: title.to_owned(),
+            scale: Scale::Linear,
+            range,
+            ticks: ticks::linear(range.0, range.1, unit),
+        }
+    }
+
     /// A linear axis from zero.
     pub(crate) fn from_zero(title: &str, unit: Unit, high: f64) -> Self {
         let high = if high > 0.0 && high.is_finite() { high } else { 1.0 };

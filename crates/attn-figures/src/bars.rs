@@ -3,7 +3,7 @@
 use crate::axis::Axis;
 use crate::canvas::{Canvas, Drawn, PlotArea, Rect, Type, pixel};
 use crate::font::{self, Weight};
-use crate::sheet::{Bar, BarPanel};
+use crate::sheet::{Bar, BarPanel, Grade};
 use crate::style::{AXIS, AXIS_TITLE_SIZE, GREY, GRID, INK, LABEL_SIZE, PANEL_TITLE_SIZE, TICK_SIZE};
 use crate::ticks;
 use plotters::style::WHITE;
@@ -118,7 +118,7 @@ fn draw_bar(canvas: &Canvas<'_>, area: &PlotArea<'_>, bar: &Bar, y: f64, plot: R
         top: y - BAR / 2.0,
         bottom: y + BAR / 2.0,
     };
-    if value.clean {
+    if value.grade == Grade::Clean {
         canvas.fill(rect, bar.look.color)
     } else {
         canvas.outline(rect, bar.look.color, 1.8)

@@ -35,6 +35,17 @@ pub(crate) fn required_text(table: &DataFrame, column: &'static str) -> Result<V
         .collect()
 }
 
+/// One optional truth a row.
+pub(crate) fn flag(table: &DataFrame, column: &'static str) -> Result<Vec<Option<bool>>, Error> {
+    let Some(found) = find(table, column) else {
+        return Ok(vec![None; table.height()]);
+    };
+    let flags = found
+        .bool()
+        .map_err(|_| wrong_type(column, "true or false", found))?;
+    Ok(flags.iter().collect())
+}
+
 /// One optional real number a row, from integers and floats of any width.
 pub(crate) fn real(table: &DataFrame, column: &'static str) -> Result<Vec<Option<f64>>, Error> {
     let Some(found) = find(table, column) else {
@@ -49,6 +60,24 @@ pub(crate) fn real(table: &DataFrame, column: &'static str) -> Result<Vec<Option
     };
     let cast = found.cast(&DataType::Float64).map_err(table_error)?;
     Ok(cast.f64().map_err(table_error)?.iter().collect())
+}
+
+/// One count a row: the column must be there and hold no null.
+pub(crate) fn required_count(table: &DataFrame, column: &'static str) -> Result<Vec<u64>, Error> {
+    if table.column(column).is_err() {
+        return Err(Error::MissingColumn { column });
+    }
+    let null = |row| Error::Value {
+        column,
+        row,
+        expected: "a count",
+        got: "null".to_owned(),
+    };
+    count(table, column)?
+        .into_iter()
+        .enumerate()
+        .map(|(row, count)| count.ok_or_else(|| null(row)))
+        .collect()
 }
 
 /// One optional count a row. A float is accepted where it is whole, since other tools store counts with

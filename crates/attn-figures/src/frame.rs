@@ -1,8 +1,9 @@
 //! The rows of one or several runs, typed.
 
-use crate::columns::{count, real, required_text, text};
+use crate::columns::{count, flag, real, required_count, required_text, text};
 use crate::{Error, style::Palette};
 use polars::prelude::DataFrame;
+use std::collections::BTreeMap;
 
 /// One case of a run. Field names are the columns of `rows.parquet`; null cells, and columns an older run
 /// does not have, are `None`.
@@ -78,6 +79,43 @@ pub struct Row {
     pub machine: Option<String>,
     /// Threads used.
     pub threads: Option<u64>,
+    /// What the caches held when a sample began: `hot` or `cold`; null counts as hot.
+    pub cache_regime: Option<String>,
+    /// What the sweep holds equal: `width`, `params`, `kv_bytes` or `flops`; null counts as width.
+    pub fair: Option<String>,
+    /// Name of the variant the others are matched to.
+    pub fair_reference: Option<String>,
+    /// How far the case is from that, as a fraction.
+    pub fair_mismatch: Option<f64>,
+    /// Useful operations, by the cost model.
+    pub flops: Option<f64>,
+    /// The least bytes to read and write, by the cost model.
+    pub bytes_moved: Option<f64>,
+    /// Operations per second at the median.
+    pub achieved_flops_per_s: Option<f64>,
+    /// Operations per second of a matrix product, as measured in the run.
+    pub ceiling_flops_per_s: Option<f64>,
+    /// Bytes per second read from memory, as measured in the run.
+    pub ceiling_bytes_per_s: Option<f64>,
+}
+
+/// One position of a trajectory. Field names are the columns of `positions.parquet`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Position {
+    /// The case's hash.
+    pub case_id: String,
+    /// Tokens in the cache once this one is.
+    pub position: u64,
+    /// Median seconds of the step.
+    pub time_median_s: Option<f64>,
+    /// Lower end of the 95 % bootstrap interval of the median.
+    pub time_ci_low_s: Option<f64>,
+    /// Upper end of it.
+    pub time_ci_high_s: Option<f64>,
+    /// Bytes of the cache after the step, in closed form.
+    pub kv_bytes: Option<f64>,
+    /// Whether the step completes a slot of the cache.
+    pub closes_slot: Option<bool>,
 }
 
 impl Row {
@@ -94,10 +132,11 @@ impl Row {
     }
 }
 
-/// Rows, and one colour and marker for each variant among them.
+/// Rows, the positions of trajectories among them, and one colour and marker for each variant.
 #[derive(Debug, Clone)]
 pub struct Frame {
     rows: Vec<Row>,
+    positions: Vec<Position>,
     palette: Palette,
 }
 
@@ -130,9 +169,12 @@ impl Frame {
         }
         fill!(text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
         fill!(text: path_requested, path_resolved, trust, sweep_name, question, machine);
+        fill!(text: cache_regime, fair, fair_reference);
         fill!(count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
         fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
         fill!(real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);
+        fill!(real: fair_mismatch, flops, bytes_moved, achieved_flops_per_s);
+        fill!(real: ceiling_flops_per_s, ceiling_bytes_per_s);
         for (row, label) in rows.iter_mut().zip(text(table, "label")?) {
             row.label = label.unwrap_or_else(|| default_label(row));
         }
@@ -142,7 +184,53 @@ impl Frame {
     /// A frame of rows that are already typed.
     pub fn from_rows(rows: Vec<Row>) -> Self {
         let palette = Palette::new(&rows);
-        Self { rows, palette }
+        Self {
+            rows,
+            positions: Vec::new(),
+            palette,
+        }
+    }
+
+    /// The same rows with the positions of their trajectories, from a table such as `positions.parquet`.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] and [`Error::Value`] where a position has no case or no number;
+    /// [`Error::ColumnType`] where a column does not hold what its name promises.
+    pub fn with_positions(self, table: &DataFrame) -> Result<Self, Error> {
+        let case_id = required_text(table, "case_id")?;
+        let number = required_count(table, "position")?;
+        let mut positions: Vec<Position> = (case_id.into_iter().zip(number))
+            .map(|(case_id, position)| Position {
+                case_id,
+                position,
+                ..Position::default()
+            })
+            .collect();
+        macro_rules! fill {
+            ($read:ident: $($field:ident),+) => {$(
+                for (position, value) in positions.iter_mut().zip($read(table, stringify!($field))?) {
+                    position.$field = value;
+                }
+            )+};
+        }
+        fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, kv_bytes);
+        fill!(flag: closes_slot);
+        Ok(self.and_positions(positions))
+    }
+
+    /// The same rows with positions that are already typed.
+    pub fn and_positions(self, positions: Vec<Position>) -> Self {
+        Self { positions, ..self }
+    }
+
+    /// The positions of a case in ascending order; where a position is there twice, the last counts.
+    pub(crate) fn positions(&self, case_id: &str) -> Vec<&Position> {
+        let own = self
+            .positions
+            .iter()
+            .filter(|position| position.case_id == case_id);
+        let last: BTreeMap<u64, &Position> = own.map(|position| (position.position, position)).collect();
+        last.into_values().collect()
     }
 
     /// The rows, in the order of the table.

@@ -17,7 +17,7 @@
 //! let out = std::env::temp_dir().join(format!("attn-figures-doc-{}", std::process::id()));
 //! let drawn = draw_all(&Frame::from_rows(rows), &["latency-vs-context".to_owned()], &out)?;
 //! assert!(matches!(&drawn[0], Outcome::Drawn(figure) if figure.svg.ends_with("latency-vs-context.svg")));
-//! assert_eq!(figures().len(), 11);
+//! assert_eq!(figures().len(), 13);
 //! # std::fs::remove_dir_all(&out).ok();
 //! # Ok::<(), attn_figures::Error>(())
 //! ```
@@ -49,6 +49,6 @@ mod units;
 
 pub use error::Error;
 pub use figures::{FigureSpec, figures, find};
-pub use frame::{Frame, Row};
+pub use frame::{Frame, Position, Row};
 pub use output::{Drawn, Outcome, Rendered, Skipped, draw_all, render};
 pub use png::to_png;

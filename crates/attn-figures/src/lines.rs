@@ -3,12 +3,12 @@
 use crate::axis::Axis;
 use crate::canvas::{Canvas, Drawn, PlotArea, Rect, Type, pixel, stroke};
 use crate::font::{self, Weight};
-use crate::sheet::{LinePanel, Point, Series};
+use crate::sheet::{Grade, LinePanel, Point, Series, Shape};
 use crate::style::{
     AXIS, AXIS_TITLE_SIZE, GREY, GRID, INK, LABEL_SIZE, MINOR_GRID, PANEL_TITLE_SIZE, TICK_SIZE,
 };
 use crate::{names, ticks};
-use plotters::prelude::{DashedLineSeries, LineSeries, PathElement};
+use plotters::prelude::{Color, DashedLineSeries, LineSeries, PathElement, Polygon};
 
 /// Of the panels with their axes.
 pub(crate) const HEIGHT: f64 = 440.0;
@@ -20,7 +20,14 @@ pub(crate) fn labels_at_ends(panels: &[LinePanel]) -> bool {
     let Some(last) = panels.last() else { return false };
     let ends = |label: &str| last.series.iter().any(|series| series.label == label);
     let ends_here: f64 = last.x.ticks.iter().map(|tick| tick.value).fold(0.0, f64::max);
-    let reaches = |s: &&Series| s.is_reference || s.points.last().is_some_and(|point| point.x >= ends_here);
+    if panels
+        .iter()
+        .flat_map(|panel| &panel.series)
+        .any(|s| s.shape == Shape::Scatter)
+    {
+        return false;
+    }
+    let reaches = |s: &&Series| s.is_reference() || s.points.last().is_some_and(|point| point.x >= ends_here);
     let n_reaching = last.series.iter().filter(reaches).count();
     let all = panels
         .iter()
@@ -87,7 +94,7 @@ fn ends_row(panels: &[LinePanel], at: usize) -> bool {
 
 /// References carry their names in every panel, curves in the last one of their axis.
 fn is_named(series: &Series, named: bool, is_last: bool) -> bool {
-    series.is_reference || (named && is_last)
+    series.is_reference() || (named && is_last)
 }
 
 fn draw_panel(canvas: &Canvas<'_>, panel: &LinePanel, plot: Rect, named: impl Fn(&Series) -> bool) -> Drawn {
@@ -106,10 +113,12 @@ fn draw_panel(canvas: &Canvas<'_>, panel: &LinePanel, plot: Rect, named: impl Fn
         draw_series(canvas, &area, panel, series)?;
     }
     // Markers over every line, so that no line runs through one.
-    for series in panel.series.iter().filter(|series| !series.is_reference) {
+    let marked = |series: &&Series| matches!(series.shape, Shape::Curve | Shape::Scatter);
+    for series in panel.series.iter().filter(marked) {
         for point in &series.points {
             let look = point.look.unwrap_or(series.look);
-            canvas.marker(pixel(&area, project(panel, point)), look, !point.y.clean)?;
+            let hollow = point.y.grade != Grade::Clean;
+            canvas.marker(pixel(&area, project(panel, point)), look, hollow)?;
         }
     }
     let ends: Vec<&Series> = panel.series.iter().filter(|series| named(series)).collect();
@@ -125,7 +134,7 @@ pub(crate) fn project(panel: &LinePanel, point: &Point) -> (f64, f64) {
 }
 
 fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, series: &Series) -> Drawn {
-    if series.is_reference {
+    if series.is_reference() {
         let Some(point) = series.points.first() else {
             return Ok(());
         };
@@ -137,11 +146,23 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
             .try_for_each(|dash| area.draw(&dash))
             .map_err(|e| e.to_string());
     }
-    let path = series.points.iter().map(|point| project(panel, point));
-    let mut curve = LineSeries::new(path, stroke(series.look.color, 1.8));
-    curve
-        .try_for_each(|piece| area.draw(&piece))
-        .map_err(|e| e.to_string())?;
+    let width = match series.shape {
+        Shape::Scatter => 0.0,
+        Shape::Band | Shape::Steps => 1.3,
+        _ => 1.8,
+    };
+    if series.shape == Shape::Band {
+        draw_band(area, panel, series)?;
+    }
+    if width > 0.0 {
+        let mut curve = LineSeries::new(path(panel, series), stroke(series.look.color, width));
+        curve
+            .try_for_each(|piece| area.draw(&piece))
+            .map_err(|e| e.to_string())?;
+    }
+    if !matches!(series.shape, Shape::Curve | Shape::Scatter) {
+        return Ok(());
+    }
     for point in &series.points {
         let Some((low, high)) = point.y.interval else {
             continue;
@@ -162,6 +183,33 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
         }
     }
     Ok(())
+}
+
+/// The places a line goes through; steps go along before they go up.
+fn path(panel: &LinePanel, series: &Series) -> Vec<(f64, f64)> {
+    let mut path: Vec<(f64, f64)> = Vec::with_capacity(2 * series.points.len());
+    for point in &series.points {
+        let (x, y) = project(panel, point);
+        if let (Shape::Steps, Some((_, before))) = (series.shape, path.last()) {
+            path.push((x, *before));
+        }
+        path.push((x, y));
+    }
+    path
+}
+
+/// The intervals of all points as one area behind the line, cut at the frame.
+fn draw_band(area: &PlotArea<'_>, panel: &LinePanel, series: &Series) -> Drawn {
+    let (low, high) = panel.y.range;
+    let place = |point: &Point, end: usize| {
+        let y = panel.y.scale.project(point.y.ends()[end]);
+        (panel.x.scale.project(point.x), y.clamp(low, high))
+    };
+    let there = series.points.iter().map(|point| place(point, 0));
+    let back = series.points.iter().rev().map(|point| place(point, 1));
+    let outline: Vec<(f64, f64)> = there.chain(back).collect();
+    area.draw(&Polygon::new(outline, series.look.color.mix(0.2)))
+        .map_err(|e| e.to_string())
 }
 
 /// The label column, the tick labels and the title of a vertical axis.

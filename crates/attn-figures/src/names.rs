@@ -34,7 +34,7 @@ pub(crate) fn draw(
         let (x, y) = pixel(area, lines::project(panel, point));
         let name = shown(series);
         let kind = Type::left(LABEL_SIZE, series.look.ink());
-        if !series.is_reference && point.x < right_end {
+        if !series.is_reference() && point.x < right_end {
             let width = font::width(&name, LABEL_SIZE, Weight::Regular);
             let space = Rect {
                 left: x + 7.0,
@@ -56,7 +56,11 @@ pub(crate) fn draw(
         at_border.push((
             name,
             kind,
-            if series.is_reference { plot.right } else { x + 6.0 },
+            if series.is_reference() {
+                plot.right
+            } else {
+                x + 6.0
+            },
             y,
         ));
     }
@@ -97,7 +101,7 @@ fn passes(area: &PlotArea<'_>, panel: &LinePanel, series: &Series, rect: Rect) -
         };
         (0..=STEPS).any(|step| is_inside(along(step)))
     };
-    series.is_reference || pieces.chain(bars).any(crosses)
+    series.is_reference() || pieces.chain(bars).any(crosses)
 }
 
 /// A series' name as it is written.

@@ -2,10 +2,11 @@
 
 use crate::canvas::{Canvas, Drawn, Rect, Type, document};
 use crate::font::{self, Weight};
-use crate::sheet::{Body, Sheet};
+use crate::sheet::{Body, Grade, Shape, Sheet};
 use crate::slice::{Slice, cases};
 use crate::style::{CAPTION_SIZE, GREY, INK, SUBTITLE_SIZE, TITLE_SIZE};
 use crate::{bars, legend, lines};
+use std::collections::BTreeMap;
 
 const MARGIN: f64 = 24.0;
 /// Of a page with one or two panels; more of them get more.
@@ -82,31 +83,41 @@ fn block(canvas: &Canvas<'_>, lines: &[String], top: f64, height: f64, kind: Typ
 fn caption(sheet: &Sheet, slice: &Slice<'_>) -> String {
     let mut parts = slice.provenance();
     parts.extend(sheet.notes.iter().cloned());
-    let weak = n_hollow(sheet);
-    if weak > 0 {
-        parts.push(format!("hollow: trust not clean ({})", cases(weak)));
-    }
+    parts.extend(hollow_note(sheet));
     parts.extend(sheet.reservations.iter().cloned());
     parts.join(" · ")
 }
 
-/// Values drawn hollow.
-fn n_hollow(sheet: &Sheet) -> usize {
+/// The values drawn hollow, by what weakens them: `hollow: trust not clean (3 cases: 2 shared, 1 throttled)`.
+fn hollow_note(sheet: &Sheet) -> Option<String> {
+    let mut counts: BTreeMap<Grade, usize> = BTreeMap::new();
+    for grade in grades(sheet).into_iter().filter(|grade| *grade != Grade::Clean) {
+        *counts.entry(grade).or_default() += 1;
+    }
+    let n_weak = counts.values().sum();
+    let each: Vec<String> = counts
+        .iter()
+        .map(|(grade, n)| format!("{n} {}", grade.name()))
+        .collect();
+    (n_weak > 0).then(|| format!("hollow: trust not clean ({}: {})", cases(n_weak), each.join(", ")))
+}
+
+/// Of all values that are drawn so that they could be hollow.
+fn grades(sheet: &Sheet) -> Vec<Grade> {
     match &sheet.body {
         Body::Lines(panels) => {
-            let points = panels
-                .iter()
-                .flat_map(|panel| &panel.series)
-                .filter(|series| !series.is_reference)
-                .flat_map(|series| &series.points);
-            points.filter(|point| !point.y.clean).count()
+            let series = panels.iter().flat_map(|panel| &panel.series);
+            let marked = series.filter(|series| matches!(series.shape, Shape::Curve | Shape::Scatter));
+            marked
+                .flat_map(|series| &series.points)
+                .map(|point| point.y.grade)
+                .collect()
         }
         Body::Bars(panels) => {
-            let values = panels
-                .iter()
-                .flat_map(|panel| &panel.bars)
-                .filter_map(|bar| bar.value);
-            values.filter(|value| !value.clean).count()
+            let bars = panels.iter().flat_map(|panel| &panel.bars);
+            bars.filter_map(|bar| bar.value)
+                .map(|value| value.grade)
+                .collect()
         }
     }
 }

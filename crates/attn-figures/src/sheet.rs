@@ -1,6 +1,7 @@
 //! What a figure shows, before anyone thinks of pixels. Figures build sheets; [`page`](crate::page) draws them.
 
 use crate::axis::Axis;
+use crate::frame::Row;
 use crate::style::Look;
 
 /// A figure's content.
@@ -39,8 +40,67 @@ pub(crate) struct Series {
     pub(crate) label: String,
     pub(crate) look: Look,
     pub(crate) points: Vec<Point>,
+    pub(crate) shape: Shape,
+}
+
+impl Series {
     /// Whether this is one value for comparison, drawn as a dashed line across the panel.
-    pub(crate) is_reference: bool,
+    pub(crate) fn is_reference(&self) -> bool {
+        self.shape == Shape::Reference
+    }
+}
+
+/// How a series is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Markers with their intervals, joined by a line.
+    Curve,
+    /// Markers with their intervals, because nothing lies between them.
+    Scatter,
+    /// A line in a band of its intervals, for points too many for markers.
+    Band,
+    /// A line that keeps its value until the next point.
+    Steps,
+    /// What cannot be exceeded: a line without markers.
+    Limit,
+    /// One value for comparison, dashed across the panel.
+    Reference,
+}
+
+/// What weakens a value, from the lightest to the gravest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Grade {
+    Clean,
+    Shared,
+    Unconverged,
+    Throttled,
+    Fallback,
+    /// A word this crate has never heard of.
+    Other,
+}
+
+impl Grade {
+    pub(crate) fn of(row: &Row) -> Self {
+        match row.trust.as_deref() {
+            _ if row.is_clean() => Self::Clean,
+            Some("shared") => Self::Shared,
+            Some("unconverged") => Self::Unconverged,
+            Some("throttled") => Self::Throttled,
+            Some("fallback") => Self::Fallback,
+            _ => Self::Other,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Shared => "shared",
+            Self::Unconverged => "unconverged",
+            Self::Throttled => "throttled",
+            Self::Fallback => "fallback",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A value with its interval.
@@ -48,7 +108,7 @@ pub(crate) struct Series {
 pub(crate) struct Measured {
     pub(crate) value: f64,
     pub(crate) interval: Option<(f64, f64)>,
-    pub(crate) clean: bool,
+    pub(crate) grade: Grade,
 }
 
 impl Measured {

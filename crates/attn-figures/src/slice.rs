@@ -19,14 +19,20 @@ pub(crate) enum Dimension {
     Dtype,
     Path,
     Scope,
+    /// What the caches held: hot where a row does not say, as all were before there was a choice.
+    Regime,
+    /// What the sweep holds equal between variants: their width where a row does not say.
+    Fair,
 }
 
-use Dimension::{Device, Dtype, Machine, Path, Run, Scope, Sweep, Threads};
+use Dimension::{Device, Dtype, Fair, Machine, Path, Regime, Run, Scope, Sweep, Threads};
 
 /// What a measured time depends on.
-pub(crate) const TIMED: &[Dimension] = &[Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope];
+pub(crate) const TIMED: &[Dimension] = &[
+    Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope, Regime, Fair,
+];
 /// What a size in closed form depends on.
-pub(crate) const SIZED: &[Dimension] = &[Sweep, Dtype];
+pub(crate) const SIZED: &[Dimension] = &[Sweep, Dtype, Fair];
 
 impl Dimension {
     /// The row's value, as resolved, else as requested; empty where it is not known.
@@ -43,6 +49,8 @@ impl Dimension {
             Dtype => either(&row.dtype_resolved, &row.dtype_requested),
             Path => either(&row.path_resolved, &row.path_requested),
             Scope => row.scope.clone(),
+            Regime => row.cache_regime.clone().or_else(|| Some("hot".to_owned())),
+            Fair => Some(fair_mode(row).to_owned()),
         };
         value.unwrap_or_default()
     }
@@ -64,6 +72,7 @@ impl Dimension {
             Path => format!("{value} path"),
             Scope => format!("{value} scope"),
             Run => format!("run {value}"),
+            Regime => format!("{value} caches"),
             _ => value.to_owned(),
         }
     }
@@ -77,6 +86,8 @@ pub(crate) struct Slice<'a> {
     /// The others: they are counted, not drawn.
     pub(crate) failed: Vec<&'a Row>,
     dimensions: &'static [Dimension],
+    /// Whether other figures of the frame are of another cache regime.
+    has_other_regimes: bool,
     /// Appended to the figure's name: empty where the frame holds one slice only.
     pub(crate) suffix: String,
 }
@@ -96,6 +107,7 @@ impl<'a> Slice<'a> {
             .map(|row| key(row))
             .collect();
         let named = distinguishing(&keys, dimensions.len());
+        let regimes: BTreeSet<String> = used.iter().map(|row| Regime.value(row)).collect();
 
         let mut taken = BTreeSet::new();
         let mut slices = Vec::new();
@@ -125,6 +137,7 @@ impl<'a> Slice<'a> {
                 rows,
                 failed,
                 dimensions,
+                has_other_regimes: regimes.len() > 1,
                 suffix,
             });
         }
@@ -158,12 +171,17 @@ impl<'a> Slice<'a> {
             .filter(|question| !question.trim().is_empty())
     }
 
-    /// What holds for everything drawn: machine, threads, device, dtype, path, scope.
+    /// What holds for everything drawn: machine, threads, device, dtype, path, scope, and what was held equal.
     pub(crate) fn provenance(&self) -> Vec<String> {
         let Some(row) = self.rows.first() else {
             return Vec::new();
         };
-        let named = |d: &Dimension| Some(d.caption(&d.value(row))).filter(|_| !d.value(row).is_empty());
+        let named = |d: &Dimension| match d {
+            Fair => Some(self.held_equal(row)),
+            // Hot caches are what everyone expects, unless there are cold ones to tell them from.
+            Regime if !self.has_other_regimes && d.value(row) == "hot" => None,
+            _ => Some(d.caption(&d.value(row))).filter(|_| !d.value(row).is_empty()),
+        };
         let shown = self.dimensions.iter().filter(|d| !matches!(d, Run | Sweep));
         let mut parts: Vec<String> = shown.filter_map(named).collect();
         // A name that is only there to tell files apart.
@@ -174,6 +192,36 @@ impl<'a> Slice<'a> {
                 .filter_map(named),
         );
         parts
+    }
+
+    /// What the sweep holds equal: `same parameters as MHA (mismatch up to 1.2 %)`.
+    fn held_equal(&self, row: &Row) -> String {
+        let mode = fair_mode(row);
+        let what = match mode {
+            "width" => return "same width".to_owned(),
+            "params" => "parameters",
+            "kv_bytes" => "cache bytes",
+            "flops" => "FLOPs",
+            other => other,
+        };
+        let mut text = format!("same {what}");
+        if let Some(reference) = &row.fair_reference {
+            let label = self
+                .rows
+                .iter()
+                .find(|row| row.variant == *reference)
+                .map(|row| &row.label);
+            text.push_str(&format!(" as {}", label.unwrap_or(reference)));
+        }
+        let mismatches = self.rows.iter().filter_map(|row| row.fair_mismatch);
+        let percent = mismatches.map(|m| m.abs() * 100.0).fold(0.0, f64::max);
+        let amount = if percent < 0.1 {
+            "below 0.1".to_owned()
+        } else {
+            format!("up to {percent:.1}")
+        };
+        text.push_str(&format!(" (mismatch {amount}\u{a0}%)"));
+        text
     }
 
     /// What is missing or weak, in words: cases without a result and rows that ran as something else.
@@ -202,6 +250,14 @@ impl<'a> Slice<'a> {
         }
         notes
     }
+}
+
+/// What the row's sweep holds equal. Before there was a choice it was the width.
+fn fair_mode(row: &Row) -> &str {
+    row.fair
+        .as_deref()
+        .filter(|mode| !mode.is_empty() && *mode != "none")
+        .unwrap_or("width")
 }
 
 /// The dimensions it takes to tell the keys apart: where two vary together, the later one is enough.
@@ -310,6 +366,57 @@ mod tests {
         assert_eq!(slug("AMD EPYC 9654 (Genoa)"), "amd-epyc-9654-genoa");
         assert_eq!(slug("../../etc"), "etc");
         assert_eq!(slug("日本"), "unknown");
+    }
+
+    #[test]
+    fn cold_and_hot_caches_are_two_figures_and_old_rows_are_hot() {
+        let of = |regime: Option<&str>| Row {
+            cache_regime: regime.map(str::to_owned),
+            ..row("f32", "fused", "ok")
+        };
+        let captions = |rows: Vec<Row>| -> Vec<String> {
+            let frame = Frame::from_rows(rows);
+            let slices = Slice::split(&frame, TIMED, |_| true);
+            slices
+                .iter()
+                .map(|slice| slice.provenance().join(" · "))
+                .collect()
+        };
+        assert_eq!(
+            captions(vec![of(None), of(Some("hot"))]),
+            ["f32 · fused path · same width"]
+        );
+        assert_eq!(
+            captions(vec![of(Some("cold"))]),
+            ["f32 · fused path · cold caches · same width"]
+        );
+        let both = vec![of(None), of(Some("cold"))];
+        assert_eq!(suffixes(both.clone()), ["-cold", "-hot"]);
+        assert_eq!(captions(both)[1], "f32 · fused path · hot caches · same width");
+    }
+
+    #[test]
+    fn what_was_held_equal_is_told_with_the_largest_mismatch() {
+        let of = |fair: &str, mismatch: f64| Row {
+            fair: Some(fair.into()),
+            fair_reference: Some("mha".into()),
+            fair_mismatch: Some(mismatch),
+            ..row("f32", "fused", "ok")
+        };
+        let told = |rows: Vec<Row>| {
+            let frame = Frame::from_rows(rows);
+            let slice = Slice::split(&frame, TIMED, |_| true).remove(0);
+            slice.provenance().pop().unwrap().replace('\u{a0}', " ")
+        };
+        let params = vec![of("params", 0.0), of("params", -0.0123), of("params", 0.004)];
+        assert_eq!(told(params), "same parameters as MHA (mismatch up to 1.2 %)");
+        assert_eq!(
+            told(vec![of("flops", 0.0004)]),
+            "same FLOPs as MHA (mismatch below 0.1 %)"
+        );
+        assert_eq!(told(vec![of("width", 0.5)]), "same width");
+        let mixed = vec![of("width", 0.0), of("kv_bytes", 0.0)];
+        assert_eq!(suffixes(mixed), ["-kv-bytes", "-width"]);
     }
 
     #[test]

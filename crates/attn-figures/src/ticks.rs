@@ -151,7 +151,11 @@ pub(crate) fn thin(ticks: &mut [Tick], place: impl Fn(f64) -> f64) {
         stride /= 2;
     }
     let mut kept: Vec<usize> = Vec::new();
-    for at in order.into_iter().filter(|at| *at < n) {
+    // A tick without a label needs no room.
+    for at in order
+        .into_iter()
+        .filter(|at| *at < n && ticks[*at].label.is_some())
+    {
         let (left, right) = span(&ticks[at]);
         let free = kept.iter().all(|other| {
             let (l, r) = span(&ticks[*other]);
@@ -243,6 +247,13 @@ mod tests {
         assert!(
             kept.first().unwrap() == "1" && kept.last().unwrap() == "20" && kept.len() < 10,
             "{kept:?}"
+        );
+        let mut decades = logarithmic(0.5, 3e3, Unit::Intensity);
+        thin(&mut decades, |v| v.log10() * 100.0);
+        assert_eq!(
+            labels(&decades),
+            ["1", "10", "100", "1000"],
+            "minor ticks take no room"
         );
         let mut few = at_values(&[512.0, 1024.0, 2048.0], Unit::Tokens);
         thin(&mut few, |v| v);

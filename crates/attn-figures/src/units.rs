@@ -15,6 +15,10 @@ pub(crate) enum Unit {
     Bytes,
     /// A rate, in full: `12 000`.
     PerSecond,
+    /// Operations per second: `50 GFLOP/s`.
+    Flops,
+    /// Operations for each byte moved: `0.25`.
+    Intensity,
     /// A quotient: `3.6×`.
     Ratio,
 }
@@ -26,7 +30,15 @@ impl Unit {
         match self {
             Unit::Seconds | Unit::Bytes if value == 0.0 => "0".to_owned(),
             Unit::Tokens => tokens(value),
-            Unit::Integer => number(value),
+            Unit::Integer | Unit::Intensity => number(value),
+            Unit::Flops => {
+                const STEPS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, "")];
+                let step = STEPS
+                    .iter()
+                    .find(|(size, _)| value >= size * 0.999_999)
+                    .unwrap_or(&STEPS[3]);
+                format!("{}\u{a0}{}FLOP/s", number(value / step.0), step.1)
+            }
             Unit::Seconds => {
                 const STEPS: [(f64, &str); 4] = [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")];
                 // A hair below, since 1e-3 / 1e-6 is not exactly 1000.
@@ -129,6 +141,14 @@ mod tests {
         check(Unit::Seconds, 2.5e-9, "2.5 ns");
         check(Unit::Seconds, 90.0, "90 s");
         check(Unit::Seconds, 0.0, "0");
+    }
+
+    #[test]
+    fn operations_choose_their_unit() {
+        check(Unit::Flops, 5e9, "5 GFLOP/s");
+        check(Unit::Flops, 1.5e12, "1.5 TFLOP/s");
+        check(Unit::Flops, 300.0, "300 FLOP/s");
+        check(Unit::Intensity, 0.25, "0.25");
     }
 
     #[test]

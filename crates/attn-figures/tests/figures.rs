@@ -3,7 +3,7 @@
 // The lint exempts test functions, but not the helpers between them.
 #![allow(clippy::unwrap_used)]
 
-use attn_figures::{Error, Frame, Outcome, Row, draw_all, figures, find, render, to_png};
+use attn_figures::{Error, Frame, Outcome, Position, Row, draw_all, figures, find, render, to_png};
 use polars::prelude::{DataType, df};
 use resvg::tiny_skia::Pixmap;
 use resvg::usvg::roxmltree::Document;
@@ -20,6 +20,12 @@ fn row(at: usize, workload: &str, length: u64, batch: u64) -> Row {
     let seconds = 1e-4 * (length * batch) as f64 / 512.0 / (at + 1) as f64;
     let is_decode = workload == "decode";
     Row {
+        case_id: Some(format!("{label} {workload} {length} {batch}")),
+        flops: Some(seconds * 5e9),
+        bytes_moved: Some(seconds * 1e9 * (at + 1) as f64),
+        achieved_flops_per_s: Some(5e9),
+        ceiling_flops_per_s: Some(50e9),
+        ceiling_bytes_per_s: Some(12e9),
         variant: variant.into(),
         label: label.into(),
         stride,
@@ -28,7 +34,7 @@ fn row(at: usize, workload: &str, length: u64, batch: u64) -> Row {
         batch: Some(batch),
         context: is_decode.then_some(length),
         tokens: (!is_decode).then_some(length),
-        new_tokens: (workload == "generate").then_some(128),
+        new_tokens: ["generate", "trajectory"].contains(&workload).then_some(128),
         time_median_s: Some(seconds),
         time_ci_low_s: Some(seconds * 0.9),
         time_ci_high_s: Some(seconds * 1.1),
@@ -49,15 +55,34 @@ fn rows() -> Vec<Row> {
     for at in 0..LABELS.len() {
         for length in [512, 1024, 2048] {
             rows.extend([1, 8].map(|batch| row(at, "decode", length, batch)));
-            rows.extend(["prefill", "train_step", "generate"].map(|workload| row(at, workload, length, 1)));
+            let others = ["prefill", "train_step", "generate", "trajectory"];
+            rows.extend(others.map(|workload| row(at, workload, length, 1)));
         }
     }
     rows
 }
 
+/// The rows with ten positions for each trajectory, the cache growing every `stride` tokens.
+fn frame(rows: Vec<Row>) -> Frame {
+    let mut positions = Vec::new();
+    for row in rows.iter().filter(|row| row.workload == "trajectory") {
+        let (first, stride) = (row.tokens.unwrap() + 1, row.stride.unwrap_or(1));
+        positions.extend((first..first + 10).map(|position| Position {
+            case_id: row.case_id.clone().unwrap(),
+            position,
+            time_median_s: row.time_median_s,
+            time_ci_low_s: row.time_ci_low_s,
+            time_ci_high_s: row.time_ci_high_s,
+            kv_bytes: Some(position.div_ceil(stride) as f64 * 256.0),
+            closes_slot: Some(position % stride == 0),
+        }));
+    }
+    Frame::from_rows(rows).and_positions(positions)
+}
+
 /// The only document of a figure.
 fn svg_of(name: &str, rows: Vec<Row>) -> String {
-    let mut rendered = render(&Frame::from_rows(rows), find(name).unwrap()).unwrap();
+    let mut rendered = render(&frame(rows), find(name).unwrap()).unwrap();
     assert_eq!(rendered.len(), 1, "{name}");
     rendered
         .remove(0)
@@ -66,7 +91,7 @@ fn svg_of(name: &str, rows: Vec<Row>) -> String {
 }
 
 fn reason_of(name: &str, rows: Vec<Row>) -> String {
-    let mut rendered = render(&Frame::from_rows(rows), find(name).unwrap()).unwrap();
+    let mut rendered = render(&frame(rows), find(name).unwrap()).unwrap();
     rendered.remove(0).unwrap_err().reason
 }
 
@@ -246,7 +271,10 @@ fn failures_and_doubts_are_in_the_caption() {
     }
     let caption = texts(&svg_of("latency-vs-context", all)).join(" ");
     assert!(caption.contains("2 cases not drawn: 2 skipped oom"), "{caption}");
-    assert!(caption.contains("hollow: trust not clean (2 cases)"), "{caption}");
+    assert!(
+        caption.contains("hollow: trust not clean (2 cases: 2 throttled)"),
+        "{caption}"
+    );
     assert!(
         caption.contains("Example CPU · 1 thread · f32 · fused path · layer scope"),
         "{caption}"
@@ -285,6 +313,126 @@ fn a_figure_without_data_says_why() {
     let no_strides: Vec<Row> = decode.into_iter().filter(|row| row.stride.is_none()).collect();
     assert!(reason_of("compression-rate", no_strides).contains("two strides"));
     assert_eq!(reason_of("cache-vs-context", Vec::new()), "no decode rows");
+}
+
+#[test]
+fn grades_are_counted_from_the_lightest_to_the_gravest() {
+    let mut all = rows();
+    for (row, trust) in all.iter_mut().filter(|row| row.workload == "decode").zip([
+        "throttled",
+        "shared",
+        "throttled",
+        "strange",
+    ]) {
+        row.trust = Some(trust.into());
+    }
+    let caption = texts(&svg_of("latency-vs-context", all)).join(" ");
+    assert!(
+        caption.contains("trust not clean (4 cases: 1 shared, 2 throttled, 1 other)"),
+        "{caption}"
+    );
+}
+
+/// Figures of sizes in closed form, which no cache regime changes.
+const SIZES: [&str; 2] = ["cache-vs-context", "memory-bars"];
+
+#[test]
+fn every_figure_says_what_was_held_equal() {
+    let mut all = rows();
+    for row in &mut all {
+        (row.fair, row.fair_reference) = (Some("params".into()), Some("mha".into()));
+        row.fair_mismatch = Some(if row.label == "GQA (2)" { -0.012 } else { 0.0 });
+        row.cache_regime = Some("cold".into());
+    }
+    for figure in figures() {
+        let caption = |rows| texts(&svg_of(figure.name, rows)).join(" ").replace('\u{a0}', " ");
+        let fair = caption(all.clone());
+        assert!(
+            fair.contains("same parameters as MHA (mismatch up to 1.2 %)"),
+            "{}: {fair}",
+            figure.name
+        );
+        assert_eq!(
+            fair.contains("cold caches"),
+            !SIZES.contains(&figure.name),
+            "{}",
+            figure.name
+        );
+        assert!(caption(rows()).contains("same width"), "{}", figure.name);
+    }
+}
+
+#[test]
+fn a_trajectory_has_times_and_growth_and_names_what_to_doubt() {
+    let mut all = rows();
+    for row in all.iter_mut().filter(|row| row.label == "MHA") {
+        row.trust = Some("shared".into());
+    }
+    let texts = texts(&svg_of("decode-trajectory", all));
+    for title in ["Time of a step", "Bytes added since the first position"] {
+        assert!(texts.iter().any(|text| text == title), "{texts:?}");
+    }
+    let all = texts.join(" ");
+    assert!(all.contains("128 tokens generated after 2048"), "{all}");
+    assert!(all.contains("one of 3 trajectories measured"), "{all}");
+    assert!(all.contains("trust not clean: MHA (shared)"), "{all}");
+
+    let without = render(&Frame::from_rows(rows()), find("decode-trajectory").unwrap()).unwrap();
+    let reason = &without[0].as_ref().unwrap_err().reason;
+    assert_eq!(reason, "no trajectory has times at two positions");
+}
+
+#[test]
+fn positions_are_read_from_their_table_and_the_last_of_two_counts() {
+    let table = df!(
+        "case_id" => ["a", "a", "a"],
+        "position" => [9u64, 10, 10],
+        "time_median_s" => [1e-3, 5.0, 2e-3],
+        "kv_bytes" => [64u64, 96, 96],
+        "closes_slot" => [false, true, true],
+        "bytes_moved" => [1u64, 1, 1],
+    )
+    .unwrap();
+    let row = Row {
+        case_id: Some("a".into()),
+        tokens: Some(8),
+        ..row(0, "trajectory", 8, 1)
+    };
+    let frame = Frame::from_rows(vec![row]).with_positions(&table).unwrap();
+    let svg = render(&frame, find("decode-trajectory").unwrap())
+        .unwrap()
+        .remove(0);
+    let texts = texts(&svg.unwrap().svg).join(" ").replace('\u{a0}', " ");
+    assert!(texts.contains("2 ms") && !texts.contains("5 s"), "{texts}");
+
+    let missing = df!("case_id" => ["a"]).unwrap();
+    let error = Frame::from_rows(Vec::new()).with_positions(&missing).unwrap_err();
+    assert!(
+        matches!(error, Error::MissingColumn { column: "position" }),
+        "{error}"
+    );
+    let words = df!("case_id" => ["a"], "position" => [1u64], "closes_slot" => ["yes"]).unwrap();
+    let error = Frame::from_rows(Vec::new()).with_positions(&words).unwrap_err();
+    assert!(error.to_string().contains("closes_slot"), "{error}");
+}
+
+#[test]
+fn a_roofline_needs_ceilings_and_tells_them() {
+    let texts = texts(&svg_of("roofline", rows()))
+        .join(" ")
+        .replace('\u{a0}', " ");
+    assert!(
+        texts.contains("12.0 GB/s read, 50.0 GFLOP/s in matrix products"),
+        "{texts}"
+    );
+    let mut without = rows();
+    for row in &mut without {
+        row.ceiling_bytes_per_s = None;
+    }
+    assert_eq!(
+        reason_of("roofline", without),
+        "no row has operations, bytes and measured ceilings"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::curves;
 use super::points::{INTERVAL, cache, is_decode, larger_than_rivals, latest, replaced_note, time, values};
 use crate::axis::{Axis, Scale};
 use crate::frame::Row;
-use crate::sheet::{Body, LinePanel, Measured, Point, Series, Sheet};
+use crate::sheet::{Body, LinePanel, Measured, Point, Series, Shape, Sheet};
 use crate::slice::{Slice, TIMED};
 use crate::style::series_key;
 use crate::units::Unit;
@@ -107,7 +107,7 @@ fn panel(
     let references = curves::series(slice, &others, |_| Some(0), y).into_iter();
     let mut series: Vec<Series> = references
         .map(|s| Series {
-            is_reference: true,
+            shape: Shape::Reference,
             ..s
         })
         .collect();
@@ -161,7 +161,7 @@ fn through_strides(slice: &Slice<'_>, merged: &[&Row], y: fn(&Row) -> Option<Mea
             label: format!("{}{rank}", variant.to_uppercase()),
             look,
             points,
-            is_reference: false,
+            shape: Shape::Curve,
         })
     };
     curves.into_iter().filter_map(curve).collect()

@@ -3,7 +3,7 @@
 use super::points::{choose, latest, listed, replaced_note, values};
 use crate::axis::{Axis, Scale};
 use crate::frame::Row;
-use crate::sheet::{Body, LinePanel, Measured, Point, Series, Sheet};
+use crate::sheet::{Body, LinePanel, Measured, Point, Series, Shape, Sheet};
 use crate::slice::Slice;
 use crate::style::series_key;
 use crate::units::Unit;
@@ -145,7 +145,7 @@ pub(super) fn series(
             label: key.1,
             look,
             points,
-            is_reference: false,
+            shape: Shape::Curve,
         }
     };
     slice.series(rows).into_iter().map(curve).collect()

@@ -3,12 +3,14 @@
 mod cache_vs_context;
 mod compression_rate;
 mod curves;
+mod decode_trajectory;
 mod generate_bars;
 mod latency_vs_batch;
 mod latency_vs_context;
 mod memory_bars;
 mod points;
 mod prefill_vs_tokens;
+mod roofline;
 mod speedup_bars;
 mod tokens_vs_batch;
 mod tokens_vs_context;
@@ -35,7 +37,7 @@ pub struct FigureSpec {
     pub(crate) sheet: fn(&Slice<'_>) -> Result<Sheet, String>,
 }
 
-static FIGURES: [FigureSpec; 11] = [
+static FIGURES: [FigureSpec; 13] = [
     latency_vs_context::SPEC,
     tokens_vs_context::SPEC,
     latency_vs_batch::SPEC,
@@ -47,6 +49,8 @@ static FIGURES: [FigureSpec; 11] = [
     speedup_bars::SPEC,
     memory_bars::SPEC,
     generate_bars::SPEC,
+    decode_trajectory::SPEC,
+    roofline::SPEC,
 ];
 
 /// Every figure, in the order of the report.

@@ -1,7 +1,7 @@
 //! From rows to measured values: what the figures share.
 
 use crate::frame::Row;
-use crate::sheet::Measured;
+use crate::sheet::{Grade, Measured};
 use crate::style::series_key;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ pub(super) fn time(row: &Row) -> Option<Measured> {
     Some(Measured {
         value,
         interval,
-        clean: row.is_clean(),
+        grade: Grade::of(row),
     })
 }
 
@@ -40,7 +40,7 @@ pub(super) fn throughput(row: &Row) -> Option<Measured> {
     Some(Measured {
         value,
         interval,
-        clean: row.is_clean(),
+        grade: Grade::of(row),
     })
 }
 
@@ -49,7 +49,7 @@ pub(super) fn cache(row: &Row) -> Option<Measured> {
     Some(Measured {
         value: positive(row.kv_bytes)?,
         interval: None,
-        clean: true,
+        grade: Grade::Clean,
     })
 }
 
@@ -63,11 +63,11 @@ pub(super) fn quotient(base: Measured, other: Measured) -> Measured {
     Measured {
         value: base.value / other.value,
         interval,
-        clean: base.clean && other.clean,
+        grade: base.grade.max(other.grade),
     }
 }
 
-fn positive(value: Option<f64>) -> Option<f64> {
+pub(super) fn positive(value: Option<f64>) -> Option<f64> {
     value.filter(|v| v.is_finite() && *v > 0.0)
 }
 
@@ -158,17 +158,17 @@ mod tests {
         let base = Measured {
             value: 4.0,
             interval: Some((3.8, 4.2)),
-            clean: true,
+            grade: Grade::Clean,
         };
         let other = Measured {
             value: 2.0,
             interval: Some((1.9, 2.1)),
-            clean: false,
+            grade: Grade::Shared,
         };
         let q = quotient(base, other);
         assert_eq!(q.value, 2.0);
         assert_eq!(q.interval, Some((3.8 / 2.1, 4.2 / 1.9)));
-        assert!(!q.clean);
+        assert_eq!(q.grade, Grade::Shared);
     }
 
     #[test]
