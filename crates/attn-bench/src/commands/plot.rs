@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use attn_figures::{Frame, Outcome, draw_all};
-use attn_harness::row::Position;
 use attn_harness::store::Run;
 
 use super::runs;
@@ -31,7 +30,7 @@ pub fn execute(args: &PlotArgs) -> Result<Exit, Failure> {
 /// Draws what the sweeps of `runs` ask for into `out`; returns a line a figure.
 pub fn draw(runs: &[Run], out: &Path) -> Result<String, Failure> {
     let table = runs::frame(&runs::rows(runs))?;
-    let positions = Position::to_frame(&[]).map_err(Failure::input)?;
+    let positions = runs::positions(runs)?;
     let frame = Frame::from_polars(&table).and_then(|frame| frame.with_positions(&positions));
     let frame = frame.map_err(Failure::input)?;
     let outcomes = draw_all(&frame, &runs::figures(runs), out).map_err(|error| match error {

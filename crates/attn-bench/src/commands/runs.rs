@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attn_harness::Sweep;
-use attn_harness::row::Row;
+use attn_harness::row::{Position, Row};
 use attn_harness::store::Run;
 use polars::prelude::DataFrame;
 
@@ -30,6 +30,15 @@ pub fn rows(runs: &[Run]) -> Vec<Row> {
 /// Rows as a table of polars.
 pub fn frame(rows: &[Row]) -> Result<DataFrame, Failure> {
     Row::to_frame(rows).map_err(Failure::input)
+}
+
+/// The positions of all trajectories of all runs as a table of polars.
+pub fn positions(runs: &[Run]) -> Result<DataFrame, Failure> {
+    let positions: Vec<Position> = runs
+        .iter()
+        .flat_map(|run| run.positions.iter().cloned())
+        .collect();
+    Position::to_frame(&positions).map_err(Failure::input)
 }
 
 /// The figures the sweeps of these runs ask for; none means all of them.
