@@ -38,9 +38,9 @@ fn store(place: &Place, name: &str, cases: &[Case], machine: &str) {
             ..Sample::default()
         };
         let samples: Vec<Sample> = (0..time_s.map_or(0, |_| 8)).map(sample).collect();
-        run.append(&row, &samples).unwrap();
+        run.append(&row, &samples, &[]).unwrap();
     }
-    run.finish("").unwrap();
+    run.finish("", &serde_json::json!({})).unwrap();
 }
 
 /// `base` with two cases, and `new` with these.

@@ -3,6 +3,7 @@
 pub mod ceilings;
 pub mod columns;
 pub mod compare;
+pub mod conditions;
 pub mod environment;
 pub mod error;
 pub mod flush;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use attn_core::Variant;
+use candle_core::{DType, Device, Tensor};
 
 use super::job::{Job, JobSpec};
 use super::protocol::{Built, CaseMeasured, Memory, PROTOCOL, Reply, Request, Settings};
@@ -137,6 +138,7 @@ impl Bench<'_> {
             ))),
             Request::Build { jobs } => {
                 self.subjects.clear();
+                prewarm();
                 for (case, spec) in jobs.into_iter().enumerate() {
                     let (subject, built) = self.build(case, spec);
                     self.subjects.push(subject);
@@ -302,6 +304,13 @@ impl Bench<'_> {
         built.verdict = Some(verdict?);
         Ok(subject)
     }
+}
+
+/// Makes what the process makes once, threads and their buffers, so that no case has it in its memory.
+fn prewarm() {
+    let square = || Tensor::ones((256, 256), DType::F32, &Device::Cpu).and_then(|ones| ones.matmul(&ones));
+    // Its result is of no interest, and where it fails so will the first case, which then says why.
+    let _ = std::hint::black_box(square());
 }
 
 /// Runs a phase: what came of it, the seconds it took, the memory it needed. A panic is a failure like any other.
