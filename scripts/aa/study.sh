@@ -9,13 +9,13 @@
 #
 #   scripts/aa/study.sh OUT           # then: python3 scripts/aa/table.py OUT > OUT/table.md
 #
-# Environment: PAIRS (10), SWEEP (experiments/quick.yaml), BINARY (target/release/attn-bench), PLANT (slow:0.15).
+# Environment: PAIRS (10), SWEEP (experiments/quick.yaml), BINARY (target/release/attn-bench), PLANT (*:slow=0.15).
 # A study that was interrupted goes on where it stopped when it is started again with the same OUT.
 set -euo pipefail
 
 out=${1:?usage: scripts/aa/study.sh OUT}
 pairs=${PAIRS:-10}
-plant=${PLANT:-slow:0.15}
+plant=${PLANT:-*:slow=0.15}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 sweep=${SWEEP:-$root/experiments/quick.yaml}
 binary=${BINARY:-$root/target/release/attn-bench}
@@ -50,7 +50,7 @@ for ((i = 1; i <= pairs; i++)); do
     echo "pair $i of $pairs"
     run_into "$runs-aa" --against "$binary"
     compare aa-alternating "$pair" "$runs-aa/base" "$runs-aa"
-    run_into "$runs-planted" --against "$binary" --against-plant "$plant"
+    ATTN_BENCH_PLANT=$plant run_into "$runs-planted" --against "$binary"
     compare planted-alternating "$pair" "$runs-planted/base" "$runs-planted"
     run_into "$runs-apart-1"
     run_into "$runs-apart-2"

@@ -18,8 +18,8 @@ use crate::worker::{Fault, Verdict};
 const DENSE_TOKENS: usize = 1024;
 const DENSE_TOKENS_GRADIENT: usize = 256;
 
-/// Decode steps that are compared, from the first.
-const DECODE_STEPS: usize = 64;
+/// Rows of a decode step that are compared at least: each is one step of one sequence.
+const DECODE_ROWS: usize = 8;
 
 /// What a cache may hold beside slots and state: shapes, handles, marks.
 const BOOKKEEPING_BYTES: u64 = 64 << 10;
@@ -154,7 +154,11 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
             copy.reorder(&sequences)?;
             let mut copy = copy.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
-            let n = tokens.len().min(DECODE_STEPS);
+            // Enough steps to close a slot of the cache twice.
+            let steps = DECODE_ROWS
+                .div_ceil(sequences.len())
+                .max(2 * job.geometry.stride);
+            let n = tokens.len().min(steps);
             let expected: Vec<Tensor> = tokens[..n]
                 .iter()
                 .map(|x| layer.decode(&wide(x)?, &mut copy))
