@@ -153,12 +153,16 @@ Examples:
   attn-bench plan experiments/quick.yaml
   attn-bench plan experiments/quick.yaml --filter workload=decode,batch=1
   attn-bench plan experiments/quick.yaml --format json
+  attn-bench plan experiments/quick.yaml --out results/mine
 
-Peak memory and time are estimates; cache, weights and FLOPs are exact.")]
+Peak memory, floor and time are estimates; cache, weights and FLOPs are exact.")]
 pub struct PlanArgs {
     /// The sweep.
     #[command(flatten)]
     pub sweep: SweepArgs,
+    /// A run of the sweep: say how many cases it has stored, and what is left
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// How to print.
     #[command(flatten)]
     pub format: FormatArgs,

@@ -106,6 +106,9 @@ fn help_of_commands_on_sweeps() {
           --shard <I/N>
               Keep part I of N, whole groups of comparable cases, about equal in time
 
+          --out <DIR>
+              A run of the sweep: say how many cases it has stored, and what is left
+
           --format <FORMAT>
               How to print
 
@@ -122,8 +125,9 @@ fn help_of_commands_on_sweeps() {
       attn-bench plan experiments/quick.yaml
       attn-bench plan experiments/quick.yaml --filter workload=decode,batch=1
       attn-bench plan experiments/quick.yaml --format json
+      attn-bench plan experiments/quick.yaml --out results/mine
 
-    Peak memory and time are estimates; cache, weights and FLOPs are exact.
+    Peak memory, floor and time are estimates; cache, weights and FLOPs are exact.
     "#);
 }
 
@@ -385,6 +389,14 @@ fn lists_are_tables_and_json() {
      mtla      norm_eps     a positive number          1e-5          epsilon of the norms
      mtla      bias         true or false              false         whether the projections of queries, latents and outputs have biases
      mtla      rope_theta   a positive number          10000         base of the rotary embedding
+
+     variant   solved for fair: params   fair: kv_bytes   fair: flops
+    ──────────────────────────────────────────────────────────────────
+     mha       n_heads                   n_heads          n_heads
+     gqa       n_heads                   n_kv_heads       n_heads
+     mqa       n_heads                   head_dim         n_heads
+     mla       kv_rank                   kv_rank          kv_rank
+     mtla      kv_rank                   kv_rank          kv_rank
     "#);
     assert_snapshot!(place.prints(&["list", "workloads"]), @r#"
      workload     what it is

@@ -17,23 +17,25 @@ fn a_small_plan_is_a_line_a_case() {
     small: What is what?
     cpu, seed 42
 
-     workload           variant     KV cache   weights    peak       FLOPs    time      note
-    ─────────────────────────────────────────────────────────────────────────────────────────
-     decode L=64 B=2    MHA         64.0 KiB   65.0 KiB    141 KiB   98.3 k   66.7 ms
-     decode L=64 B=2    GQA Hkv=2   32.0 KiB   48.8 KiB   89.8 KiB   81.9 k   60.5 ms
-     decode L=64 B=2    MTLA s=2    10.0 KiB   68.3 KiB   85.0 KiB    105 k   60.4 ms
-     decode L=64 B=2    MTLA s=3    6.88 KiB   68.3 KiB   80.6 KiB   93.2 k   60.0 ms
-     decode L=256 B=2   MHA          256 KiB   65.0 KiB    345 KiB    197 k   91.0 ms
-     decode L=256 B=2   GQA Hkv=2    128 KiB   48.8 KiB    198 KiB    180 k   72.7 ms
-     decode L=256 B=2   MTLA s=2    40.0 KiB   68.3 KiB    121 KiB    215 k   64.2 ms
-     decode L=256 B=2   MTLA s=3    26.9 KiB   68.3 KiB    105 KiB    167 k   62.5 ms
-     prefill T=64 B=1   MHA         32.0 KiB   65.0 KiB    289 KiB   2.63 M   60.8 ms
-     prefill T=64 B=1   GQA Hkv=2   16.0 KiB   48.8 KiB    241 KiB   2.11 M   58.7 ms
-     prefill T=64 B=1   MTLA s=2    5.00 KiB   68.3 KiB    281 KiB   2.51 M   60.3 ms
-     prefill T=64 B=1   MTLA s=3    3.44 KiB   68.3 KiB    280 KiB   2.40 M   59.9 ms
+     workload           variant     KV cache   weights    peak       FLOPs    floor     time      note
+    ───────────────────────────────────────────────────────────────────────────────────────────────────
+     decode L=64 B=2    MHA         64.0 KiB   65.0 KiB    141 KiB   98.3 k   13.5 µs   66.7 ms
+     decode L=64 B=2    GQA Hkv=2   32.0 KiB   48.8 KiB   89.8 KiB   81.9 k   8.52 µs   60.5 ms
+     decode L=64 B=2    MTLA s=2    10.0 KiB   68.3 KiB   85.0 KiB    105 k   8.38 µs   60.4 ms
+     decode L=64 B=2    MTLA s=3    6.88 KiB   68.3 KiB   80.6 KiB   93.2 k   8.06 µs   60.0 ms
+     decode L=256 B=2   MHA          256 KiB   65.0 KiB    345 KiB    197 k   33.2 µs   91.0 ms
+     decode L=256 B=2   GQA Hkv=2    128 KiB   48.8 KiB    198 KiB    180 k   18.4 µs   72.7 ms
+     decode L=256 B=2   MTLA s=2    40.0 KiB   68.3 KiB    121 KiB    215 k   11.5 µs   64.2 ms
+     decode L=256 B=2   MTLA s=3    26.9 KiB   68.3 KiB    105 KiB    167 k   10.1 µs   62.5 ms
+     prefill T=64 B=1   MHA         32.0 KiB   65.0 KiB    289 KiB   2.63 M   52.6 µs   60.8 ms
+     prefill T=64 B=1   GQA Hkv=2   16.0 KiB   48.8 KiB    241 KiB   2.11 M   42.1 µs   58.7 ms
+     prefill T=64 B=1   MTLA s=2    5.00 KiB   68.3 KiB    281 KiB   2.51 M   50.2 µs   60.3 ms
+     prefill T=64 B=1   MTLA s=3    3.44 KiB   68.3 KiB    280 KiB   2.40 M   48.0 µs   59.9 ms
 
-    12 cases in 3 groups, about 1 s
-    peak and time are estimates
+    12 cases in 3 groups at 3 points, about 1 s
+    at most: KV cache 256 KiB, weights 68.3 KiB, peak 345 KiB
+    one run of each: 10.8 MFLOPs, no less than 304 µs at 10.0 GB/s and 50.0 GFLOP/s
+    peak, floor and time are estimates
     "#);
 }
 
@@ -60,10 +62,12 @@ fn a_large_plan_is_a_line_a_workload_and_variant() {
      prefill    MTLA s=2        4    2.50 KiB to 5.00 KiB   68.3 KiB      377 KiB       10.0 M   181 ms   1 unsupported
      prefill    MTLA s=3        4    1.72 KiB to 3.44 KiB   68.3 KiB      376 KiB       9.60 M   180 ms   1 unsupported
 
-    160 cases in 40 groups, about 7 s
+    160 cases in 40 groups at 10 points, about 7 s
+    at most: KV cache 512 KiB, weights 68.3 KiB, peak 1.61 MiB
+    one run of each: 46.0 MFLOPs, no less than 1.85 ms at 10.0 GB/s and 50.0 GFLOP/s
     16 cases predicted not to fit in memory: skipped, with a row each
     40 cases unsupported: seedlike is not defined for bf16
-    peak and time are estimates
+    peak, floor and time are estimates
     "#);
 }
 
@@ -91,10 +95,65 @@ fn json_has_every_case_with_its_predictions() {
         "kv_capacity_bytes",
         "weights_bytes",
         "predicted_peak_bytes",
+        "predicted_floor_s",
         "predicted_time_s",
     ] {
         assert!(case[number].as_f64().unwrap() > 0.0, "{number}");
     }
+}
+
+#[test]
+fn totals_say_what_was_removed_what_is_matched_and_what_is_left() {
+    let sweep = SWEEP.replace("  - gqa: {n_kv_heads: 2}\n", "  - mqa\n").replace(
+        "question:",
+        "fair: kv_bytes\nregimes: [hot, cold]\nscenarios: [{workload: prefill, tokens: 64}]\nquestion:",
+    );
+    let place = Place::with(&sweep.replace("kv_rank: 32, ", ""));
+    let text = place.prints(&["plan", "sweep.yaml", "--filter", "workload=prefill"]);
+    assert_snapshot!(text, @r#"
+    small: What is what?
+    cpu, seed 42
+
+     workload                variant                KV cache   weights    peak      FLOPs    floor     time      note
+    ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     prefill T=64 B=1 hot    MHA                    32.0 KiB   65.0 KiB   289 KiB   2.63 M   52.6 µs   60.8 ms
+     prefill T=64 B=1 hot    MQA D=64               32.0 KiB    162 KiB   482 KiB   7.37 M    147 µs   80.4 ms
+     prefill T=64 B=1 hot    MTLA s=2 kv_rank=248   32.0 KiB    351 KiB   592 KiB   7.87 M    157 µs   82.4 ms
+     prefill T=64 B=1 hot    MTLA s=3 kv_rank=364   32.0 KiB    577 KiB   819 KiB   10.6 M    213 µs   93.9 ms
+     prefill T=64 B=1 cold   MHA                    32.0 KiB   65.0 KiB   289 KiB   2.63 M   52.6 µs   60.8 ms
+     prefill T=64 B=1 cold   MQA D=64               32.0 KiB    162 KiB   482 KiB   7.37 M    147 µs   80.4 ms
+     prefill T=64 B=1 cold   MTLA s=2 kv_rank=248   32.0 KiB    351 KiB   592 KiB   7.87 M    157 µs   82.4 ms
+     prefill T=64 B=1 cold   MTLA s=3 kv_rank=364   32.0 KiB    577 KiB   819 KiB   10.6 M    213 µs   93.9 ms
+
+    8 cases in 2 groups at 1 point, about 1 s
+    1 duplicate removed
+    at most: KV cache 32.0 KiB, weights 577 KiB, peak 819 KiB
+    one run of each: 57.0 MFLOPs, no less than 1.14 ms at 10.0 GB/s and 50.0 GFLOP/s
+    held equal: kv_bytes of MHA
+    peak, floor and time are estimates
+    "#);
+    let plan = json(&place, &["plan", "sweep.yaml"]);
+    assert_eq!(plan["totals"]["duplicates_removed"], 1);
+    assert_eq!(plan["cases"][1]["fair"]["hold"], "kv_bytes");
+    assert_eq!(plan["totals"]["points"], 3);
+}
+
+#[test]
+fn a_run_is_counted_against_its_plan() {
+    let place = Place::with(SWEEP);
+    let only = ["--filter", "workload=prefill,variant=mha"];
+    place.prints(&[&["run", "sweep.yaml", "--out", "done"][..], &only].concat());
+    let args = ["plan", "sweep.yaml", "--out", "done"];
+    let text = place.prints(&args);
+    assert!(
+        text.contains("1 of 12 cases stored in done, about 1 s left"),
+        "{text}"
+    );
+    let totals = &json(&place, &args)["totals"];
+    assert_eq!((&totals["stored"], &totals["cases"]), (&1.into(), &12.into()));
+    assert!(totals["time_left_s"].as_f64() < totals["predicted_time_s"].as_f64());
+    let (code, said) = place.fails(&["plan", "sweep.yaml", "--out", "none"]);
+    assert!(code == 2 && said.contains("none"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod labels;
 mod predict;
 mod shard;
 mod spec;
+mod totals;
 mod variants;
 mod workloads;
 
@@ -28,6 +29,7 @@ pub use filter::Filter;
 pub use predict::Rates;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
+pub use totals::{NOTABLE_MISMATCH, Totals};
 
 /// A mistyped axis multiplies quickly; no one waits for more cases than these.
 pub const MAX_CASES: u128 = 1_000_000;
@@ -132,6 +134,8 @@ pub struct Plan {
     pub cases: Vec<Case>,
     /// How long and how precisely to measure.
     pub measure: Measure,
+    /// What the floors and times were predicted with.
+    pub rates: Rates,
     /// Seed of the sweep; `measure.seed` is the same where it was not given.
     pub seed: u64,
     /// Figures to draw, by name.
@@ -244,6 +248,7 @@ impl Plan {
             device: file.device,
             cases,
             measure,
+            rates: setup.rates,
             seed: file.seed,
             figures,
             duplicates_removed,

@@ -53,12 +53,23 @@ fn text(topic: Topic) -> String {
                 owned(lines),
             );
             let settings = VARIANTS.iter().flat_map(|variant| settings(variant));
-            overview
-                + "\n"
-                + &table(
-                    &["variant", "setting", "is", "default", "meaning"],
-                    settings.collect(),
-                )
+            let settings = table(
+                &["variant", "setting", "is", "default", "meaning"],
+                settings.collect(),
+            );
+            let free = VARIANTS
+                .iter()
+                .map(|v| [v.key, v.free.params, v.free.kv_bytes, v.free.flops]);
+            let free = table(
+                &[
+                    "variant",
+                    "solved for fair: params",
+                    "fair: kv_bytes",
+                    "fair: flops",
+                ],
+                owned(free),
+            );
+            [overview, settings, free].join("\n")
         }
         Topic::Workloads => {
             let lines = Workload::ALL.iter().map(|(name, help)| [*name, *help]);
@@ -179,5 +190,10 @@ fn variant_value(variant: &Variant) -> Value {
         "paper": variant.paper,
         "cache_formula": variant.cache_formula,
         "settings": settings,
+        "free": {
+            "params": variant.free.params,
+            "kv_bytes": variant.free.kv_bytes,
+            "flops": variant.free.flops,
+        },
     })
 }
