@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use attn_harness::DeviceRequest;
 use attn_harness::plan::Shard;
+use attn_harness::sweep::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Compares attention variants fairly: what does each cost in time and memory at the same workload, with
@@ -41,6 +42,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show the cases of a sweep with their predicted memory and time; runs nothing
     Plan(PlanArgs),
+    /// Say which contexts and batches fit in some memory, for every variant of a sweep
+    Capacity(CapacityArgs),
     /// Draw the figures of stored runs again
     Plot(PlotArgs),
     /// Print the summary table of stored runs again
@@ -163,6 +166,33 @@ pub struct PlanArgs {
     /// A run of the sweep: say how many cases it has stored, and what is left
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Arguments of `capacity`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench capacity experiments/quick.yaml --memory 8GiB
+  attn-bench capacity experiments/quick.yaml --memory 40GiB --layers 32
+  attn-bench capacity experiments/quick.yaml --memory 512MiB --verify
+
+Batches and contexts are those of the sweep. Exits with 1 where an allocated cache is not what was predicted.")]
+pub struct CapacityArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub sweep: SweepArgs,
+    /// Memory for weights, cache and state: bytes, or a number with a unit
+    #[arg(long, value_name = "SIZE")]
+    pub memory: ByteCount,
+    /// Layers that share the memory
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub layers: u32,
+    /// Allocate the cache of one layer at each limit, and one step beyond
+    #[arg(long)]
+    pub verify: bool,
     /// How to print.
     #[command(flatten)]
     pub format: FormatArgs,

@@ -1,5 +1,6 @@
 //! One module a command. Each takes its arguments and says how it ended.
 
+pub mod capacity;
 pub mod compare;
 pub mod completions;
 pub mod export;

@@ -31,6 +31,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => commands::run::execute(&args),
         Command::Plan(args) => commands::plan::execute(&args),
+        Command::Capacity(args) => commands::capacity::execute(&args),
         Command::Plot(args) => commands::plot::execute(&args),
         Command::Show(args) => commands::show::execute(&args),
         Command::Export(args) => commands::export::execute(&args),

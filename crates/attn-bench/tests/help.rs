@@ -20,6 +20,7 @@ fn help_shows_every_command_and_the_exit_codes() {
     Commands:
       run          Run a sweep and draw its figures
       plan         Show the cases of a sweep with their predicted memory and time; runs nothing
+      capacity     Say which contexts and batches fit in some memory, for every variant of a sweep
       plot         Draw the figures of stored runs again
       show         Print the summary table of stored runs again
       export       Write the rows of stored runs for other tools

@@ -134,4 +134,59 @@ impl Geometry {
     pub fn kv_state_bytes(&self, batch: usize) -> u64 {
         batch as u64 * (4 * self.state_elements as u64 + 8)
     }
+
+    /// The most tokens that `batch` sequences may each have for cache and state to fit in `bytes`: whole slots, and
+    /// 0 where not even one fits.
+    pub fn longest_context(&self, batch: usize, bytes: u64, element_bytes: usize) -> u64 {
+        let slot = batch as u64 * (self.entry.elements() * element_bytes) as u64;
+        let left = bytes.saturating_sub(self.kv_state_bytes(batch));
+        (left / slot.max(1)).saturating_mul(self.stride as u64)
+    }
+
+    /// The most sequences of `tokens` each for cache and state to fit in `bytes`.
+    pub fn largest_batch(&self, tokens: usize, bytes: u64, element_bytes: usize) -> u64 {
+        bytes / (self.kv_bytes(1, tokens, element_bytes) + self.kv_state_bytes(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_the_last_sizes_that_fit() {
+        let macs = ProjectionMacs::default();
+        for (stride, state_elements) in [(1, 0), (2, 6), (5, 6)] {
+            let g = Geometry {
+                d_model: 8,
+                n_heads: 2,
+                n_kv_heads: 2,
+                score_dim: 4,
+                v_dim: 4,
+                stride,
+                entry: Entry {
+                    heads: 1,
+                    key: 8,
+                    values: Values::KeyPrefix(6),
+                },
+                state_elements,
+                parameters: 0,
+                forward_macs: macs,
+                decode_macs: macs,
+            };
+            let needed = |batch, tokens| g.kv_bytes(batch, tokens, 2) + g.kv_state_bytes(batch);
+            for bytes in [0, 7, 50, 999, 4096, 4097] {
+                for batch in [1, 3] {
+                    let tokens = g.longest_context(batch, bytes, 2) as usize;
+                    assert!(tokens == 0 || needed(batch, tokens) <= bytes, "{bytes} {batch}");
+                    assert!(needed(batch, tokens + 1) > bytes, "{bytes} {batch}");
+                }
+                for tokens in [1, 10, 64] {
+                    let batch = g.largest_batch(tokens, bytes, 2) as usize;
+                    assert!(needed(batch, tokens) <= bytes, "{bytes} {tokens}");
+                    assert!(needed(batch + 1, tokens) > bytes, "{bytes} {tokens}");
+                }
+            }
+        }
+    }
 }
