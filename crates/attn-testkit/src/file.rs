@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use attn_core::{LayerConfig, ModelDims, ParamValue, Params, Variant, Weights};
+use attn_core::{LayerConfig, ModelDims, ParamKind, ParamValue, Params, Variant, Weights};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 const FORMAT: &str = "attn-conformance-1";
+/// No layer is larger; beyond it products of sizes leave 64 bits.
+const MAX_SIZE: u64 = 1 << 20;
 
 /// Why a conformance file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -198,7 +200,17 @@ fn split_settings(settings: &Value, variant: &Variant) -> Result<(ModelDims, Par
     };
     let mut params = Params::default();
     for (name, value) in settings {
-        if variant.param(name).is_err() {
+        let spec = variant.param(name);
+        let is_size = match &spec {
+            Ok(spec) => matches!(spec.kind, ParamKind::Int { .. }),
+            Err(_) => true,
+        };
+        if let Some(size) = value.as_u64().filter(|&size| is_size && size > MAX_SIZE) {
+            return Err(format!(
+                "its setting `{name}` is {size}, expected at most {MAX_SIZE}"
+            ));
+        }
+        if spec.is_err() {
             // Sizes of the model, and settings that follow from the variant (MHA's n_kv_heads).
             continue;
         }

@@ -7,6 +7,9 @@ use saphyr_parser::{Event, Parser, Span};
 
 use super::{DuplicateKey, KeyPath, Kind, Locator, Node, SyntaxError};
 
+/// Deeper than any sweep, and than the reader goes: every open level keeps its path.
+const MAX_DEPTH: usize = 128;
+
 /// A list or mapping whose end is not reached.
 struct Open {
     node: usize,
@@ -73,6 +76,10 @@ impl Builder {
                         return Err(SyntaxError { message, span: bytes });
                     }
                     self.leaf(Kind::Alias(target), bytes, 0, expanded);
+                }
+                Event::SequenceStart(..) | Event::MappingStart(..) if self.open.len() >= MAX_DEPTH => {
+                    let message = format!("this is nested deeper than {MAX_DEPTH} levels");
+                    return Err(SyntaxError { message, span: bytes });
                 }
                 Event::SequenceStart(anchor, _) => self.enter(Kind::List(Vec::new()), bytes, anchor),
                 Event::MappingStart(anchor, _) => self.enter(Kind::Mapping(Vec::new()), bytes, anchor),
