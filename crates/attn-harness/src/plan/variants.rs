@@ -164,6 +164,10 @@ fn check_settings(
     found.len() == before
 }
 
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call, of what its caller has at hand"
+)]
 fn expand_entry(
     source: &Source,
     variant: &'static Variant,

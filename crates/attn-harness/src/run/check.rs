@@ -155,9 +155,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
             let mut copy = copy.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
             // Enough steps to close a slot of the cache twice.
-            let steps = DECODE_ROWS
-                .div_ceil(sequences.len())
-                .max(2 * job.geometry.stride);
+            let steps = DECODE_ROWS.div_ceil(sequences.len()).max(2 * job.geometry.stride);
             let n = tokens.len().min(steps);
             let expected: Vec<Tensor> = tokens[..n]
                 .iter()

@@ -385,7 +385,7 @@ impl<'a> Attempt<'a, '_> {
     }
 
     /// The worker takes the samples by itself.
-    fn measure_alone(&mut self, crew: &Crew<'a>) -> Result<(Vec<CaseMeasured>, Option<u64>), Halt> {
+    fn measure_alone(&mut self, crew: &Crew<'a>) -> Result<CrewMeasured, Halt> {
         let request = Request::Measure {
             cases: crew.ready.clone(),
             settings: self.plan.measure.of_replica(),
@@ -396,10 +396,7 @@ impl<'a> Attempt<'a, '_> {
     }
 
     /// The runner has two workers take samples in turns, those of one case one after the other.
-    fn measure_together(
-        &mut self,
-        crews: &[Crew<'a>],
-    ) -> Result<Vec<(Vec<CaseMeasured>, Option<u64>)>, Halt> {
+    fn measure_together(&mut self, crews: &[Crew<'a>]) -> Result<Vec<CrewMeasured>, Halt> {
         let over = Cell::new(false);
         let mut remotes = Vec::new();
         for crew in crews {
@@ -473,7 +470,7 @@ impl<'a> Attempt<'a, '_> {
     }
 }
 
-fn measured(crew: &Crew<'_>, reply: Reply) -> Result<(Vec<CaseMeasured>, Option<u64>), Halt> {
+fn measured(crew: &Crew<'_>, reply: Reply) -> Result<CrewMeasured, Halt> {
     match reply {
         Reply::Measured {
             cases,
@@ -482,6 +479,9 @@ fn measured(crew: &Crew<'_>, reply: Reply) -> Result<(Vec<CaseMeasured>, Option<
         other => Err(crew.confused(&other)),
     }
 }
+
+/// What the cases of a crew measured, and the peak of its worker's resident memory.
+type CrewMeasured = (Vec<CaseMeasured>, Option<u64>);
 
 /// A case in another process, as a task.
 struct Remote<'c, 'a> {

@@ -207,7 +207,7 @@ fn commit(fault: Fault, began: Instant) {
             // Grows until something refuses, in steps that the kernel has to back.
             let mut hoard = Vec::new();
             loop {
-                hoard.push(std::hint::black_box(vec![1_u8; 256 << 20]));
+                hoard.push(std::hint::black_box(vec![1_u8; 64 << 20]));
             }
         }
         Fault::Abort => std::process::abort(),
