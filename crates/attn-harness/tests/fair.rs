@@ -1,5 +1,7 @@
 //! Fairness modes over two variants without tensors: what is solved, what is refused, and what a case says of it.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
+
 mod fake;
 
 use attn_harness::Plan;

@@ -81,13 +81,13 @@ pub fn execute(args: &CapacityArgs) -> Result<Exit, Failure> {
 fn layers_of(plan: &Plan) -> Vec<&Case> {
     let mut layers: Vec<&Case> = Vec::new();
     for case in &plan.cases {
-        let same = |known: &&Case| {
+        let same = |known: &Case| {
             known.variant.key == case.variant.key
                 && known.dims == case.dims
                 && known.params == case.params
                 && known.dtype == case.dtype
         };
-        if !layers.iter().any(|known| same(&known)) {
+        if !layers.iter().any(|known| same(known)) {
             layers.push(case);
         }
     }

@@ -62,7 +62,7 @@ pub(super) fn expand(
         let free = fair::free_setting(sweep, i, variant);
         let sound = check_settings(source, variant, entry, &at, free, found);
         if let (true, Some(dims)) = (sound, dims) {
-            expand_entry(source, variant, entry, &at, &dims, free, &mut points, found);
+            points.extend(expand_entry(source, variant, entry, &at, &dims, free, found));
         }
     }
     check_repeats(source, &points, found);
@@ -175,9 +175,8 @@ fn expand_entry(
     at: &KeyPath,
     dims: &ModelDims,
     free: Option<&str>,
-    points: &mut Vec<VariantPoint>,
     found: &mut Vec<Problem>,
-) {
+) -> Vec<VariantPoint> {
     let axes: Vec<Vec<Setting<'_>>> = (entry.settings.iter())
         .map(|(name, axis)| {
             let place = |i| {
@@ -193,6 +192,7 @@ fn expand_entry(
                 .collect()
         })
         .collect();
+    let mut points = Vec::new();
     for settings in axes::product(&axes) {
         let given = settings
             .iter()
@@ -218,6 +218,7 @@ fn expand_entry(
             }
         }
     }
+    points
 }
 
 /// The layer of some settings, with the smallest value that makes one for a setting that is solved for later.
