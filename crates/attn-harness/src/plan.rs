@@ -267,7 +267,7 @@ impl Plan {
             .iter()
             .filter(|case| case.runs_here())
             .map(|case| case.predicted_time_s)
-            .sum()
+            .fold(0.0, |sum, time_s| sum + time_s)
     }
 }
 

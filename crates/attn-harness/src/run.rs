@@ -198,9 +198,13 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
                 GroupEnd::Measured(measured) => measured,
             };
             let began = Instant::now();
+            for (number, side) in sides.iter_mut().enumerate() {
+                let cases = measured.iter().filter(|done| done.side == number);
+                side.dir.append_all(
+                    cases.map(|done| (&done.row, done.samples.as_slice(), done.positions.as_slice())),
+                )?;
+            }
             for done in measured {
-                let side = &mut sides[done.side];
-                side.dir.append(&done.row, &done.samples, &done.positions)?;
                 observer.case_finished(&done.row);
                 if done.row.status == Status::Oom {
                     let case = group.iter().find(|case| case.id == done.row.case_id);

@@ -224,24 +224,37 @@ impl RunDir {
         samples: &[Sample],
         positions: &[Position],
     ) -> Result<(), StoreError> {
+        self.append_all(std::iter::once((row, samples, positions)))
+    }
+
+    /// Writes cases that ended together as [`append`](Self::append) does, and waits for the disk once.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the log then ends where it did before.
+    pub fn append_all<'a>(
+        &mut self,
+        cases: impl Iterator<Item = (&'a Row, &'a [Sample], &'a [Position])>,
+    ) -> Result<(), StoreError> {
         let path = self.dir.join(LOG);
-        let entry = Entry {
-            row: row.clone(),
-            samples: samples.to_vec(),
-            positions: positions.to_vec(),
-        };
-        let mut line =
-            serde_json::to_vec(&entry).map_err(|error| StoreError::io("write", &path)(error.into()))?;
-        line.push(b'\n');
         let start = self.log.metadata().map_err(StoreError::io("read", &path))?.len();
-        // One write, so that a full disk tears this line at most.
-        self.log
-            .write_all(&line)
-            .and_then(|()| self.log.sync_data())
-            .map_err(|source| {
-                let _ = self.log.set_len(start);
-                StoreError::io("write", &path)(source)
-            })
+        let mut write = || {
+            for (row, samples, positions) in cases {
+                let entry = Entry {
+                    row: row.clone(),
+                    samples: samples.to_vec(),
+                    positions: positions.to_vec(),
+                };
+                let mut line = serde_json::to_vec(&entry)?;
+                line.push(b'\n');
+                // One write a case, so that a full disk tears one line at most.
+                self.log.write_all(&line)?;
+            }
+            self.log.sync_data()
+        };
+        write().map_err(|source| {
+            let _ = self.log.set_len(start);
+            StoreError::io("write", &path)(source)
+        })
     }
 
     /// Builds the parquet files from the log, and the README around the summary; `session` says of the environment

@@ -66,11 +66,11 @@ impl Plan {
             max_kv_bytes: most(|case| case.kv_bytes),
             max_weights_bytes: most(|case| case.weights_bytes),
             max_predicted_peak_bytes: most(|case| case.predicted_peak_bytes),
-            flops: runnable().map(|case| case.cost.flops as f64).sum(),
-            predicted_floor_s: runnable().map(|case| case.predicted_floor_s).sum(),
+            flops: total(runnable().map(|case| case.cost.flops as f64)),
+            predicted_floor_s: total(runnable().map(|case| case.predicted_floor_s)),
             predicted_time_s: self.predicted_time_s(),
             stored: count(&|case| stored.contains(&case.id)),
-            time_left_s: left.map(|case| case.predicted_time_s).sum(),
+            time_left_s: total(left.map(|case| case.predicted_time_s)),
         }
     }
 
@@ -91,4 +91,8 @@ impl Case {
             .as_ref()
             .is_some_and(|fair| fair.mismatch.abs() > NOTABLE_MISMATCH)
     }
+}
+/// The sum, 0 for nothing: that of the standard library is -0 there.
+fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
