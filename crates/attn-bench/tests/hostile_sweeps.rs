@@ -299,6 +299,11 @@ proptest! {
         planned(&bomb)?;
         planned(&(bomb + valid))?;
     }
+}
+
+proptest! {
+    // Up to a million cases each.
+    #![proptest_config(hostile::cases(8))]
 
     #[test]
     fn long_axes_are_counted_before_they_are_multiplied(
