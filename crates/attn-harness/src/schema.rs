@@ -20,14 +20,19 @@ pub fn sweep_schema(variants: &[&Variant], figures: &[&str]) -> Value {
     // Variants and workloads are both a name with settings, but the names differ.
     if let Some(definitions) = schema.pointer_mut("/$defs").and_then(Value::as_object_mut) {
         definitions.remove("Entry");
-        definitions.insert("Variant".to_string(), variant_entry(variants));
+        definitions.insert("Variant".to_string(), variant_entry(variants, |_, _| false));
+        definitions.insert("MatchedVariant".to_string(), variant_entry(variants, is_free));
         definitions.insert("Workload".to_string(), workload_entry());
     }
-    set(
-        &mut schema,
-        "/properties/variants/items",
-        json!({"$ref": "#/$defs/Variant"}),
-    );
+    // Where something is held equal, what is solved for is not given.
+    let items =
+        |name: &str| json!({"properties": {"variants": {"items": {"$ref": format!("#/$defs/{name}")}}}});
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("if".to_string(), json!({"required": ["fair"]}));
+        root.insert("then".to_string(), items("MatchedVariant"));
+        root.insert("else".to_string(), items("Variant"));
+    }
+    set(&mut schema, "/properties/variants/items", json!(true));
     set(
         &mut schema,
         "/properties/workloads/items",
@@ -76,7 +81,14 @@ fn one_key(name: &str, description: &str, settings: Map<String, Value>, required
     })
 }
 
-fn variant_entry(variants: &[&Variant]) -> Value {
+/// Whether some fairness mode solves for a setting.
+fn is_free(variant: &Variant, setting: &str) -> bool {
+    let free = variant.free;
+    [free.params, free.kv_bytes, free.flops].contains(&setting)
+}
+
+/// Any of `variants`; settings that are `optional` need not be given.
+fn variant_entry(variants: &[&Variant], optional: fn(&Variant, &str) -> bool) -> Value {
     let mut choices = Vec::new();
     for variant in variants {
         let settings = variant.params.iter().map(|spec| {
@@ -92,7 +104,7 @@ fn variant_entry(variants: &[&Variant]) -> Value {
         let required: Vec<&str> = variant
             .params
             .iter()
-            .filter(|s| s.is_required())
+            .filter(|s| s.is_required() && !optional(variant, s.name))
             .map(|s| s.name)
             .collect();
         let about = format!(

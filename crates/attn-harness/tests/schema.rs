@@ -29,6 +29,9 @@ fn accepts_sweeps() {
         &with("- full: {}", "- full"),
         &with("- full: {}", "- full:"),
         &with("question:", "fair: width\nquestion:"),
+        &with("question:", "fair: kv_bytes\nquestion:")
+            .replace("kv_rank: 32, ", "")
+            .replace("  - full: {n_kv_heads: 2}\n", ""),
         &with("question:", "fair: {hold: width, reference: merged}\nquestion:"),
     ] {
         assert_eq!(errors(yaml), Vec::<String>::new(), "{yaml}");
