@@ -87,21 +87,16 @@ impl Workshop for Stage {
     }
 }
 
-/// `full decode 1x16`: what troubles are matched with.
+/// `merged s=2 decode 1x16`: what troubles are matched with.
 fn describe(job: &JobSpec) -> String {
     let stride = job
         .params
         .0
         .get("stride")
         .map_or(String::new(), |s| format!(" s={s}"));
-    let heads = job
-        .params
-        .0
-        .get("n_kv_heads")
-        .map_or(String::new(), |h| format!(" h={h}"));
     let w = job.workload;
     format!(
-        "{}{stride}{heads} {} {}x{}",
+        "{}{stride} {} {}x{}",
         job.variant,
         w.name(),
         w.batch(),
