@@ -237,7 +237,7 @@ impl RunDir {
     ) -> Result<(), StoreError> {
         let path = self.dir.join(LOG);
         let start = self.log.metadata().map_err(StoreError::io("read", &path))?.len();
-        let mut write = || {
+        let write = || {
             for (row, samples, positions) in cases {
                 let entry = Entry {
                     row: row.clone(),

@@ -163,6 +163,8 @@ pub struct Measure {
     pub timeout_s: f64,
     /// Memory a worker may allocate, as bytes or with a unit: `8 GiB`. Default: the memory of the machine.
     pub memory_limit: Option<ByteCount>,
+    /// Whether each computing thread stays on a processor of its own. Default: true.
+    pub pin: bool,
     /// Whether to measure first what the machine can do: bandwidth, matrix products, launches. Default: true.
     pub ceilings: bool,
     /// Size of the last-level cache, where the system reports another one than there is. Default: as reported.
@@ -197,6 +199,7 @@ impl Default for Measure {
             cooldown_ms: 0,
             timeout_s: 300.0,
             memory_limit: None,
+            pin: true,
             ceilings: true,
             llc_bytes: None,
         }

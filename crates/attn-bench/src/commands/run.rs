@@ -50,6 +50,7 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     let settings = Settings {
         memory_limit_bytes: memory_bytes,
         llc_bytes: llc_bytes.or_else(|| environment.last_level_cache_bytes()),
+        pin: plan.measure.pin,
     };
     let mut this = Executable::this(settings.clone()).map_err(Failure::machine)?;
     let mut other = args.against.clone().map(|path| Executable { path, settings });

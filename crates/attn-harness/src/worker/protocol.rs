@@ -21,6 +21,8 @@ pub struct Settings {
     pub memory_limit_bytes: Option<u64>,
     /// Size of the last-level cache.
     pub llc_bytes: Option<u64>,
+    /// Whether each computing thread gets a processor of its own.
+    pub pin: bool,
 }
 
 /// From the runner.

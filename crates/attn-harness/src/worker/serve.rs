@@ -128,6 +128,9 @@ impl Bench<'_> {
                 if let Some(bytes) = settings.memory_limit_bytes {
                     self.limit(bytes)?;
                 }
+                if settings.pin {
+                    pin_threads();
+                }
                 self.settings = settings;
                 say(&Reply::Ready { protocol: PROTOCOL })
             }
@@ -303,6 +306,39 @@ impl Bench<'_> {
         built.verify_memory.peak_bytes = memory.peak_bytes.map(|bytes| bytes + held);
         built.verdict = Some(verdict?);
         Ok(subject)
+    }
+}
+
+/// Threads that the pool will have: `RAYON_NUM_THREADS`, else one for each processor.
+fn thread_count(processors: usize) -> usize {
+    let wanted = std::env::var("RAYON_NUM_THREADS")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    wanted.filter(|n| *n > 0).unwrap_or(processors).max(1)
+}
+
+/// Gives every computing thread a processor of its own, spread over those this process may use. Left to itself the
+/// scheduler now and then puts two threads on one processor for some milliseconds, and a sample takes twice as long.
+fn pin_threads() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let Ok(allowed) = sched_getaffinity(None) else {
+            return;
+        };
+        let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+        let threads = thread_count(cpus.len());
+        let pin = move |thread: usize| {
+            if let Some(&cpu) = cpus.get(thread * cpus.len() / threads.max(1)) {
+                let mut own = CpuSet::new();
+                own.set(cpu);
+                // Where it is refused the thread computes all the same.
+                let _ = sched_setaffinity(None, &own);
+            }
+        };
+        let pool = rayon::ThreadPoolBuilder::new().start_handler(pin);
+        // It fails where the pool is there already, which it is not in a process that has just begun.
+        let _ = pool.build_global();
     }
 }
 
