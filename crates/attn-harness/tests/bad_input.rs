@@ -36,8 +36,8 @@ fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
     unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
-    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, ceilings, llc_bytes | 11:max_sample (measure.max_sample)
-    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, ceilings, llc_bytes | 11:warmup (measure.warmup)
+    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:max_sample (measure.max_sample)
+    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:warmup (measure.warmup)
     "#);
 }
 
