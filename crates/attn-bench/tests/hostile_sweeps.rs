@@ -6,18 +6,11 @@ use std::path::Path;
 
 use attn_harness::plan::{Rates, Setup};
 use attn_harness::{Error, Plan, Sweep};
+use hostile::VARIANTS;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
-
-const VARIANTS: [&attn_core::Variant; 5] = [
-    &attn_mha::VARIANT,
-    &attn_gqa::VARIANT,
-    &attn_mqa::VARIANT,
-    &attn_mla::VARIANT,
-    &attn_mtla::VARIANT,
-];
 
 /// A case and what belongs to it.
 const BYTES_PER_CASE: u64 = 4096;

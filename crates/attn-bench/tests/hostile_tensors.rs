@@ -10,20 +10,13 @@ use std::sync::LazyLock;
 use attn_core::Weights;
 use attn_testkit::ConformanceFile;
 use candle_core::Device;
+use hostile::VARIANTS;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-const VARIANTS: [&attn_core::Variant; 5] = [
-    &attn_mha::VARIANT,
-    &attn_gqa::VARIANT,
-    &attn_mqa::VARIANT,
-    &attn_mla::VARIANT,
-    &attn_mtla::VARIANT,
-];
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
 

@@ -1,8 +1,6 @@
 //! `compare`: whether a run got slower than another, with an exit code for gates.
 
 use attn_harness::compare::{Rules, compare};
-use attn_harness::plan::Filter;
-use attn_harness::row::Row;
 
 use super::{runs, show};
 use crate::cli::{CompareArgs, CompareFormat};
@@ -19,12 +17,7 @@ pub fn execute(args: &CompareArgs) -> Result<Exit, Failure> {
         )
         .into());
     }
-    let columns: Vec<&str> = Row::columns().iter().map(|column| column.name).collect();
-    let filter = args
-        .filter
-        .as_ref()
-        .map(|expression| Filter::parse(expression, &columns))
-        .transpose()?;
+    let filter = show::row_filter(args.filter.as_deref())?;
     let mut runs = runs::open(&[args.base.clone(), args.new.clone()])?;
     for run in &mut runs {
         run.rows = show::select(&run.rows, filter.as_ref(), None);

@@ -15,12 +15,8 @@ use crate::output::print;
 
 /// Prints the table of every run.
 pub fn execute(args: &ShowArgs) -> Result<Exit, Failure> {
-    let columns: Vec<&str> = Row::columns().iter().map(|column| column.name).collect();
-    let filter = args
-        .filter
-        .as_ref()
-        .map(|expression| Filter::parse(expression, &columns))
-        .transpose()?;
+    let columns = columns();
+    let filter = row_filter(args.filter.as_deref())?;
     if let Some(column) = args
         .sort
         .as_ref()
@@ -45,6 +41,17 @@ pub fn execute(args: &ShowArgs) -> Result<Exit, Failure> {
         print(&summary_table(&select(&run.rows), TableFormat::Table))?;
     }
     Ok(Exit::Done)
+}
+
+fn columns() -> Vec<&'static str> {
+    Row::columns().iter().map(|column| column.name).collect()
+}
+
+/// A filter over every column of stored rows.
+pub(super) fn row_filter(expression: Option<&str>) -> Result<Option<Filter>, attn_harness::Error> {
+    expression
+        .map(|expression| Filter::parse(expression, &columns()))
+        .transpose()
 }
 
 /// The rows that pass the filter, sorted.

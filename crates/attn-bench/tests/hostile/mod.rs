@@ -6,6 +6,15 @@ use std::time::{Duration, Instant};
 use attn_harness::memory::CountingAllocator;
 use proptest::test_runner::{Config, RngSeed, TestCaseError};
 
+/// The variants, as the binary's registry has them.
+pub const VARIANTS: [&attn_core::Variant; 5] = [
+    &attn_mha::VARIANT,
+    &attn_gqa::VARIANT,
+    &attn_mqa::VARIANT,
+    &attn_mla::VARIANT,
+    &attn_mtla::VARIANT,
+];
+
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 

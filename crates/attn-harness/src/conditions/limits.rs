@@ -106,11 +106,11 @@ mod tests {
     #[test]
     fn the_lowest_limit_of_a_group_and_its_parents_counts() {
         let mount = tempfile::tempdir().unwrap();
-        let inner = mount.path().join("work/job");
+        let inner = mount.path().join("batch/job");
         fs::create_dir_all(&inner).unwrap();
         fs::write(inner.join("memory.max"), "max\n").unwrap();
-        fs::write(mount.path().join("work/memory.max"), "1073741824\n").unwrap();
-        let folders = group_folders(mount.path(), "0::/work/job\n");
+        fs::write(mount.path().join("batch/memory.max"), "1073741824\n").unwrap();
+        let folders = group_folders(mount.path(), "0::/batch/job\n");
         assert_eq!(folders[0], inner);
         assert_eq!(limit_bytes(&folders, 8 << 30), 1 << 30);
         assert_eq!(limit_bytes(&folders, 1 << 20), 1 << 20, "the machine has less");

@@ -198,13 +198,6 @@ pub(super) fn conclude(
     row.achieved_flops_per_s = Some(case.cost.flops as f64 / summary.median);
     let conditions = worst(bursts);
     conditions.describe(row, best_clock_rate);
-    let choice = |requested: &str, resolved: &Option<String>| {
-        let resolved = resolved.clone().unwrap_or_else(|| requested.to_string());
-        (requested.to_string(), resolved)
-    };
-    let device = choice(&row.device_requested, &row.device_resolved);
-    let dtype = choice(&row.dtype_requested, &row.dtype_resolved);
-    let path = choice(&row.path_requested, &row.path_resolved);
     let (trust, reason) = grade(&Evidence {
         half_width: summary.ci.relative_half_width(summary.median),
         target_ci: plan.measure.target_ci,
@@ -212,16 +205,19 @@ pub(super) fn conclude(
         stop_rule: stop,
         conditions: &conditions,
         best_clock_rate,
-        device: chosen(&device),
-        dtype: chosen(&dtype),
-        path: chosen(&path),
+        device: choice(&row.device_requested, &row.device_resolved),
+        dtype: choice(&row.dtype_requested, &row.dtype_resolved),
+        path: choice(&row.path_requested, &row.path_resolved),
     });
     (row.trust, row.trust_reason) = (Some(trust), reason);
     (samples(row, bursts, &times), positions(row, case, bursts, seed))
 }
 
-fn chosen((requested, resolved): &(String, String)) -> Choice<'_> {
-    Choice { requested, resolved }
+fn choice<'a>(requested: &'a str, resolved: &'a Option<String>) -> Choice<'a> {
+    Choice {
+        requested,
+        resolved: resolved.as_deref().unwrap_or(requested),
+    }
 }
 
 /// What the machine did during all bursts: the worst of each.

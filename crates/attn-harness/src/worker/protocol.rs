@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobSpec;
-use super::slate::{Note, Phase};
+use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::run::Measured;
 use crate::sweep::{Dtype, Measure};
@@ -226,11 +226,4 @@ pub trait Workshop {
     /// # Errors
     /// The system's, where no process can be started.
     fn hire(&mut self) -> io::Result<Hired>;
-}
-
-impl Note {
-    /// Whether it is about case `case`.
-    pub fn is_about(&self, case: usize) -> bool {
-        self.phase != Phase::Idle && self.case == case
-    }
 }
