@@ -119,6 +119,34 @@ fn a_run_leaves_verified_rows_samples_and_figures() {
 }
 
 #[test]
+fn positions_of_a_trajectory_count_its_samples_and_no_warm_up() {
+    let place = Place::with(
+        "name: steps\nmodel: {d_model: 32, n_heads: 4}\n\
+         variants:\n  - mha\n  - mtla: {kv_rank: 16, rope_dim: 4, stride: 3}\n\
+         workloads:\n  - trajectory: {tokens: 4, new_tokens: 7}\n\
+         measure: {warmup_ms: 20, min_samples: 4, max_samples: 4, max_s: 5, ceilings: false}\n",
+    );
+    place.prints(&["run", "sweep.yaml", "--out", "r"]);
+    let run = Run::open(&place.path().join("r")).unwrap();
+    assert_eq!((run.rows.len(), run.positions.len()), (2, 2 * 7));
+    for row in &run.rows {
+        let of_row = run
+            .positions
+            .iter()
+            .filter(|position| position.case_id == row.case_id);
+        let places: Vec<u64> = of_row.clone().map(|position| position.position).collect();
+        assert_eq!(places, [5, 6, 7, 8, 9, 10, 11]);
+        for position in of_row {
+            assert_eq!(Some(position.n_samples), row.n_samples, "{}", row.label);
+            assert_eq!(
+                position.closes_slot,
+                position.position % row.stride.unwrap_or(1) == 0
+            );
+        }
+    }
+}
+
+#[test]
 fn what_cannot_run_here_is_a_row_with_its_reason() {
     let place = Place::with(
         "name: mixed\nmodel: {d_model: 32, n_heads: 4}\ndtype: [f32, bf16]\npaths: [fused, seedlike]\nvariants: [mha]\n\

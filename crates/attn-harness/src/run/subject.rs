@@ -177,6 +177,11 @@ impl Subject {
         std::mem::take(&mut self.steps_s)
     }
 
+    /// Forgets the steps of the last sample.
+    pub(crate) fn forget_last_steps(&mut self) {
+        self.steps_s.pop();
+    }
+
     /// Seconds spent flushing; none where samples begin hot.
     fn flush(&mut self) -> f64 {
         let began = Instant::now();

@@ -156,6 +156,10 @@ impl Bench<'_> {
                 let clock = WallClock::default();
                 let spent_s = self.with(&cases, Phase::Warming, |tasks| warm(tasks, warmup_ms, &clock));
                 self.idle();
+                // Steps of the warm-up are none of the samples'.
+                for subject in self.subjects.iter_mut().flatten() {
+                    subject.take_steps();
+                }
                 say(&Reply::Warmed { spent_s })
             }
             Request::Measure {
@@ -173,17 +177,8 @@ impl Bench<'_> {
                 self.conclude(&cases, measured)
             }
             Request::Sample { case, lead_in } => {
-                let mut taken = Err("no such case".to_string());
-                self.with(&[case], Phase::Sampling, |tasks| {
-                    if let Some(task) = tasks.first_mut() {
-                        let led = if lead_in {
-                            caught(*task).map(|_| ())
-                        } else {
-                            Ok(())
-                        };
-                        taken = led.and_then(|()| caught(*task));
-                    }
-                });
+                let led = if lead_in { self.lead_in(case) } else { Ok(()) };
+                let taken = led.and_then(|()| self.sample(case));
                 self.idle();
                 let taken = taken.map(|taken| (taken.time_s, taken.around_s));
                 say(&Reply::Sampled { taken })
@@ -193,6 +188,22 @@ impl Bench<'_> {
                 self.conclude(&cases, nothing)
             }
         }
+    }
+
+    fn sample(&mut self, case: usize) -> Result<Taken, String> {
+        self.with(&[case], Phase::Sampling, |tasks| match tasks.first_mut() {
+            Some(task) => caught(*task),
+            None => Err("no such case".to_string()),
+        })
+    }
+
+    /// Does the work of a sample that does not count.
+    fn lead_in(&mut self, case: usize) -> Result<(), String> {
+        self.sample(case)?;
+        if let Some(subject) = self.subjects.get_mut(case).and_then(Option::as_mut) {
+            subject.forget_last_steps();
+        }
+        Ok(())
     }
 
     fn idle(&self) {
