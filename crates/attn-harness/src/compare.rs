@@ -8,15 +8,18 @@
 //!   why drift must; google/benchmark 1051 on interleaving). The estimate is the median of these ratios.
 //! - *Unpaired* otherwise: the difference of the medians of the log times of both sides.
 //!
-//! **Error.** The variance of each median comes from a seeded bootstrap (Efron and Tibshirani, 1993,
-//! chapter 6), its degrees of freedom are samples less one.
-//! - *Replicas* are processes, and processes differ (Kalibera and Jones, ISMM 2013): resampling goes over whole
-//!   replicas and over the samples within. Where replicas differ by more than their samples explain, the excess
-//!   is added as a part of its own, with replicas less one degrees of freedom.
-//! - *Few samples* say little of their own noise: five alike may be luck. With at least 10 cases, variances are
+//! **Error.** It comes from what varies independently.
+//! - *Replicas*, where both sides have several: they are processes, and processes of one and the same binary differ
+//!   (Kalibera and Jones, ISMM 2013), by more than samples within them tell. Each replica, or pair of replicas, is
+//!   one value, the median of its samples; the estimate is then their mean, with their variance and replicas less
+//!   one degrees of freedom.
+//! - *Samples* otherwise: the variance of the median comes from a seeded bootstrap (Efron and Tibshirani, 1993,
+//!   chapter 6), its degrees of freedom are samples less one. What differs between processes is then taken for a
+//!   difference between builds.
+//! - *Few values* say little of their own noise: four alike may be luck. With at least 10 cases, variances are
 //!   drawn towards what is usual in the comparison, as strongly as the data say that they are alike (moderated
 //!   variances: Smyth, Statistical Applications in Genetics and Molecular Biology 3, 2004; limma).
-//! - Parts are added up with Welch and Satterthwaite's degrees of freedom, and interval and p value are Student's.
+//! - Two sides add up with Welch and Satterthwaite's degrees of freedom, and interval and p value are Student's.
 //!
 //! **Many cases.** One in twenty of equal cases has p < 0.05 by chance. p values are adjusted over all compared
 //! cases (Benjamini and Hochberg, JRSS B 57, 1995), so that at most the part `fdr` of all differences found is

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Rules;
 use super::significance::{p_value, reach};
-use crate::stats::{Interval, Sorted, draw, resamples_of};
+use crate::stats::{Interval, Sorted, draw, median, resamples_of};
 
 /// Log times by replica, round, and place in the round.
 pub(super) type LogTimes = BTreeMap<(u64, u64, usize), f64>;
@@ -19,16 +19,25 @@ pub(super) struct Part {
     pub degrees: f64,
 }
 
+/// What varies independently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Processes, each by the median of its samples.
+    Replica,
+    /// Samples of one process.
+    Sample,
+}
+
 /// The log of time new / time base.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Estimate {
     log_ratio: f64,
-    /// Of the estimate, from noise within replicas.
-    pub within: Part,
-    /// Excess of the differences between replicas.
-    between: Vec<Part>,
-    /// Samples that the variance within shrank by: it is the variance of a sample over this.
-    pub samples: f64,
+    /// Of the estimate.
+    pub error: Part,
+    /// What the error comes from.
+    pub unit: Unit,
+    /// Units that the variance shrank by: it is the variance of one over this.
+    pub units: f64,
 }
 
 impl Estimate {
@@ -43,12 +52,13 @@ impl Estimate {
             if ratios.len() < least {
                 return Err(format!("{} pairs are too few, {least} are needed", ratios.len()));
             }
-            let side = Median::new(&ratios, rules.seed);
+            let unit = unit_of(&[&ratios]);
+            let Centre { value, units, error } = Centre::new(&ratios, unit, rules.seed);
             return Ok(Self {
-                log_ratio: side.median,
-                within: side.within,
-                between: side.between.into_iter().collect(),
-                samples: side.n,
+                log_ratio: value,
+                error,
+                unit,
+                units,
             });
         }
         let fewest = base.len().min(new.len());
@@ -57,16 +67,17 @@ impl Estimate {
                 "{fewest} samples of a side are too few, {least} are needed"
             ));
         }
+        let unit = unit_of(&[base, new]);
         // Both sides are resampled on their own.
         let (base, new) = (
-            Median::new(base, rules.seed),
-            Median::new(new, rules.seed.wrapping_add(1)),
+            Centre::new(base, unit, rules.seed),
+            Centre::new(new, unit, rules.seed.wrapping_add(1)),
         );
         Ok(Self {
-            log_ratio: new.median - base.median,
-            within: sum(&[base.within, new.within]),
-            between: [base.between, new.between].into_iter().flatten().collect(),
-            samples: 1.0 / (1.0 / base.n + 1.0 / new.n),
+            log_ratio: new.value - base.value,
+            error: sum(base.error, new.error),
+            unit,
+            units: 1.0 / (1.0 / base.units + 1.0 / new.units),
         })
     }
 
@@ -76,13 +87,13 @@ impl Estimate {
 
     /// The two-sided p value of no difference.
     pub fn p(&self) -> f64 {
-        let Part { variance, degrees } = self.error();
+        let Part { variance, degrees } = self.error;
         p_value(self.log_ratio, variance.sqrt(), degrees)
     }
 
     /// The interval of the ratio.
     pub fn interval(&self, confidence: f64) -> Interval {
-        let Part { variance, degrees } = self.error();
+        let Part { variance, degrees } = self.error;
         let reach = if variance > 0.0 {
             variance.sqrt() * reach(confidence, degrees)
         } else {
@@ -93,91 +104,93 @@ impl Estimate {
             high: (self.log_ratio + reach).exp(),
         }
     }
-
-    fn error(&self) -> Part {
-        let parts: Vec<Part> = [self.within].into_iter().chain(self.between.clone()).collect();
-        sum(&parts)
-    }
 }
 
 /// The sum of independent variances (Welch, 1947; Satterthwaite, 1946).
-fn sum(parts: &[Part]) -> Part {
-    let variance: f64 = parts.iter().map(|part| part.variance).sum();
-    let spread: f64 = parts
-        .iter()
-        .map(|part| part.variance.powi(2) / part.degrees)
-        .sum();
+fn sum(a: Part, b: Part) -> Part {
+    let variance = a.variance + b.variance;
+    let spread = a.variance.powi(2) / a.degrees + b.variance.powi(2) / b.degrees;
     let degrees = if spread > 0.0 {
         variance.powi(2) / spread
     } else {
         // No noise at all.
-        parts.iter().map(|part| part.degrees).sum()
+        a.degrees + b.degrees
     };
     Part { variance, degrees }
 }
 
-/// A median with the parts of its variance.
-struct Median {
-    n: f64,
-    median: f64,
-    within: Part,
-    between: Option<Part>,
+/// Replicas where every side has several, else samples.
+fn unit_of(sides: &[&LogTimes]) -> Unit {
+    let has_several = |times: &&LogTimes| {
+        let first = times.keys().next().map(|turn| turn.0);
+        times.keys().any(|turn| Some(turn.0) != first)
+    };
+    if sides.iter().all(has_several) {
+        Unit::Replica
+    } else {
+        Unit::Sample
+    }
 }
 
-impl Median {
-    /// Of at least one value.
-    fn new(values: &LogTimes, seed: u64) -> Self {
-        let mut order: Vec<(f64, u64)> = values.iter().map(|(turn, value)| (*value, turn.0)).collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let n = order.len();
-        // Which ranks each replica has.
-        let mut replicas: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (rank, (_, replica)) in order.iter().enumerate() {
-            replicas.entry(*replica).or_default().push(rank);
-        }
-        let replicas: Vec<Vec<usize>> = replicas.into_values().collect();
-        let sorted = Sorted::of_sorted(order.into_iter().map(|(value, _)| value).collect());
+/// The centre of log times or log ratios.
+struct Centre {
+    value: f64,
+    units: f64,
+    error: Part,
+}
 
+impl Centre {
+    /// Of at least one value; of at least two replicas where these are the unit.
+    fn new(values: &LogTimes, unit: Unit, seed: u64) -> Self {
+        match unit {
+            Unit::Replica => Self::of_replicas(values),
+            Unit::Sample => Self::of_samples(values, seed),
+        }
+    }
+
+    /// The mean of the medians.
+    fn of_replicas(values: &LogTimes) -> Self {
+        let mut replicas: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for (turn, value) in values {
+            replicas.entry(turn.0).or_default().push(*value);
+        }
+        let medians: Vec<f64> = replicas.values().map(|values| median(values)).collect();
+        let units = medians.len() as f64;
+        let value = medians.iter().sum::<f64>() / units;
+        let degrees = units - 1.0;
+        let spread: f64 = medians.iter().map(|median| (median - value).powi(2)).sum();
+        Self {
+            value,
+            units,
+            error: Part {
+                variance: spread / degrees / units,
+                degrees,
+            },
+        }
+    }
+
+    /// The median, its variance from a bootstrap.
+    fn of_samples(values: &LogTimes, seed: u64) -> Self {
+        let mut values: Vec<f64> = values.values().copied().collect();
+        values.sort_by(f64::total_cmp);
+        let n = values.len();
+        let sorted = Sorted::of_sorted(values);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut counts = sorted.counts();
-        let resamples = resamples_of(n);
-        let within = variance(resamples, || {
+        let variance = variance(resamples_of(n), || {
             counts.fill(0);
-            for ranks in &replicas {
-                for _ in ranks {
-                    counts[ranks[draw(&mut rng, ranks.len())]] += 1;
-                }
+            for _ in 0..n {
+                counts[draw(&mut rng, n)] += 1;
             }
             sorted.median_of(&counts, n)
         });
-        let r = replicas.len();
-        let between = (r > 1).then(|| {
-            let whole = variance(resamples, || {
-                counts.fill(0);
-                let mut total = 0;
-                for _ in 0..r {
-                    let ranks = &replicas[draw(&mut rng, r)];
-                    ranks.iter().for_each(|rank| counts[*rank] += 1);
-                    total += ranks.len();
-                }
-                sorted.median_of(&counts, total)
-            });
-            // Resampling few things shows too little of their spread, by (r - 1) / r (Davison and Hinkley,
-            // Bootstrap Methods, 1997, section 3.8). What noise within replicas explains is counted already.
-            let variance = (whole * r as f64 / (r - 1) as f64 - within).max(0.0);
-            Part {
-                variance,
-                degrees: (r - 1) as f64,
-            }
-        });
         Self {
-            n: n as f64,
-            median: sorted.quantile(0.5),
-            within: Part {
-                variance: within,
-                degrees: n.saturating_sub(r).max(1) as f64,
+            value: sorted.quantile(0.5),
+            units: n as f64,
+            error: Part {
+                variance,
+                degrees: n.saturating_sub(1).max(1) as f64,
             },
-            between,
         }
     }
 }

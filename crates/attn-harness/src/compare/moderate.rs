@@ -1,9 +1,10 @@
 //! Variances that learn from each other.
 
-use super::estimate::{Estimate, Part};
+use super::estimate::{Estimate, Part, Unit};
 use crate::stats::{digamma, inverse_trigamma, trigamma};
 
-/// Draws the variance within replicas of every case towards what is usual in the comparison.
+/// Draws the variance of every case towards what is usual in the comparison, that of replicas and that of samples each
+/// towards its own.
 ///
 /// Sample variances are taken as chi-squared around true ones, and those as scaled inverse chi-squared with
 /// d0 degrees of freedom around s0². Both come from mean and variance of the log variances; the moderated
@@ -16,7 +17,17 @@ use crate::stats::{digamma, inverse_trigamma, trigamma};
 /// Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004), article 3, section 6.2; zeros
 /// are raised to 1e-5 of the median and the degrees of freedom capped by their sum, as limma does.
 pub(super) fn moderate(estimates: &mut [Result<Estimate, String>], min_cases: usize) {
-    let own: Vec<Part> = estimates.iter().flatten().map(Estimate::of_a_sample).collect();
+    for unit in [Unit::Replica, Unit::Sample] {
+        let alike = estimates.iter_mut().flatten();
+        moderate_alike(
+            alike.filter(|estimate| estimate.unit == unit).collect(),
+            min_cases,
+        );
+    }
+}
+
+fn moderate_alike(estimates: Vec<&mut Estimate>, min_cases: usize) {
+    let own: Vec<Part> = estimates.iter().map(|estimate| estimate.of_a_unit()).collect();
     if own.len() < min_cases.max(2) {
         return;
     }
@@ -45,26 +56,26 @@ pub(super) fn moderate(estimates: &mut [Result<Estimate, String>], min_cases: us
     } else {
         (f64::INFINITY, mean.exp())
     };
-    for estimate in estimates.iter_mut().flatten() {
-        let Part { variance, degrees: d } = estimate.of_a_sample();
+    for estimate in estimates {
+        let Part { variance, degrees: d } = estimate.of_a_unit();
         let variance = if degrees.is_finite() {
             (degrees * usual + d * variance) / (degrees + d)
         } else {
             usual
         };
-        estimate.within = Part {
-            variance: variance / estimate.samples,
+        estimate.error = Part {
+            variance: variance / estimate.units,
             degrees: (degrees + d).min(all_degrees),
         };
     }
 }
 
 impl Estimate {
-    /// The variance of one sample: that of the estimate grows with fewer samples, and would not compare.
-    fn of_a_sample(&self) -> Part {
+    /// The variance of one unit: that of the estimate grows with fewer of them, and would not compare.
+    fn of_a_unit(&self) -> Part {
         Part {
-            variance: self.within.variance * self.samples,
-            degrees: self.within.degrees,
+            variance: self.error.variance * self.units,
+            degrees: self.error.degrees,
         }
     }
 }
