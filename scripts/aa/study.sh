@@ -4,8 +4,10 @@
 #
 #   aa-alternating       one run against the same binary, case by case in turn
 #   planted-alternating  the same, the new side made 15 % slower by a real spin in its timed work
-#   aa-apart             two runs, one after the other
-#   planted-apart        the first of them and a third, which is 15 % slower
+#   aa-apart             a run by itself, and that of the pair before
+#   planted-apart        a run by itself, and one that is 15 % slower
+#
+# A pair takes about nine minutes with the quick sweep on two cores.
 #
 #   scripts/aa/study.sh OUT           # then: python3 scripts/aa/table.py OUT > OUT/table.md
 #
@@ -44,6 +46,8 @@ compare() {
 }
 
 mkdir -p "$out/runs" "$out/compared"
+before=$out/runs/00-apart
+run_into "$before"
 for ((i = 1; i <= pairs; i++)); do
     pair=$(printf '%02d' "$i")
     runs=$out/runs/$pair
@@ -52,9 +56,9 @@ for ((i = 1; i <= pairs; i++)); do
     compare aa-alternating "$pair" "$runs-aa/base" "$runs-aa"
     ATTN_BENCH_PLANT=$plant run_into "$runs-planted" --against "$binary"
     compare planted-alternating "$pair" "$runs-planted/base" "$runs-planted"
-    run_into "$runs-apart-1"
-    run_into "$runs-apart-2"
-    compare aa-apart "$pair" "$runs-apart-1" "$runs-apart-2"
+    run_into "$runs-apart"
+    compare aa-apart "$pair" "$before" "$runs-apart"
     ATTN_BENCH_PLANT=$plant run_into "$runs-apart-planted"
-    compare planted-apart "$pair" "$runs-apart-1" "$runs-apart-planted"
+    compare planted-apart "$pair" "$runs-apart" "$runs-apart-planted"
+    before=$runs-apart
 done

@@ -4,16 +4,17 @@
 //! machine often reports a constant clock and no temperature, so that the speed of a fixed chain of operations
 //! is timed as well: it falls with the clock, whoever lowers it.
 
+mod clock;
 mod cpu_time;
 mod limits;
 mod sensors;
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::clock::ClockLooks;
 use self::cpu_time::{CpuTimes, own_s};
 pub use self::limits::{memory_budget_bytes, oom_kills};
 use self::sensors::{temperature_c, throttle_events};
@@ -42,10 +43,10 @@ pub struct Conditions {
     pub temperature_c: Option<f64>,
     /// Times the cores and packages throttled themselves, by their own counters.
     pub throttle_events: Option<u64>,
-    /// Operations per second of a fixed chain at the start.
-    pub clock_rate_start: f64,
-    /// Operations per second of a fixed chain at the end.
-    pub clock_rate_end: f64,
+    /// Operations per second of a fixed chain, usually; none where nobody looked.
+    pub clock_rate: Option<f64>,
+    /// That of the slower half of the measurement over that of the faster; none with fewer than two looks.
+    pub clock_steadiness: Option<f64>,
     /// Why entries are null.
     pub null_reasons: BTreeMap<String, String>,
 }
@@ -54,7 +55,6 @@ pub struct Conditions {
 #[derive(Debug)]
 pub struct Watch {
     ours: Vec<u32>,
-    clock_rate: f64,
     mhz: Option<f64>,
     temperature_c: Option<f64>,
     throttle_events: Option<u64>,
@@ -65,14 +65,12 @@ pub struct Watch {
 
 impl Watch {
     /// Starts watching. This process counts as ours, and so do those of `ours`: a worker passes its runner's id.
-    /// Takes about 6 ms.
     pub fn start(ours: &[u32]) -> Self {
         let mut ours: Vec<u32> = ours.to_vec();
         ours.push(std::process::id());
         ours.sort_unstable();
         ours.dedup();
         Self {
-            clock_rate: clock_rate(),
             mhz: cpu_mhz().ok(),
             temperature_c: temperature_c(),
             throttle_events: throttle_events(),
@@ -83,8 +81,8 @@ impl Watch {
         }
     }
 
-    /// Ends the window and tells what happened in it. Takes as long as starting.
-    pub fn finish(self) -> Conditions {
+    /// Ends the window and tells what happened in it, with the looks at the clock that were taken meanwhile.
+    pub fn finish(self, looks: &ClockLooks) -> Conditions {
         let window_s = self.began.elapsed().as_secs_f64();
         let own_s = own_s(&self.ours) - self.own_s;
         let cpu = CpuTimes::read();
@@ -138,21 +136,61 @@ impl Watch {
             mhz_end,
             temperature_c,
             throttle_events: throttle_events.map(|(before, after)| after.saturating_sub(before)),
-            clock_rate_start: self.clock_rate,
-            clock_rate_end: clock_rate(),
+            clock_rate: looks.typical(),
+            clock_steadiness: looks.steadiness(),
             null_reasons,
         }
     }
 }
 
 impl Conditions {
-    /// The lower of the two clock rates over the best one of the run; 1 where that is not known.
+    /// Several stretches as one: fractions are of all the time, and of everything else the worst counts.
+    pub fn over(stretches: &[Self]) -> Self {
+        let merged = stretches.iter().cloned().reduce(|a, b| Self {
+            window_s: a.window_s + b.window_s,
+            other_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.other_cpu_fraction),
+            stolen_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.stolen_cpu_fraction),
+            cpu_resolution: part_of_both(&a, &b, |stretch| Some(stretch.cpu_resolution)).unwrap_or(0.0),
+            mhz_start: if a.mhz_fell() < b.mhz_fell() {
+                b.mhz_start
+            } else {
+                a.mhz_start
+            },
+            mhz_end: if a.mhz_fell() < b.mhz_fell() {
+                b.mhz_end
+            } else {
+                a.mhz_end
+            },
+            temperature_c: a
+                .temperature_c
+                .into_iter()
+                .chain(b.temperature_c)
+                .reduce(f64::max),
+            throttle_events: a
+                .throttle_events
+                .into_iter()
+                .chain(b.throttle_events)
+                .reduce(|a, b| a + b),
+            clock_rate: lower(a.clock_rate, b.clock_rate),
+            clock_steadiness: lower(a.clock_steadiness, b.clock_steadiness),
+            null_reasons: a.null_reasons.into_iter().chain(b.null_reasons).collect(),
+        });
+        merged.unwrap_or_default()
+    }
+
+    /// Part of the clock that was lost from start to end.
+    fn mhz_fell(&self) -> f64 {
+        match (self.mhz_start, self.mhz_end) {
+            (Some(start), Some(end)) => 1.0 - end / start,
+            _ => 0.0,
+        }
+    }
+
+    /// The clock rate over the best one of the run; 1 where either is not known.
     pub fn clock_ratio(&self, best_clock_rate: f64) -> f64 {
-        let lower = self.clock_rate_start.min(self.clock_rate_end);
-        if best_clock_rate > 0.0 {
-            lower / best_clock_rate
-        } else {
-            1.0
+        match self.clock_rate {
+            Some(rate) if best_clock_rate > 0.0 => rate / best_clock_rate,
+            _ => 1.0,
         }
     }
 
@@ -165,48 +203,49 @@ impl Conditions {
         row.cpu_temperature_c = self.temperature_c;
         row.throttle_events = self.throttle_events;
         row.clock_ratio = Some(self.clock_ratio(best_clock_rate));
-        for (entry, column) in [
-            ("other_cpu_fraction", "other_cpu_fraction"),
-            ("stolen_cpu_fraction", "stolen_cpu_fraction"),
-            ("mhz_start", "cpu_mhz_start"),
-            ("mhz_end", "cpu_mhz_end"),
-            ("temperature_c", "cpu_temperature_c"),
-            ("throttle_events", "throttle_events"),
-        ] {
-            if let Some(reason) = self.null_reasons.get(entry) {
-                row.explain_null(column, reason);
-            }
+        let told = |entry: &str| self.null_reasons.get(entry).map(String::as_str);
+        let nulls: Vec<(&'static str, &str)> = [
+            (
+                self.other_cpu_fraction.is_none(),
+                "other_cpu_fraction",
+                "other_cpu_fraction",
+            ),
+            (
+                self.stolen_cpu_fraction.is_none(),
+                "stolen_cpu_fraction",
+                "stolen_cpu_fraction",
+            ),
+            (self.mhz_start.is_none(), "mhz_start", "cpu_mhz_start"),
+            (self.mhz_end.is_none(), "mhz_end", "cpu_mhz_end"),
+            (self.temperature_c.is_none(), "temperature_c", "cpu_temperature_c"),
+            (
+                self.throttle_events.is_none(),
+                "throttle_events",
+                "throttle_events",
+            ),
+        ]
+        .into_iter()
+        .filter(|(is_null, ..)| *is_null)
+        .filter_map(|(_, entry, column)| Some((column, told(entry)?)))
+        .collect();
+        row.explain_nulls(&nulls);
+    }
+}
+
+/// The lower of what is known.
+fn lower(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b).reduce(f64::min)
+}
+
+/// A fraction of the time of both; where one does not tell, that of the other.
+fn part_of_both(a: &Conditions, b: &Conditions, of: impl Fn(&Conditions) -> Option<f64>) -> Option<f64> {
+    match (of(a), of(b)) {
+        (Some(x), Some(y)) => {
+            let whole = a.window_s + b.window_s;
+            Some((x * a.window_s + y * b.window_s) / whole.max(f64::MIN_POSITIVE))
         }
+        (x, y) => x.or(y),
     }
-}
-
-/// Links of the chain that are timed at once, about a tenth of a millisecond: shorter than a turn of the
-/// scheduler, so that other processes cannot make the clock look slow.
-const LINKS: u32 = 50_000;
-
-/// Time for which the chain is repeated.
-const CHAIN_TIME: Duration = Duration::from_millis(6);
-
-/// Links per second of a chain in which every operation waits for the one before, at its best in 6 ms. It lives
-/// in registers: memory, caches and the other threads of a core hardly matter, the clock does.
-pub fn clock_rate() -> f64 {
-    let began = Instant::now();
-    let mut best = 0f64;
-    while best == 0.0 || began.elapsed() < CHAIN_TIME {
-        let pass = Instant::now();
-        black_box(chain(black_box(0x9e37_79b9_7f4a_7c15), black_box(LINKS)));
-        best = best.max(f64::from(LINKS) / pass.elapsed().as_secs_f64());
-    }
-    best
-}
-
-/// A shift between the products keeps a compiler from multiplying their factors beforehand.
-#[inline(never)]
-fn chain(mut state: u64, links: u32) -> u64 {
-    for _ in 0..links {
-        state = (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    }
-    state
 }
 
 #[cfg(test)]
@@ -218,9 +257,9 @@ mod tests {
         let watch = Watch::start(&[]);
         let begun = Instant::now();
         while begun.elapsed().as_secs_f64() < 1.2 * SHORTEST_WINDOW_S {
-            black_box(chain(1, LINKS));
+            std::hint::spin_loop();
         }
-        let conditions = watch.finish();
+        let conditions = watch.finish(&ClockLooks::default());
         assert!(conditions.window_s >= SHORTEST_WINDOW_S);
         let entries = [
             ("other_cpu_fraction", conditions.other_cpu_fraction),
@@ -256,33 +295,58 @@ mod tests {
             began: Instant::now(),
             ..Watch::start(&[])
         }
-        .finish();
+        .finish(&ClockLooks::default());
         assert_eq!(
             (conditions.other_cpu_fraction, conditions.stolen_cpu_fraction),
             (None, None)
         );
         assert!(conditions.null_reasons["other_cpu_fraction"].contains("ticks"));
         let mut row = Row::default();
-        conditions.describe(&mut row, conditions.clock_rate_start);
+        conditions.describe(&mut row, 0.0);
         assert!(row.null_reasons()["stolen_cpu_fraction"].contains("ticks"));
     }
 
     #[test]
-    fn the_chain_takes_time_in_proportion_to_its_links() {
-        // 20 GHz, a link a cycle: no processor is there, a chain that was optimised away would be.
-        let rate = clock_rate();
-        assert!(rate > 1e6 && rate < 20e9, "{rate}");
-        assert_ne!(chain(1, 1), chain(1, 2));
-    }
-
-    #[test]
-    fn the_clock_ratio_is_that_of_the_slower_end() {
+    fn the_clock_ratio_is_to_the_best_of_the_run() {
         let conditions = Conditions {
-            clock_rate_start: 9.0,
-            clock_rate_end: 8.0,
+            clock_rate: Some(8.0),
             ..Conditions::default()
         };
         assert_eq!(conditions.clock_ratio(10.0), 0.8);
         assert_eq!(conditions.clock_ratio(0.0), 1.0);
+        assert_eq!(Conditions::default().clock_ratio(10.0), 1.0);
+    }
+
+    #[test]
+    fn stretches_add_up_by_their_time_and_the_worst_clock_counts() {
+        let calm = Conditions {
+            window_s: 1.0,
+            other_cpu_fraction: Some(0.0),
+            mhz_start: Some(3000.0),
+            mhz_end: Some(3000.0),
+            clock_rate: Some(9.0),
+            clock_steadiness: Some(1.0),
+            throttle_events: Some(1),
+            ..Conditions::default()
+        };
+        let busy = Conditions {
+            window_s: 3.0,
+            other_cpu_fraction: Some(0.4),
+            stolen_cpu_fraction: Some(0.1),
+            mhz_start: Some(2900.0),
+            mhz_end: Some(2500.0),
+            clock_rate: Some(8.0),
+            clock_steadiness: Some(0.9),
+            throttle_events: Some(2),
+            ..Conditions::default()
+        };
+        let both = Conditions::over(&[calm, busy]);
+        assert_eq!(both.window_s, 4.0);
+        assert!((both.other_cpu_fraction.unwrap() - 0.3).abs() < 1e-12);
+        assert_eq!(both.stolen_cpu_fraction, Some(0.1));
+        assert_eq!((both.mhz_start, both.mhz_end), (Some(2900.0), Some(2500.0)));
+        assert_eq!((both.clock_rate, both.clock_steadiness), (Some(8.0), Some(0.9)));
+        assert_eq!(both.throttle_events, Some(3));
+        assert_eq!(Conditions::over(&[]), Conditions::default());
     }
 }

@@ -252,7 +252,7 @@ table! {
         pub other_cpu_fraction: Option<f64>,
         /// Part of the processors' time that the hypervisor gave to other machines during the measurement.
         pub stolen_cpu_fraction: Option<f64>,
-        /// Speed of a fixed chain of operations after the measurement, over the fastest seen in this run.
+        /// Usual speed of a fixed chain of operations during the measurement, over the fastest seen in this run.
         pub clock_ratio: Option<f64>,
         /// Times the processor throttled itself during the measurement.
         pub throttle_events: Option<u64>,

@@ -17,6 +17,8 @@ use attn_core::{Path, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::trust::SAMPLES_MIN;
+
 pub use bytes::ByteCount;
 pub use device::{DeviceRequest, Dtype, Regime};
 pub use fair::{FairRule, Hold};
@@ -153,9 +155,11 @@ pub struct Measure {
     /// Seed of the order of groups, of the order in which variants take turns, and of the bootstrap. Default: the
     /// sweep's `seed`.
     pub seed: Option<u64>,
-    /// Bursts of samples a case is measured in, each in a process of its own; their samples are pooled. Default: 1.
+    /// Bursts of samples a case is measured in, each in a process of its own; their samples are pooled, and
+    /// `warmup_ms`, `max_s` and the numbers of samples are for all of them together. Default: 1, and 4 with
+    /// `run --against`.
     #[schemars(range(min = 1))]
-    pub replicas: usize,
+    pub replicas: Option<usize>,
     /// Pause before every replica but the first, in milliseconds. Default: 0.
     pub cooldown_ms: u64,
     /// Seconds one step of a case (building, verifying, a sample) may take before its worker is ended. Default: 300.
@@ -171,15 +175,35 @@ pub struct Measure {
     pub llc_bytes: Option<ByteCount>,
 }
 
+/// Replicas of a case that is measured in two builds. Processes of one and the same binary differ by up to a fifth
+/// in some cases, so that one pair of them says little of the builds.
+const REPLICAS_AGAINST: usize = 4;
+
 impl Measure {
+    /// Replicas of a case, at least one.
+    pub fn replicas(&self) -> usize {
+        self.replicas.unwrap_or(1).max(1)
+    }
+
+    /// Asks for as many replicas as two builds need, unless the sweep has its own number.
+    pub fn prepare_against(&mut self) {
+        self.replicas.get_or_insert(REPLICAS_AGAINST);
+    }
+
     /// What one of the replicas is held to, so that all of them together meet the whole.
     pub fn of_replica(&self) -> Self {
-        let n = self.replicas.max(1);
+        let n = self.replicas();
         Self {
-            min_samples: self.min_samples.div_ceil(n),
+            warmup_ms: self.warmup_ms.div_ceil(n as u64),
+            // Fewer than an interval takes would end on one that says nothing.
+            min_samples: self
+                .min_samples
+                .div_ceil(n)
+                .max(SAMPLES_MIN.min(self.min_samples)),
             max_samples: self.max_samples.div_ceil(n),
-            // The width of an interval falls with the root of the number of samples.
-            target_ci: self.target_ci * (n as f64).sqrt(),
+            // The width of an interval falls with the root of the number of samples, if they all are of one kind;
+            // replicas differ, and make that of all of them wider.
+            target_ci: self.target_ci * (n as f64 / 2.0).sqrt().max(1.0),
             max_s: self.max_s / n as f64,
             ..self.clone()
         }
@@ -195,7 +219,7 @@ impl Default for Measure {
             target_ci: 0.02,
             max_s: 10.0,
             seed: None,
-            replicas: 1,
+            replicas: None,
             cooldown_ms: 0,
             timeout_s: 300.0,
             memory_limit: None,

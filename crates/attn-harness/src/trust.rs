@@ -8,7 +8,7 @@ use crate::status::Trust;
 /// cores shows differences of the size that comparisons call real.
 pub const SHARED_FRACTION: f64 = 0.05;
 
-/// The least that one end of a measurement may have of the clock of the other: a change within it does not fall on
+/// The least that one half of a measurement may have of the clock of the other: a change within it does not fall on
 /// all of its samples alike.
 pub const CLOCK_RATIO_MIN: f64 = 0.9;
 
@@ -103,18 +103,18 @@ fn throttled(evidence: &Evidence) -> Vec<String> {
     {
         reasons.push(format!("the clock fell from {start:.0} to {end:.0} MHz"));
     }
-    let (start, end) = (conditions.clock_rate_start, conditions.clock_rate_end);
-    let steady = start.min(end) / start.max(end);
-    if steady < CLOCK_RATIO_MIN {
+    if let Some(steadiness) = conditions.clock_steadiness
+        && steadiness < CLOCK_RATIO_MIN
+    {
         reasons.push(format!(
-            "a fixed chain of operations ran at {:.0} % of its speed at one end of the measurement",
-            steady * 100.0
+            "in half of the measurement a fixed chain of operations ran at {:.0} % of its speed in the other",
+            steadiness * 100.0
         ));
     }
     let ratio = conditions.clock_ratio(evidence.best_clock_rate);
     if ratio < BEST_CLOCK_RATIO_MIN {
         reasons.push(format!(
-            "a fixed chain of operations ran at {:.0} % of its best speed in this run",
+            "a fixed chain of operations usually ran at {:.0} % of its best speed in this run",
             ratio * 100.0
         ));
     }
@@ -174,8 +174,8 @@ mod tests {
             mhz_start: Some(3000.0),
             mhz_end: Some(2990.0),
             throttle_events: Some(0),
-            clock_rate_start: 99.0,
-            clock_rate_end: 98.0,
+            clock_rate: Some(98.0),
+            clock_steadiness: Some(0.99),
             ..Conditions::default()
         }
     }
@@ -234,24 +234,15 @@ mod tests {
             ),
             (
                 Conditions {
-                    clock_rate_end: 79.2,
+                    clock_steadiness: Some(0.8),
                     ..quiet()
                 },
                 Trust::Throttled,
-                "at 80 % of its speed at one end",
+                "at 80 % of its speed in the other",
             ),
             (
                 Conditions {
-                    clock_rate_start: 78.4,
-                    ..quiet()
-                },
-                Trust::Throttled,
-                "at 80 % of its speed at one end",
-            ),
-            (
-                Conditions {
-                    clock_rate_start: 70.0,
-                    clock_rate_end: 70.0,
+                    clock_rate: Some(70.0),
                     ..quiet()
                 },
                 Trust::Throttled,
@@ -298,12 +289,11 @@ mod tests {
                 ..quiet()
             },
             Conditions {
-                clock_rate_end: 90.0,
+                clock_steadiness: Some(0.9),
                 ..quiet()
             },
             Conditions {
-                clock_rate_start: 75.0,
-                clock_rate_end: 75.0,
+                clock_rate: Some(75.0),
                 ..quiet()
             },
             Conditions {

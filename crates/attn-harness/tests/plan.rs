@@ -292,7 +292,7 @@ fn the_memory_limit_goes_before_the_memory_of_the_machine() {
 }
 
 #[test]
-fn time_is_warm_up_samples_and_verification_in_every_replica_with_its_pauses() {
+fn time_is_verification_once_warm_up_in_every_replica_pauses_and_samples() {
     let yaml = with(
         "question:",
         "measure: {warmup_ms: 500, max_samples: 100, max_s: 4, replicas: 3, cooldown_ms: 250}\nquestion:",
@@ -309,12 +309,13 @@ fn time_is_warm_up_samples_and_verification_in_every_replica_with_its_pauses() {
     // One sample is more than the limit of four seconds, and each replica takes one.
     let sample_s = 6.0 * floor_s;
     assert!(sample_s > 4.0, "{sample_s}");
-    let expected = 3.0 * (6.0 * sample_s + sample_s) + 2.0 * 0.25 + 3.0 * sample_s;
+    // Warm-up takes two samples at least.
+    let expected = 6.0 * sample_s + 3.0 * 2.0 * sample_s + 2.0 * 0.25 + 3.0 * sample_s;
     assert!((case.predicted_time_s / expected - 1.0).abs() < 1e-12);
     setup.rates = Rates::default();
     let case = &Plan::build(&sweep, &setup).unwrap().cases[0];
     let sample_s = 6.0 * case.predicted_floor_s;
-    let expected = 3.0 * (6.0 * sample_s + 0.5) + 0.5 + 100.0 * sample_s;
+    let expected = 6.0 * sample_s + 3.0 * 0.167 + 0.5 + 100.0 * sample_s;
     assert!((case.predicted_time_s / expected - 1.0).abs() < 1e-12);
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use attn_harness::Plan;
+use attn_harness::conditions::ClockLooks;
 use attn_harness::environment::Environment;
 use attn_harness::progress::Silent;
 use attn_harness::row::Row;
@@ -142,15 +143,16 @@ impl Actor {
     }
 
     fn build(&mut self, case: usize) -> bool {
-        if self.trouble(case, Phase::Building) || self.trouble(case, Phase::Verifying) {
+        let verify = self.jobs[case].verify;
+        if self.trouble(case, Phase::Building) || (verify && self.trouble(case, Phase::Verifying)) {
             return false;
         }
         let description = describe(&self.jobs[case]);
         let found = self.troubles.iter().find(|(what, _)| description.contains(what));
-        let failure =
-            found.and_then(|(_, trouble)| (*trouble == Trouble::Wrong).then(|| "differs".to_string()));
+        let found = found.map(|(_, trouble)| *trouble);
+        let failure = (found == Some(Trouble::Wrong)).then(|| "differs".to_string());
         let mut built = Built {
-            verdict: Some(Verdict {
+            verdict: verify.then(|| Verdict {
                 against: "the script".to_string(),
                 rows: 8,
                 failure,
@@ -158,7 +160,10 @@ impl Actor {
             }),
             ..Built::default()
         };
-        match found.map(|(_, trouble)| *trouble) {
+        if verify {
+            self.say(format!("verifies {description}"));
+        }
+        match found {
             Some(Trouble::Failure) => built.failed = Some("panicked: on stage".to_string()),
             Some(Trouble::Unsupported) => built.unsupported = Some("not on this stage".to_string()),
             _ => {}
@@ -223,6 +228,7 @@ impl Worker for Actor {
                 Reply::Measured {
                     cases: vec![measured; cases.len()],
                     rss_peak_bytes: None,
+                    looks: ClockLooks::default(),
                 }
             }
             Request::Sample { case, .. } => {
@@ -238,6 +244,7 @@ impl Worker for Actor {
             Request::Conclude { cases } => Reply::Measured {
                 cases: vec![CaseMeasured::default(); cases.len()],
                 rss_peak_bytes: None,
+                looks: ClockLooks::default(),
             },
             other => panic!("{other:?} is not in the script"),
         };
@@ -468,6 +475,10 @@ fn replicas_are_pooled_from_workers_of_their_own_after_a_pause() {
         (Some(18), Some(3), Some(0.0))
     );
     assert_eq!(row.cooldown_s, Some(0.005));
+    // What one process of a build has shown holds for the next.
+    let verified = play.log.iter().filter(|words| words.contains("verifies"));
+    assert_eq!(verified.count(), play.rows.len());
+    assert_eq!(row.verified_rows, Some(8));
     let ledger = play.outcome.unwrap().ledger;
     assert!((ledger.cooldown_s - 4.0 * 0.005).abs() < 1e-9);
 }

@@ -29,7 +29,10 @@ const BASE: &str = "base";
 
 /// Runs the sweep.
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
-    let plan = super::plan::load(&args.sweep)?;
+    let mut plan = super::plan::load(&args.sweep)?;
+    if args.against.is_some() {
+        plan.measure.prepare_against();
+    }
     let environment = Environment::probe();
     let plants = Plants::from_env(VARIANTS)?;
     let out = match &args.out {

@@ -66,7 +66,11 @@ pub(super) fn check_measure(sweep: &Sweep, found: &mut Vec<Problem>) {
         max_samples.to_string(),
         limit,
     );
-    let (replicas, cooldown_ms, timeout_s) = (measure.replicas, measure.cooldown_ms, measure.timeout_s);
+    let (replicas, cooldown_ms, timeout_s) = (
+        measure.replicas.unwrap_or(1),
+        measure.cooldown_ms,
+        measure.timeout_s,
+    );
     require(
         (1..=MAX_REPLICAS).contains(&replicas),
         "replicas",

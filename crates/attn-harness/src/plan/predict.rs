@@ -15,6 +15,7 @@ use super::variants::VariantPoint;
 use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
+use crate::run::measure::WARM_SAMPLES;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Source};
 
 /// Query rows whose scores the fused path holds at once.
@@ -163,15 +164,18 @@ impl Shared {
     }
 }
 
-/// Time a case takes at most: in each replica verifying and warm-up, and all samples together, which end early where
-/// the interval is narrow enough before.
+/// Time a case takes at most: verifying, in each replica its part of the warm-up, and all samples together, which end
+/// early where the interval is narrow enough before.
 fn predicted_time_s(measure: &Measure, sample_s: f64) -> f64 {
-    let replicas = measure.replicas.max(1) as f64;
-    let around_s = VERIFY_SAMPLES * sample_s + (measure.warmup_ms as f64 * 1e-3).max(sample_s);
+    let replicas = measure.replicas() as f64;
+    let warmup_s = (measure.of_replica().warmup_ms as f64 * 1e-3).max(WARM_SAMPLES as f64 * sample_s);
     let sampling_s = (sample_s * measure.max_samples as f64)
         .min(measure.max_s)
         .max(sample_s * replicas);
-    replicas * around_s + (replicas - 1.0) * measure.cooldown_ms as f64 * 1e-3 + sampling_s
+    VERIFY_SAMPLES * sample_s
+        + replicas * warmup_s
+        + (replicas - 1.0) * measure.cooldown_ms as f64 * 1e-3
+        + sampling_s
 }
 
 /// Bytes beside weights and cache.

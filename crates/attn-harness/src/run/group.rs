@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::measure::{Clock, Taken, Task, WallClock, measure};
+use super::measure::{Taken, Task, WallClock, measure};
 use super::report::{self, Burst};
 use super::session::{Incident, Session, Stop};
 use super::{RunError, Side, State, pause};
-use crate::conditions::{Conditions, Watch};
+use crate::conditions::{ClockLooks, Conditions, Watch};
 use crate::plan::{Case, Plan};
 use crate::progress::Observer;
 use crate::row::{Position, Row, Sample};
@@ -46,6 +46,8 @@ struct Item<'a> {
     side: usize,
     row: Row,
     fault: Option<Fault>,
+    /// Whether it agreed with the reference: it need not do so again in every replica.
+    verified: bool,
     /// Whether the row says how it ended.
     decided: bool,
     /// Whether it has to be measured without the others, because together they need too much memory.
@@ -82,6 +84,7 @@ pub(super) fn measure_group<'a>(
                 side,
                 row,
                 fault,
+                verified: false,
                 decided,
                 alone: false,
                 bursts: Vec::new(),
@@ -91,7 +94,7 @@ pub(super) fn measure_group<'a>(
     if let Some(first) = items.first() {
         observer.group_started(&workload_title(&first.row), items.len());
     }
-    let replicas = plan.measure.replicas.max(1);
+    let replicas = plan.measure.replicas();
     let mut idle_deaths = 0;
     for replica in 0..replicas {
         let cooldown = Duration::from_millis(plan.measure.cooldown_ms);
@@ -302,15 +305,15 @@ impl<'a> Attempt<'a, '_> {
                 .collect::<Vec<_>>(),
         );
         let looked_s = began.elapsed().as_secs_f64();
-        let measured = match crews.as_slice() {
-            [crew] => vec![self.measure_alone(crew)?],
+        let (measured, looks) = match crews.as_slice() {
+            [crew] => self.measure_alone(crew)?,
             crews => self.measure_together(crews)?,
         };
         let ended = Instant::now();
-        let conditions = watch.finish();
-        self.state.ledger.watching_s += looked_s + ended.elapsed().as_secs_f64();
-        let seen = conditions.clock_rate_start.max(conditions.clock_rate_end);
-        self.state.best_clock_rate = self.state.best_clock_rate.max(seen);
+        let conditions = watch.finish(&looks);
+        self.state.ledger.watching_s += looked_s + looks.spent_s + ended.elapsed().as_secs_f64();
+        let best = looks.rates.iter().copied().fold(0.0, f64::max);
+        self.state.best_clock_rate = self.state.best_clock_rate.max(best);
         for (crew, (cases, rss_peak_bytes)) in crews.iter().zip(measured) {
             self.keep(crew, cases, rss_peak_bytes, &conditions)?;
         }
@@ -319,12 +322,15 @@ impl<'a> Attempt<'a, '_> {
 
     /// Builds and verifies; the rows of those that must not be timed say why.
     fn build(&mut self, crew: &mut Crew<'a>) -> Result<(), Halt> {
-        self.observer.phase("verifying");
-        let jobs = crew
-            .items
-            .iter()
-            .map(|&i| JobSpec::new(self.items[i].case, self.items[i].fault));
-        let request = Request::Build { jobs: jobs.collect() };
+        let jobs = crew.items.iter().map(|&i| {
+            let item = &self.items[i];
+            JobSpec::new(item.case, !item.verified, item.fault)
+        });
+        let jobs: Vec<JobSpec> = jobs.collect();
+        let verifies = jobs.iter().any(|job| job.verify);
+        self.observer
+            .phase(if verifies { "verifying" } else { "building" });
+        let request = Request::Build { jobs };
         crew.session.borrow_mut().send(&request);
         for place in 0..crew.items.len() {
             self.items[crew.items[place]].row.started_at = Some(report::now());
@@ -350,6 +356,7 @@ impl<'a> Attempt<'a, '_> {
     fn take(&mut self, i: usize, built: Built) -> bool {
         let item = &mut self.items[i];
         report::built(&mut item.row, item.case, &built);
+        item.verified |= built.verdict.is_some();
         let wrong = built.verdict.and_then(|verdict| verdict.failure);
         let verdict = match (built.unsupported, wrong) {
             (Some(reason), _) => Some((Status::Unsupported, reason)),
@@ -365,7 +372,7 @@ impl<'a> Attempt<'a, '_> {
 
     fn warm(&mut self, crew: &Crew<'a>) -> Result<(), Halt> {
         let cases = crew.ready.clone();
-        let warmup_ms = self.plan.measure.warmup_ms;
+        let warmup_ms = self.plan.measure.of_replica().warmup_ms;
         let reply = crew.ask(&Request::Warm { cases, warmup_ms })?;
         let Reply::Warmed { spent_s } = reply else {
             return Err(crew.confused(&reply));
@@ -385,18 +392,19 @@ impl<'a> Attempt<'a, '_> {
     }
 
     /// The worker takes the samples by itself.
-    fn measure_alone(&mut self, crew: &Crew<'a>) -> Result<CrewMeasured, Halt> {
+    fn measure_alone(&mut self, crew: &Crew<'a>) -> Result<(Vec<CrewMeasured>, ClockLooks), Halt> {
         let request = Request::Measure {
             cases: crew.ready.clone(),
             settings: self.plan.measure.of_replica(),
             seed: self.seed(),
             now_s: self.state.began.elapsed().as_secs_f64(),
         };
-        measured(crew, crew.ask(&request)?)
+        let (measured, looks) = measured(crew, crew.ask(&request)?)?;
+        Ok((vec![measured], looks))
     }
 
     /// The runner has two workers take samples in turns, those of one case one after the other.
-    fn measure_together(&mut self, crews: &[Crew<'a>]) -> Result<Vec<CrewMeasured>, Halt> {
+    fn measure_together(&mut self, crews: &[Crew<'a>]) -> Result<(Vec<CrewMeasured>, ClockLooks), Halt> {
         let over = Cell::new(false);
         let mut remotes = Vec::new();
         for crew in crews {
@@ -424,7 +432,11 @@ impl<'a> Attempt<'a, '_> {
         let clock = WallClock::starting_at(self.state.began.elapsed().as_secs_f64());
         let mut tasks: Vec<&mut dyn Task> = remotes.iter_mut().map(|task| task as &mut dyn Task).collect();
         let settings = self.plan.measure.of_replica();
-        let mut times = measure(&mut tasks, &turns, &settings, self.seed(), &clock as &dyn Clock).into_iter();
+        let mut looks = ClockLooks::default();
+        let mut times = measure(&mut tasks, &turns, &settings, self.seed(), &clock, &mut || {
+            looks.take();
+        })
+        .into_iter();
         for crew in crews {
             if let Some(stop) = crew.stopped.borrow_mut().take() {
                 return Err(crew.halt(stop));
@@ -433,13 +445,13 @@ impl<'a> Attempt<'a, '_> {
         let mut all = Vec::new();
         for crew in crews {
             let cases = crew.ready.clone();
-            let (mut cases, rss) = measured(crew, crew.ask(&Request::Conclude { cases })?)?;
+            let ((mut cases, rss), _) = measured(crew, crew.ask(&Request::Conclude { cases })?)?;
             for (case, times) in cases.iter_mut().zip(times.by_ref()) {
                 case.measured = times;
             }
             all.push((cases, rss));
         }
-        Ok(all)
+        Ok((all, looks))
     }
 
     /// Adds the burst of each case to what it has.
@@ -470,12 +482,13 @@ impl<'a> Attempt<'a, '_> {
     }
 }
 
-fn measured(crew: &Crew<'_>, reply: Reply) -> Result<CrewMeasured, Halt> {
+fn measured(crew: &Crew<'_>, reply: Reply) -> Result<(CrewMeasured, ClockLooks), Halt> {
     match reply {
         Reply::Measured {
             cases,
             rss_peak_bytes,
-        } if cases.len() == crew.ready.len() => Ok((cases, rss_peak_bytes)),
+            looks,
+        } if cases.len() == crew.ready.len() => Ok(((cases, rss_peak_bytes), looks)),
         other => Err(crew.confused(&other)),
     }
 }

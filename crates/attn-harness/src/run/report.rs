@@ -196,7 +196,8 @@ pub(super) fn conclude(
     row.tokens_per_s = Some(case.workload.processed_tokens() as f64 / summary.median);
     row.achieved_bytes_per_s = Some(case.cost.bytes_moved as f64 / summary.median);
     row.achieved_flops_per_s = Some(case.cost.flops as f64 / summary.median);
-    let conditions = worst(bursts);
+    let conditions: Vec<Conditions> = bursts.iter().map(|burst| burst.conditions.clone()).collect();
+    let conditions = Conditions::over(&conditions);
     conditions.describe(row, best_clock_rate);
     let (trust, reason) = grade(&Evidence {
         half_width: summary.ci.relative_half_width(summary.median),
@@ -218,31 +219,6 @@ fn choice<'a>(requested: &'a str, resolved: &'a Option<String>) -> Choice<'a> {
         requested,
         resolved: resolved.as_deref().unwrap_or(requested),
     }
-}
-
-/// What the machine did during all bursts: the worst of each.
-fn worst(bursts: &[Burst]) -> Conditions {
-    let all = bursts.iter().map(|burst| &burst.conditions);
-    let more = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
-    let less = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
-    let merged = all.cloned().reduce(|a, b| Conditions {
-        window_s: a.window_s + b.window_s,
-        other_cpu_fraction: more(a.other_cpu_fraction, b.other_cpu_fraction),
-        stolen_cpu_fraction: more(a.stolen_cpu_fraction, b.stolen_cpu_fraction),
-        cpu_resolution: a.cpu_resolution.max(b.cpu_resolution),
-        mhz_start: more(a.mhz_start, b.mhz_start),
-        mhz_end: less(a.mhz_end, b.mhz_end),
-        temperature_c: more(a.temperature_c, b.temperature_c),
-        throttle_events: a
-            .throttle_events
-            .into_iter()
-            .chain(b.throttle_events)
-            .reduce(|a, b| a + b),
-        clock_rate_start: a.clock_rate_start.min(b.clock_rate_start),
-        clock_rate_end: a.clock_rate_end.min(b.clock_rate_end),
-        null_reasons: a.null_reasons.into_iter().chain(b.null_reasons).collect(),
-    });
-    merged.unwrap_or_default()
 }
 
 fn samples(row: &Row, bursts: &[Burst], times: &[f64]) -> Vec<Sample> {

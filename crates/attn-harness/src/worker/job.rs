@@ -36,13 +36,15 @@ pub struct JobSpec {
     pub steps_per_sample: usize,
     /// Tokens the cache must hold per sequence.
     pub cache_capacity: usize,
+    /// Whether to compare it with the reference: not where another worker of the same build has done so.
+    pub verify: bool,
     /// What a test wants to go wrong.
     pub fault: Option<Fault>,
 }
 
 impl JobSpec {
     /// The case as a worker needs it.
-    pub fn new(case: &Case, fault: Option<Fault>) -> Self {
+    pub fn new(case: &Case, verify: bool, fault: Option<Fault>) -> Self {
         Self {
             variant: case.variant.key.to_string(),
             params: case.params.clone(),
@@ -56,6 +58,7 @@ impl JobSpec {
             seed: case.seed,
             steps_per_sample: case.steps_per_sample,
             cache_capacity: case.cache_capacity,
+            verify,
             fault,
         }
     }

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::job::JobSpec;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
+use crate::conditions::ClockLooks;
 use crate::run::Measured;
 use crate::sweep::{Dtype, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a worker is told before anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ pub enum Request {
         /// Element types of the matrix products.
         dtypes: Vec<Dtype>,
     },
-    /// Build and verify cases; each is answered by a [`Reply::Built`]. Later requests number cases by this list.
+    /// Build cases, and verify those that say so; each is answered by a [`Reply::Built`]. Later requests number cases by this list.
     Build {
         /// The cases.
         jobs: Vec<JobSpec>,
@@ -106,6 +107,8 @@ pub enum Reply {
         cases: Vec<CaseMeasured>,
         /// Most bytes of the worker resident since [`Request::Warm`]; none where the system does not tell.
         rss_peak_bytes: Option<u64>,
+        /// Looks at the clock, where the worker took the samples by itself.
+        looks: ClockLooks,
     },
     /// A sample was taken.
     Sampled {
