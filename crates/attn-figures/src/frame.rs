@@ -141,6 +141,54 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The columns that [`from_polars`](Self::from_polars) reads; a table needs no others.
+    pub const COLUMNS: &[&str] = &[
+        "variant",
+        "workload",
+        "status",
+        "label",
+        "case_id",
+        "run",
+        "scope",
+        "dtype_requested",
+        "dtype_resolved",
+        "device_requested",
+        "device_resolved",
+        "path_requested",
+        "path_resolved",
+        "trust",
+        "sweep_name",
+        "question",
+        "machine",
+        "cache_regime",
+        "fair",
+        "fair_reference",
+        "stride",
+        "n_kv_heads",
+        "kv_rank",
+        "rope_dim",
+        "batch",
+        "context",
+        "tokens",
+        "new_tokens",
+        "threads",
+        "time_median_s",
+        "time_ci_low_s",
+        "time_ci_high_s",
+        "tokens_per_s",
+        "kv_bytes",
+        "kv_allocated_bytes",
+        "kv_bytes_per_token",
+        "weights_bytes",
+        "peak_bytes",
+        "fair_mismatch",
+        "flops",
+        "bytes_moved",
+        "achieved_flops_per_s",
+        "ceiling_flops_per_s",
+        "ceiling_bytes_per_s",
+    ];
+
     /// Reads the rows of a table such as `rows.parquet`. Unknown columns are ignored, optional ones may be
     /// missing, numbers may have any width.
     ///
@@ -189,6 +237,16 @@ impl Frame {
             positions: Vec::new(),
             palette,
         }
+    }
+
+    /// The rows of several frames, one after the other.
+    pub fn joined(frames: Vec<Self>) -> Self {
+        let (mut rows, mut positions) = (Vec::new(), Vec::new());
+        for frame in frames {
+            rows.extend(frame.rows);
+            positions.extend(frame.positions);
+        }
+        Self::from_rows(rows).and_positions(positions)
     }
 
     /// The same rows with the positions of their trajectories, from a table such as `positions.parquet`.

@@ -465,6 +465,17 @@ fn a_table_with_the_essential_columns_is_enough() {
 }
 
 #[test]
+fn the_columns_are_the_fields() {
+    let described = format!("{:#?}", Row::default());
+    let fields = described.lines().filter_map(|line| line.trim().split_once(':'));
+    let mut fields: Vec<&str> = fields.map(|(name, _)| name).collect();
+    let mut columns = Frame::COLUMNS.to_vec();
+    fields.sort_unstable();
+    columns.sort_unstable();
+    assert_eq!(columns, fields);
+}
+
+#[test]
 fn integers_of_any_width_and_null_columns_are_read() {
     let mut table =
         df!("variant" => ["mha"], "workload" => ["decode"], "status" => ["ok"], "threads" => [2i64]);

@@ -4,6 +4,7 @@ pub mod ceilings;
 pub mod columns;
 pub mod compare;
 pub mod conditions;
+pub mod digest;
 pub mod environment;
 pub mod error;
 pub mod flush;

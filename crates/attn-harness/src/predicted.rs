@@ -3,64 +3,22 @@
 use crate::row::Row;
 use crate::stats::median;
 
-/// How the measured values of a quantity compare with the predicted ones.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Accuracy {
-    /// Cases compared.
-    pub n: usize,
-    /// Median of measured over predicted.
-    pub median: f64,
-    /// Smallest ratio, and whose.
-    pub least: (f64, String),
-    /// Largest ratio, and whose.
-    pub most: (f64, String),
+/// The plan's predictions of rows, looked back on: cache, memory and time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lookback {
+    cache: Ratios,
+    peak: Ratios,
+    time: Ratios,
 }
 
-impl Accuracy {
-    /// Over the rows for which `measured` and `predicted` are known and not zero.
-    pub fn of(
-        rows: &[Row],
-        measured: impl Fn(&Row) -> Option<f64>,
-        predicted: impl Fn(&Row) -> Option<f64>,
-    ) -> Option<Self> {
-        let ratio = |row: &Row| {
-            let (measured, predicted) = (measured(row)?, predicted(row)?);
-            (measured > 0.0 && predicted > 0.0).then_some(measured / predicted)
-        };
-        let name = |row: &Row| format!("{}, {}", crate::table::workload_title(row), row.label);
-        let mut ratios: Vec<(f64, String)> = rows
-            .iter()
-            .filter_map(|row| Some((ratio(row)?, name(row))))
-            .collect();
-        ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let values: Vec<f64> = ratios.iter().map(|(ratio, _)| *ratio).collect();
-        Some(Self {
-            n: ratios.len(),
-            median: median(&values),
-            least: ratios.first()?.clone(),
-            most: ratios.last()?.clone(),
-        })
-    }
-
-    fn line(&self, what: &str) -> String {
-        if self.least.0 == self.most.0 {
-            return format!(
-                "- {what}: {:.2} times as predicted in all {} cases\n",
-                self.median, self.n
-            );
-        }
-        format!(
-            "- {what}: {:.2} times as predicted in the median of {} cases, from {:.2} ({}) to {:.2} ({})\n",
-            self.median, self.n, self.least.0, self.least.1, self.most.0, self.most.1
-        )
-    }
-}
-
-/// The plan's predictions of rows, looked back on: a line each for cache, memory and time. Empty where nothing was
-/// measured.
-pub fn summary(rows: &[Row]) -> String {
-    let count = |cell: Option<u64>| cell.map(|n| n as f64);
-    let spent = |row: &Row| {
+impl Lookback {
+    /// Takes a row into account.
+    pub fn add(&mut self, row: &Row) {
+        let count = |cell: Option<u64>| cell.map(|n| n as f64);
+        self.cache
+            .add(row, count(row.kv_bytes), count(row.predicted_kv_bytes));
+        self.peak
+            .add(row, count(row.peak_bytes), count(row.predicted_peak_bytes));
         let parts = [
             row.build_s,
             row.verify_s,
@@ -68,36 +26,76 @@ pub fn summary(rows: &[Row]) -> String {
             row.sampling_s,
             row.reset_s,
         ];
-        row.sampling_s?;
-        Some(parts.into_iter().flatten().sum())
-    };
-    let lines = [
-        (
-            "cache",
-            Accuracy::of(
-                rows,
-                |row| count(row.kv_bytes),
-                |row| count(row.predicted_kv_bytes),
-            ),
-        ),
-        (
-            "peak memory",
-            Accuracy::of(
-                rows,
-                |row| count(row.peak_bytes),
-                |row| count(row.predicted_peak_bytes),
-            ),
-        ),
-        ("time", Accuracy::of(rows, spent, |row| row.predicted_time_s)),
-    ];
-    let lines: String = lines
-        .into_iter()
-        .filter_map(|(what, accuracy)| Some(accuracy?.line(what)))
-        .collect();
-    if lines.is_empty() {
-        return lines;
+        let spent_s = row.sampling_s.map(|_| parts.into_iter().flatten().sum());
+        self.time.add(row, spent_s, row.predicted_time_s);
     }
-    format!("Measured against predicted:\n{lines}")
+
+    /// A line for each quantity; empty where nothing was measured.
+    pub fn summary(&self) -> String {
+        let all = [
+            ("cache", &self.cache),
+            ("peak memory", &self.peak),
+            ("time", &self.time),
+        ];
+        let lines: String = all
+            .into_iter()
+            .filter_map(|(what, ratios)| ratios.line(what))
+            .collect();
+        if lines.is_empty() {
+            return lines;
+        }
+        format!("Measured against predicted:\n{lines}")
+    }
+}
+
+/// Measured over predicted.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Ratios {
+    all: Vec<f64>,
+    /// The smallest, and whose it is.
+    least: Option<(f64, String)>,
+    /// The largest.
+    most: Option<(f64, String)>,
+}
+
+impl Ratios {
+    /// Where both are known and not zero.
+    fn add(&mut self, row: &Row, measured: Option<f64>, predicted: Option<f64>) {
+        let Some((measured, predicted)) = measured.zip(predicted) else {
+            return;
+        };
+        if measured <= 0.0 || predicted <= 0.0 {
+            return;
+        }
+        let ratio = measured / predicted;
+        self.all.push(ratio);
+        let named = || {
+            Some((
+                ratio,
+                format!("{}, {}", crate::table::workload_title(row), row.label),
+            ))
+        };
+        if self.least.as_ref().is_none_or(|(least, _)| ratio < *least) {
+            self.least = named();
+        }
+        if self.most.as_ref().is_none_or(|(most, _)| ratio > *most) {
+            self.most = named();
+        }
+    }
+
+    fn line(&self, what: &str) -> Option<String> {
+        let ((least, least_of), (most, most_of)) = self.least.as_ref().zip(self.most.as_ref())?;
+        let (median, n) = (median(&self.all), self.all.len());
+        if least == most {
+            return Some(format!(
+                "- {what}: {median:.2} times as predicted in all {n} cases\n"
+            ));
+        }
+        Some(format!(
+            "- {what}: {median:.2} times as predicted in the median of {n} cases, from {least:.2} ({least_of}) to \
+             {most:.2} ({most_of})\n"
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +112,12 @@ mod tests {
             predicted_kv_bytes: Some(predicted_kv),
             ..Row::default()
         }
+    }
+
+    fn summary(rows: &[Row]) -> String {
+        let mut lookback = Lookback::default();
+        rows.iter().for_each(|row| lookback.add(row));
+        lookback.summary()
     }
 
     #[test]

@@ -25,9 +25,8 @@ use crate::ceilings::Ceilings;
 use crate::environment::Environment;
 use crate::plan::{Case, Plan, dominates};
 use crate::progress::Observer;
-use crate::row::Row;
 use crate::status::Status;
-use crate::store::{RunDir, StoreError};
+use crate::store::{RunDir, StoreError, StoredCase};
 use crate::sweep::Dtype;
 use crate::worker::{Plants, Reply, Request, Workshop};
 use group::{GroupEnd, measure_group};
@@ -44,8 +43,8 @@ pub struct Side<'a> {
     pub dir: &'a mut RunDir,
     /// The machine and the build.
     pub environment: Environment,
-    /// Rows of an earlier session of the same run.
-    pub stored: Vec<Row>,
+    /// Cases of an earlier session of the same run.
+    pub stored: Vec<StoredCase>,
     /// Faults that a test planted in this build's workers.
     pub plants: Plants,
 }
@@ -67,8 +66,8 @@ pub struct Run<'a> {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Rows of this session, for each side.
-    pub rows: Vec<Vec<Row>>,
+    /// How many cases were run in this session, for each side.
+    pub cases: Vec<usize>,
     /// Whether it was interrupted before the last case.
     pub interrupted: bool,
     /// Where the time went.
@@ -126,7 +125,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
     };
     let stored: Vec<HashSet<String>> = sides
         .iter()
-        .map(|side| side.stored.iter().map(|row| row.case_id.clone()).collect())
+        .map(|side| side.stored.iter().map(|case| case.case_id.clone()).collect())
         .collect();
     let is_stored = |side: usize, case: &Case| stored[side].contains(&case.id);
     let open = |group: &&[Case]| {
@@ -151,8 +150,8 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
             let oom: HashSet<&str> = side
                 .stored
                 .iter()
-                .filter(|row| row.status == Status::Oom)
-                .map(|row| row.case_id.as_str())
+                .filter(|case| case.status == Status::Oom)
+                .map(|case| case.case_id.as_str())
                 .collect();
             plan.cases
                 .iter()
@@ -160,7 +159,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
                 .collect()
         })
         .collect();
-    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); sides.len()];
+    let mut cases = vec![0; sides.len()];
     let mut finished = true;
     let any_runs = plan.cases.iter().any(Case::runs_here);
     if left > 0 && any_runs && plan.measure.ceilings {
@@ -210,7 +209,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
                     let case = group.iter().find(|case| case.id == done.row.case_id);
                     out_of_memory[done.side].extend(case);
                 }
-                rows[done.side].push(done.row);
+                cases[done.side] += 1;
             }
             state.ledger.storing_s += began.elapsed().as_secs_f64();
         }
@@ -218,7 +217,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
     state.ledger.total_s = state.began.elapsed().as_secs_f64();
     observer.run_finished(state.ledger.total_s);
     Ok(Outcome {
-        rows,
+        cases,
         interrupted: !finished,
         ledger: state.ledger,
         ceilings: state.ceilings,

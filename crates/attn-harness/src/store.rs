@@ -19,11 +19,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use polars::prelude::DataFrame;
 use serde_json::Value;
 
-use self::files::{read_parquet, read_text, replace_file, sync_folder, write_file, write_parquet};
-use self::log::{Contents, Entry, read_log};
+use self::files::{TableFile, read_parquet, read_text, replace_file, sync_folder, write_file};
+use self::log::{Entry, Index};
+use crate::columns::read_column;
 use crate::row::{Position, Row, Sample};
+use crate::status::Status;
 
 pub use self::error::StoreError;
 
@@ -40,6 +43,27 @@ const README: &str = "README.md";
 const COMMANDS: &str = "commands";
 const SESSIONS: &str = "sessions";
 const CHANGES: &str = "accepted_changes";
+
+/// Rows that are held at once while tables are built: with thousands of samples each, some hundred megabytes.
+const ROWS_AT_ONCE: usize = 512;
+
+/// What a run holds, without what was measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The cases.
+    pub cases: Vec<StoredCase>,
+    /// What had to be left out, for the user to see.
+    pub warnings: Vec<String>,
+}
+
+/// A case that a run holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCase {
+    /// The case's hash.
+    pub case_id: String,
+    /// How it ended.
+    pub status: Status,
+}
 
 /// The name of a run's folder: `<sweep>-<utc time>-<machine>`, the machine in lower-case words.
 pub fn default_name(sweep: &str, utc: SystemTime, machine: &str) -> String {
@@ -118,9 +142,8 @@ impl RunDir {
         Self::append_to(dir)
     }
 
-    /// Continues a run: what it already holds comes back beside it. A torn last line is cut off, and the
-    /// tables are removed until [`finish`](Self::finish) builds them again. `changes` are what the user accepted to
-    /// be different from when the run was begun; `sweep_yaml` is the sweep as it runs now.
+    /// Continues a run: what it already holds comes back beside it. A torn last line is cut off, and the tables are removed until [`build_tables`](Self::build_tables) is called again. `changes` are
+    /// what the user accepted to be different from when the run was begun; `sweep_yaml` is the sweep as it runs now.
     ///
     /// # Errors
     /// [`StoreError::NotARun`], [`StoreError::LogIncomplete`], [`StoreError::Damaged`] or [`StoreError::Io`].
@@ -129,27 +152,28 @@ impl RunDir {
         command: &str,
         sweep_yaml: &str,
         changes: &[String],
-    ) -> Result<(Self, Run), StoreError> {
+    ) -> Result<(Self, Stored), StoreError> {
         let (rows, log) = (dir.join(ROWS), dir.join(LOG));
-        // Nothing is read or changed before the run is ours.
-        let ours = if log.is_file() {
-            Some(Self::append_to(dir)?)
-        } else {
-            None
-        };
-        let contents = match (log.is_file(), rows.is_file()) {
-            (true, _) => read_log(&log)?,
-            (false, true) => Contents::default(),
-            (false, false) => {
+        if !log.is_file() {
+            if !rows.is_file() {
                 return Err(StoreError::NotARun {
                     dir: dir.to_path_buf(),
                 });
             }
-        };
+            return Err(StoreError::LogIncomplete {
+                dir: dir.to_path_buf(),
+                missing: read_parquet(&rows, Some(&["case_id"]))?.height(),
+            });
+        }
+        // Nothing is read or changed before the run is ours.
+        let ours = Self::append_to(dir)?;
+        let index = Index::of(&log)?;
+        let complete_bytes = index.complete_bytes;
+        let Stored { cases, warnings } = index.stored();
         if rows.is_file() {
-            let stored = Row::from_frame(&read_parquet(&rows)?)?;
-            let known: HashSet<_> = contents.rows.iter().map(|row| &row.case_id).collect();
-            let missing = stored.iter().filter(|row| !known.contains(&row.case_id)).count();
+            let stored = case_ids(&read_parquet(&rows, Some(&["case_id"]))?)?;
+            let known: HashSet<&str> = cases.iter().map(|case| case.case_id.as_str()).collect();
+            let missing = stored.iter().filter(|id| !known.contains(id.as_str())).count();
             if missing > 0 {
                 return Err(StoreError::LogIncomplete {
                     dir: dir.to_path_buf(),
@@ -157,8 +181,8 @@ impl RunDir {
                 });
             }
         }
-        let run = Run::with_contents(dir, contents)?;
-        let mut environment = with_command(run.environment.clone(), command);
+        let run = Run::describe(dir)?;
+        let mut environment = with_command(run.environment, command);
         for change in changes {
             environment = with_entry(environment, CHANGES, change.as_str().into());
         }
@@ -174,14 +198,10 @@ impl RunDir {
                 _ => {}
             }
         }
-        let ours = match ours {
-            Some(ours) => ours,
-            None => Self::append_to(dir)?,
-        };
         ours.log
-            .set_len(run.complete_log_bytes)
+            .set_len(complete_bytes)
             .map_err(StoreError::io("write", &log))?;
-        Ok((ours, run))
+        Ok((ours, Stored { cases, warnings }))
     }
 
     fn append_to(dir: &Path) -> Result<Self, StoreError> {
@@ -257,20 +277,72 @@ impl RunDir {
         })
     }
 
-    /// Builds the parquet files from the log, and the README around the summary; `session` says of the environment
-    /// file what is known only now. May be called again.
+    /// Builds the parquet files from the log; `each` sees all rows on their way, some at a time, in the order of the
+    /// plan. May be called again.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`]; a file is either replaced or as it was.
-    pub fn finish(&mut self, summary_markdown: &str, session: &Value) -> Result<(), StoreError> {
-        let run = Run::with_contents(&self.dir, read_log(&self.dir.join(LOG))?)?;
-        let metadata = metadata(&run.rows);
-        let table = |name: &str, frame| write_parquet(&self.dir.join(name), frame, &metadata);
-        if !run.positions.is_empty() {
-            table(POSITIONS, Position::to_frame(&run.positions)?)?;
+    pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
+        let index = Index::of(&self.dir.join(LOG))?;
+        let mut metadata = None;
+        let mut files: Option<[TableFile; 2]> = None;
+        let mut positions: Option<TableFile> = None;
+        let open = |metadata: &[(String, String)]| -> Result<[TableFile; 2], StoreError> {
+            let table = |name: &str, empty| TableFile::new(&self.dir.join(name), &empty, metadata);
+            Ok([
+                table(ROWS, Row::to_frame(&[])?)?,
+                table(SAMPLES, Sample::to_frame(&[])?)?,
+            ])
+        };
+        index.read(ROWS_AT_ONCE, |entries| {
+            let mut rows = Vec::with_capacity(entries.len());
+            let (mut samples, mut at) = (Vec::new(), Vec::new());
+            for entry in entries {
+                rows.push(entry.row);
+                samples.extend(entry.samples);
+                at.extend(entry.positions);
+            }
+            let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
+            let [row_file, sample_file] = match &mut files {
+                Some(files) => files,
+                None => files.insert(open(metadata)?),
+            };
+            row_file.write(&Row::to_frame(&rows)?)?;
+            sample_file.write(&Sample::to_frame(&samples)?)?;
+            if !at.is_empty() {
+                let file = match &mut positions {
+                    Some(file) => file,
+                    None => positions.insert(TableFile::new(
+                        &self.dir.join(POSITIONS),
+                        &Position::to_frame(&[])?,
+                        metadata,
+                    )?),
+                };
+                file.write(&Position::to_frame(&at)?)?;
+            }
+            each(&rows);
+            Ok(())
+        })?;
+        let [row_file, sample_file] = match files {
+            Some(files) => files,
+            // A run without cases has its tables too.
+            None => open(&describe_tables(&[]))?,
+        };
+        if let Some(positions) = positions {
+            positions.finish()?;
         }
-        table(SAMPLES, Sample::to_frame(&run.samples)?)?;
-        table(ROWS, Row::to_frame(&run.rows)?)?;
+        sample_file.finish()?;
+        row_file.finish()?;
+        sync_folder(&self.dir);
+        Ok(())
+    }
+
+    /// Writes the README around the summary; `session` says of the environment file what is known only now.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] or [`StoreError::Damaged`]; a file is either replaced or as it was.
+    pub fn finish(&mut self, summary_markdown: &str, session: &Value) -> Result<(), StoreError> {
+        let run = Run::describe(&self.dir)?;
         let text = readme(&run.sweep_yaml, &run.commands(), summary_markdown);
         replace_file(&self.dir.join(README), text.as_bytes())?;
         let environment = with_entry(run.environment, SESSIONS, session.clone());
@@ -297,7 +369,6 @@ pub struct Run {
     pub sweep_yaml: String,
     /// What had to be left out, for the user to see.
     pub warnings: Vec<String>,
-    complete_log_bytes: u64,
 }
 
 impl Run {
@@ -306,27 +377,54 @@ impl Run {
     /// # Errors
     /// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let (rows, samples, log) = (dir.join(ROWS), dir.join(SAMPLES), dir.join(LOG));
+        let mut run = Self::describe(dir)?;
+        let (rows, samples) = (dir.join(ROWS), dir.join(SAMPLES));
         if !rows.is_file() {
-            if !log.is_file() {
-                return Err(StoreError::NotARun {
-                    dir: dir.to_path_buf(),
-                });
-            }
-            return Self::with_contents(dir, read_log(&log)?);
+            let index = Index::of(&dir.join(LOG))?;
+            index.read(ROWS_AT_ONCE, |entries| {
+                for entry in entries {
+                    run.rows.push(entry.row);
+                    run.samples.extend(entry.samples);
+                    run.positions.extend(entry.positions);
+                }
+                Ok(())
+            })?;
+            run.warnings = index.warnings;
+            return Ok(run);
         }
-        let mut contents = Contents {
-            rows: Row::from_frame(&read_parquet(&rows)?)?,
-            ..Contents::default()
-        };
+        run.rows = Row::from_frame(&read_parquet(&rows, None)?)?;
         if samples.is_file() {
-            contents.samples = Sample::from_frame(&read_parquet(&samples)?)?;
+            run.samples = Sample::from_frame(&read_parquet(&samples, None)?)?;
         }
-        let positions = dir.join(POSITIONS);
-        if positions.is_file() {
-            contents.positions = Position::from_frame(&read_parquet(&positions)?)?;
+        run.positions = positions_of(dir)?;
+        Ok(run)
+    }
+
+    /// A run without what it measured: where it is, what was asked, and on which machine.
+    ///
+    /// # Errors
+    /// [`StoreError::NotARun`], [`StoreError::Io`] or [`StoreError::Damaged`].
+    pub fn describe(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.join(ROWS).is_file() && !dir.join(LOG).is_file() {
+            return Err(StoreError::NotARun {
+                dir: dir.to_path_buf(),
+            });
         }
-        Self::with_contents(dir, contents)
+        let path = dir.join(ENVIRONMENT);
+        let damaged = |error: serde_json::Error| StoreError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let environment = match read_text(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(damaged)?,
+            None => Value::Null,
+        };
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            environment,
+            sweep_yaml: read_text(&dir.join(SWEEP))?.unwrap_or_default(),
+            ..Self::default()
+        })
     }
 
     /// The commands that wrote the folder, the first run first.
@@ -339,32 +437,63 @@ impl Run {
             .map(str::to_string)
             .collect()
     }
+}
 
-    fn with_contents(dir: &Path, contents: Contents) -> Result<Self, StoreError> {
-        let path = dir.join(ENVIRONMENT);
-        let damaged = |error: serde_json::Error| StoreError::Damaged {
-            path: path.clone(),
-            reason: error.to_string(),
-        };
-        let environment = match read_text(&path)? {
-            Some(text) => serde_json::from_str(&text).map_err(damaged)?,
-            None => Value::Null,
-        };
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            rows: contents.rows,
-            samples: contents.samples,
-            positions: contents.positions,
-            environment,
-            sweep_yaml: read_text(&dir.join(SWEEP))?.unwrap_or_default(),
-            warnings: contents.warnings,
-            complete_log_bytes: contents.complete_bytes,
-        })
+/// What a run holds, without what was measured.
+///
+/// # Errors
+/// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
+pub fn stored(dir: &Path) -> Result<Stored, StoreError> {
+    let (rows, log) = (dir.join(ROWS), dir.join(LOG));
+    if log.is_file() {
+        return Ok(Index::of(&log)?.stored());
     }
+    Run::describe(dir)?;
+    let table = read_parquet(&rows, Some(&["case_id", "status"]))?;
+    let status = read_column::<Status>(&table, "status")?;
+    let cases = case_ids(&table)?.into_iter().zip(status);
+    let cases = cases.map(|(case_id, status)| StoredCase { case_id, status });
+    Ok(Stored {
+        cases: cases.collect(),
+        warnings: Vec::new(),
+    })
+}
+
+/// Some columns of a run's rows; those that an older run does not have are missing.
+///
+/// # Errors
+/// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`].
+pub fn columns_of(dir: &Path, columns: &[&str]) -> Result<DataFrame, StoreError> {
+    let rows = dir.join(ROWS);
+    if rows.is_file() {
+        return read_parquet(&rows, Some(columns));
+    }
+    let table = Row::to_frame(&Run::open(dir)?.rows)?;
+    let known = columns.iter().filter(|name| table.column(name).is_ok());
+    Ok(table.select(known.copied())?)
+}
+
+/// Every position of a run's trajectories.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
+pub fn positions_of(dir: &Path) -> Result<Vec<Position>, StoreError> {
+    let (rows, positions) = (dir.join(ROWS), dir.join(POSITIONS));
+    if positions.is_file() {
+        return Position::from_frame(&read_parquet(&positions, None)?);
+    }
+    if rows.is_file() {
+        return Ok(Vec::new());
+    }
+    Ok(Run::open(dir)?.positions)
+}
+
+fn case_ids(table: &DataFrame) -> Result<Vec<String>, StoreError> {
+    read_column::<String>(table, "case_id")
 }
 
 /// What the parquet files say about themselves.
-fn metadata(rows: &[Row]) -> Vec<(String, String)> {
+fn describe_tables(rows: &[Row]) -> Vec<(String, String)> {
     let mut pairs = vec![(
         "attn_bench.schema_version".to_string(),
         SCHEMA_VERSION.to_string(),

@@ -18,7 +18,7 @@ use attn_harness::row::Row;
 use attn_harness::run::{self, Measured, Outcome, RunError, Side};
 use attn_harness::stats::StopRule;
 use attn_harness::status::Status;
-use attn_harness::store::{Run, RunDir};
+use attn_harness::store::{Run, RunDir, StoredCase};
 use attn_harness::worker::{
     Built, CaseMeasured, Ended, Hired, JobSpec, Note, Phase, Plants, Received, Reply, Request, Verdict,
     Worker, Workshop,
@@ -302,7 +302,7 @@ impl Play {
     }
 }
 
-fn play_plan(plan: &Plan, troubles: Troubles, stored: Vec<Row>, change: impl Fn(&mut Stage)) -> Play {
+fn play_plan(plan: &Plan, troubles: Troubles, stored: Vec<StoredCase>, change: impl Fn(&mut Stage)) -> Play {
     let log = Log::default();
     let interrupted = Rc::new(AtomicBool::new(false));
     let mut stage = Stage {
@@ -350,7 +350,7 @@ fn play(troubles: Troubles) -> Play {
 fn a_group_is_built_warmed_and_measured_by_one_worker_of_its_own() {
     let play = play(Vec::new());
     let outcome = play.outcome.as_ref().unwrap();
-    assert!(!outcome.interrupted && outcome.rows[0].len() == 6);
+    assert!(!outcome.interrupted && outcome.cases == [6]);
     assert_eq!((play.count(Status::Ok), play.hired()), (6, 2));
     assert_eq!(
         play.log
@@ -446,10 +446,9 @@ fn what_an_out_of_memory_case_dominates_is_not_tried() {
     let plan = fake::plan(&sweep);
     let small = plan.cases.iter().find(|case| case.variant.key == "full").unwrap();
     // As an earlier session left it.
-    let stored = Row {
+    let stored = StoredCase {
         case_id: small.id.clone(),
         status: Status::Oom,
-        ..Row::default()
     };
     let play = play_plan(&plan, Vec::new(), vec![stored], |_| {});
     assert_eq!((play.rows.len(), play.count(Status::SkippedOom)), (11, 3));
@@ -489,7 +488,7 @@ fn an_interrupted_group_leaves_no_rows() {
         stage.interrupt_at_measure = Some(Rc::new(AtomicBool::new(false)));
     });
     let outcome = play.outcome.unwrap();
-    assert!(outcome.interrupted && play.rows.is_empty() && outcome.rows[0].is_empty());
+    assert!(outcome.interrupted && play.rows.is_empty() && outcome.cases == [0]);
     assert!(play.log.last().is_some_and(|words| words.ends_with("is ended")));
 }
 
@@ -553,14 +552,12 @@ fn two_builds_sample_the_same_case_one_after_the_other() {
         &mut [side(&mut new, &mut new_dir), side(&mut base, &mut base_dir)],
     )
     .unwrap();
-    assert_eq!((outcome.rows[0].len(), outcome.rows[1].len()), (6, 6));
-    assert!(
-        outcome
-            .rows
-            .iter()
-            .flatten()
-            .all(|row| row.is_ok() && row.pair.as_deref() == Some("together"))
-    );
+    assert_eq!(outcome.cases, [6, 6]);
+    for name in ["new", "base"] {
+        let rows = Run::open(&folder.path().join(name)).unwrap().rows;
+        let is_paired = |row: &Row| row.is_ok() && row.pair.as_deref() == Some("together");
+        assert!(rows.len() == 6 && rows.iter().all(is_paired));
+    }
     let log = log.borrow();
     let samples: Vec<(&str, &str)> = log
         .iter()

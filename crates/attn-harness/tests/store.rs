@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use attn_harness::row::{Row, Sample};
 use attn_harness::status::Status;
-use attn_harness::store::{Run, RunDir, StoreError, default_name};
+use attn_harness::store::{
+    Run, RunDir, StoreError, StoredCase, columns_of, default_name, positions_of, stored,
+};
 use polars::prelude::{ParquetReader, SerReader};
 use serde_json::json;
 
@@ -64,10 +66,15 @@ fn a_run_is_written_case_by_case_and_read_back_exactly() {
     append(&mut writer, "a", 0.1 + 0.2);
     append(&mut writer, "b", 1.0 / 3.0);
     let before = Run::open(&dir).unwrap();
+    let mut passed = Vec::new();
+    writer
+        .build_tables(&mut |rows| passed.extend_from_slice(rows))
+        .unwrap();
     writer.finish("| a table |", &json!({})).unwrap();
     let after = Run::open(&dir).unwrap();
     assert_eq!((&before.rows, &before.samples), (&after.rows, &after.samples));
     assert_eq!(after.rows, [case("a", 0.1 + 0.2).0, case("b", 1.0 / 3.0).0]);
+    assert_eq!(after.rows, passed);
     assert_eq!(after.samples.len(), 6);
     assert_eq!(
         (after.sweep_yaml.as_str(), after.commands()),
@@ -108,7 +115,7 @@ fn parquet_files_say_what_they_are() {
     let dir = temporary.path().join("run");
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
-    writer.finish("", &json!({})).unwrap();
+    writer.build_tables(&mut |_| {}).unwrap();
     for table in ["rows.parquet", "samples.parquet"] {
         let mut reader = ParquetReader::new(fs::File::open(dir.join(table)).unwrap());
         let pairs = reader
@@ -133,7 +140,7 @@ fn parquet_files_say_what_they_are() {
 fn a_run_without_cases_still_has_its_tables() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("run");
-    create(&dir).finish("", &json!({})).unwrap();
+    create(&dir).build_tables(&mut |_| {}).unwrap();
     assert!(Run::open(&dir).unwrap().rows.is_empty());
 }
 
@@ -162,10 +169,15 @@ fn a_torn_last_line_is_left_out_and_cut_off_on_resume() {
     assert_eq!((run.rows.len(), run.warnings.len()), (1, 1));
     assert!(run.warnings[0].contains("incomplete"), "{:?}", run.warnings);
 
-    let (mut writer, run) = RunDir::resume(&dir, "attn-bench run --resume", SWEEP, &[]).unwrap();
-    assert_eq!(run.rows.len(), 1);
+    assert_eq!(stored(&dir).unwrap().warnings, run.warnings);
+    let (mut writer, held) = RunDir::resume(&dir, "attn-bench run --resume", SWEEP, &[]).unwrap();
+    let a = StoredCase {
+        case_id: "a".to_string(),
+        status: Status::Ok,
+    };
+    assert_eq!((held.cases, held.warnings), (vec![a], run.warnings));
     append(&mut writer, "b", 2.0);
-    writer.finish("", &json!({})).unwrap();
+    writer.build_tables(&mut |_| {}).unwrap();
     let run = Run::open(&dir).unwrap();
     assert_eq!(
         (run.rows.len(), run.warnings.len(), run.commands().len()),
@@ -180,7 +192,7 @@ fn a_case_written_again_replaces_the_earlier_one() {
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
     append(&mut writer, "b", 2.0);
-    writer.finish("", &json!({})).unwrap();
+    writer.build_tables(&mut |_| {}).unwrap();
     drop(writer);
     let (mut writer, _) = RunDir::resume(&dir, COMMAND, SWEEP, &[]).unwrap();
     append(&mut writer, "a", 3.0);
@@ -195,12 +207,44 @@ fn a_case_written_again_replaces_the_earlier_one() {
 }
 
 #[test]
+fn more_rows_than_are_held_at_once_come_in_the_order_of_the_plan() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("run");
+    let mut writer = create(&dir);
+    let n: u64 = 1_500;
+    // Groups run in another order than the plan's.
+    for i in (0..n).map(|i| i * 7 % n) {
+        let (row, samples) = case(&format!("{i}"), i as f64);
+        let row = Row { group: i, ..row };
+        writer.append(&row, &samples, &[]).unwrap();
+    }
+    let before = Run::open(&dir).unwrap();
+    let columns = ["case_id", "time_median_s", "no_such_column"];
+    let from_log = columns_of(&dir, &columns).unwrap();
+    assert_eq!(stored(&dir).unwrap().cases.len(), n as usize);
+    let mut passed = 0;
+    writer.build_tables(&mut |rows| passed += rows.len()).unwrap();
+    let after = Run::open(&dir).unwrap();
+    assert_eq!((passed, after.rows.len()), (n as usize, n as usize));
+    assert!(after.rows.iter().map(|row| row.group).eq(0..n));
+    assert_eq!((&before.rows, &before.samples), (&after.rows, &after.samples));
+    let from_table = columns_of(&dir, &columns).unwrap();
+    assert_eq!(from_table.get_column_names(), ["case_id", "time_median_s"]);
+    assert!(from_table.equals(&from_log));
+    assert!(positions_of(&dir).unwrap().is_empty());
+    // Without the log, the table tells what is held.
+    drop(writer);
+    fs::remove_file(dir.join("log.jsonl")).unwrap();
+    assert_eq!(stored(&dir).unwrap().cases.len(), n as usize);
+}
+
+#[test]
 fn resuming_never_loses_rows_that_only_the_table_has() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("run");
     let mut writer = create(&dir);
     append(&mut writer, "a", 1.0);
-    writer.finish("", &json!({})).unwrap();
+    writer.build_tables(&mut |_| {}).unwrap();
     drop(writer);
     fs::remove_file(dir.join("log.jsonl")).unwrap();
     let error = RunDir::resume(&dir, COMMAND, SWEEP, &[]).unwrap_err();

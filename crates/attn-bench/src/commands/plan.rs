@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use attn_harness::plan::{NOTABLE_MISMATCH, Rates, Setup, Totals};
-use attn_harness::store::Run;
+use attn_harness::store;
 use attn_harness::units::{format_bytes, format_count, format_time};
 use attn_harness::{Case, Override, Plan, Sweep};
 use serde_json::{Value, json};
@@ -45,11 +45,11 @@ pub fn execute(args: &PlanArgs) -> Result<Exit, Failure> {
 
 /// Ids of the cases that a run has stored already.
 fn stored(out: &Path) -> Result<HashSet<String>, Failure> {
-    let run = Run::open(out).map_err(Failure::input)?;
-    for warning in &run.warnings {
+    let stored = store::stored(out).map_err(Failure::input)?;
+    for warning in &stored.warnings {
         eprintln!("warning: {}: {warning}", out.display());
     }
-    Ok(run.rows.into_iter().map(|row| row.case_id).collect())
+    Ok(stored.cases.into_iter().map(|case| case.case_id).collect())
 }
 
 /// The plan of a sweep file with the changes of the command line; `run` begins with it too.

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attn_figures::{Frame, Outcome, draw_all};
-use attn_harness::store::Run;
+use attn_figures::{Outcome, draw_all};
 
 use super::runs;
 use crate::cli::PlotArgs;
@@ -22,18 +21,14 @@ pub fn execute(args: &PlotArgs) -> Result<Exit, Failure> {
         }
     };
     writable(&out)?;
-    let runs = runs::open(&args.runs)?;
-    print(&draw(&runs, &out)?)?;
+    print(&draw(&args.runs, &out)?)?;
     Ok(Exit::Done)
 }
 
 /// Draws what the sweeps of `runs` ask for into `out`; returns a line a figure.
-pub fn draw(runs: &[Run], out: &Path) -> Result<String, Failure> {
-    let table = runs::frame(&runs::rows(runs))?;
-    let positions = runs::positions(runs)?;
-    let frame = Frame::from_polars(&table).and_then(|frame| frame.with_positions(&positions));
-    let frame = frame.map_err(Failure::input)?;
-    let outcomes = draw_all(&frame, &runs::figures(runs), out).map_err(|error| match error {
+pub fn draw(runs: &[PathBuf], out: &Path) -> Result<String, Failure> {
+    let frame = runs::drawable(runs)?;
+    let outcomes = draw_all(&frame, &runs::figures(runs)?, out).map_err(|error| match error {
         attn_figures::Error::Write { .. } => Failure::machine(error),
         _ => Failure::input(error),
     })?;

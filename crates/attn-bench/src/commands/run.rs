@@ -8,13 +8,12 @@ use std::time::SystemTime;
 use attn_harness::Plan;
 use attn_harness::compare::{Comparison, Rules, compare};
 use attn_harness::conditions::memory_budget_bytes;
+use attn_harness::digest::Digest;
 use attn_harness::environment::Environment;
-use attn_harness::predicted;
 use attn_harness::progress::observer;
-use attn_harness::row::Row;
 use attn_harness::run::{self, Outcome, RunError, Side};
-use attn_harness::store::{Run, RunDir, StoreError, default_name};
-use attn_harness::table::{TableFormat, summary_table};
+use attn_harness::store::{Run, RunDir, StoreError, StoredCase, default_name};
+use attn_harness::table::TableFormat;
 use attn_harness::worker::{Executable, Plants, Settings};
 use serde_json::{Value, json};
 
@@ -23,6 +22,9 @@ use crate::cli::RunArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::print;
 use crate::registry::VARIANTS;
+
+/// Cases of which a run draws its figures by itself: more take minutes, and more memory than a runner should.
+const FIGURES_UP_TO: usize = 20_000;
 
 /// Folder of the other build's run, in the run's own.
 const BASE: &str = "base";
@@ -63,7 +65,6 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     } else {
         (create(&out, &plan, &environment)?, Vec::new())
     };
-    let earlier = stored.clone();
     let mut base_dir = match &args.against {
         Some(_) => Some(create(&out.join(BASE), &plan, &environment)?),
         None => None,
@@ -104,78 +105,73 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     let outcome = run::run(request, &mut sides).map_err(|error| ended(error, args, &out))?;
     drop(sides);
 
+    let cases = plan.cases.len();
+    // Large plans and the figures of their runs need not be in memory together.
+    drop(plan);
     let session = session(&outcome);
-    let mut measured = outcome.rows.iter();
-    let mut rows = earlier;
-    rows.extend(measured.next().into_iter().flatten().cloned());
-    rows.sort_by_key(|row| row.group);
-    finish(&mut dir, &rows, &outcome, &session).map_err(|error| lost(error, args, &out))?;
+    let digest = finish(&mut dir, &outcome, &session).map_err(|error| lost(error, args, &out))?;
     if let Some(dir) = &mut base_dir {
-        let rows: Vec<Row> = measured.next().into_iter().flatten().cloned().collect();
-        finish(dir, &rows, &outcome, &session).map_err(|error| lost(error, args, &out))?;
+        finish(dir, &outcome, &session).map_err(|error| lost(error, args, &out))?;
     }
 
-    print(&summary_table(&rows, TableFormat::Table))?;
+    print(&digest.table(TableFormat::Table))?;
     let plots = match &args.out {
         Some(out) => out.join("plots"),
         None => runs::plots_dir(&out),
     };
-    let stored = Run::open(&out).map_err(store_failure)?;
-    let figures = if rows.iter().any(Row::is_ok) {
-        plot::draw(std::slice::from_ref(&stored), &plots)?
-    } else {
-        String::new()
+    let figures = match digest.ok() {
+        0 => String::new(),
+        1..=FIGURES_UP_TO => plot::draw(std::slice::from_ref(&out), &plots)?,
+        n => format!("no figures of {n} cases: attn-bench plot {}\n", out.display()),
     };
     print(&format!(
         "\n{}{}\nrows: {}\n{figures}",
-        predicted::summary(&rows),
+        digest.lookback(),
         outcome.ledger.line(),
         out.join("rows.parquet").display()
     ))?;
     if outcome.interrupted {
-        let left = plan
-            .cases
-            .iter()
-            .filter(|case| rows.iter().all(|row| row.case_id != case.id))
-            .count();
         eprintln!(
-            "interrupted: {} of {} cases are stored in {}{}",
-            rows.len(),
-            rows.len() + left,
+            "interrupted: {} of {cases} cases are stored in {}{}",
+            digest.rows(),
             out.display(),
             how_to_go_on(args, &out)
         );
         return Ok(Exit::Interrupted);
     }
     if args.against.is_some() {
-        let base = Run::open(&out.join(BASE)).map_err(store_failure)?;
-        let comparison = compare(&base, &stored, &Rules::default()).map_err(Failure::input)?;
+        let (base, new) = (Run::open(&out.join(BASE)), Run::open(&out));
+        let (base, new) = (base.map_err(store_failure)?, new.map_err(store_failure)?);
+        let comparison = compare(&base, &new, &Rules::default()).map_err(Failure::input)?;
         return verdict(&comparison, &out, args.gate);
     }
-    let failed = rows.iter().filter(|row| !row.is_ok()).count();
+    let failed = digest.rows() - digest.ok();
     if failed > 0 {
-        eprintln!("{failed} of {} cases failed, their rows say why", rows.len());
+        eprintln!("{failed} of {} cases failed, their rows say why", digest.rows());
         return Ok(Exit::CasesFailed);
     }
     Ok(Exit::Done)
 }
 
-/// Builds the tables of a run from its log.
-fn finish(dir: &mut RunDir, rows: &[Row], outcome: &Outcome, session: &Value) -> Result<(), StoreError> {
+/// Builds the tables of a run from its log; returns what a report needs of its rows.
+fn finish(dir: &mut RunDir, outcome: &Outcome, session: &Value) -> Result<Digest, StoreError> {
+    let mut digest = Digest::default();
+    dir.build_tables(&mut |rows| digest.add(rows))?;
     let summary = format!(
         "{}\n{}{}\n",
-        summary_table(rows, TableFormat::Markdown),
-        predicted::summary(rows),
+        digest.table(TableFormat::Markdown),
+        digest.lookback(),
         outcome.ledger.line()
     );
-    dir.finish(&summary, session)
+    dir.finish(&summary, session)?;
+    Ok(digest)
 }
 
 /// What is known of a session once it is over, for `environment.json`.
 fn session(outcome: &Outcome) -> Value {
     json!({
         "command": command_line(),
-        "cases": outcome.rows.iter().map(Vec::len).sum::<usize>(),
+        "cases": outcome.cases.iter().sum::<usize>(),
         "interrupted": outcome.interrupted,
         "time_spent": outcome.ledger,
         "ceilings": outcome.ceilings,
@@ -203,15 +199,15 @@ fn create(out: &Path, plan: &Plan, environment: &Environment) -> Result<RunDir, 
     RunDir::create(out, &plan.sweep_yaml, &described, &command_line()).map_err(store_failure)
 }
 
-/// An earlier run's folder and rows. What was measured before must be comparable with what will be: the same sweep,
+/// An earlier run's folder and cases. What was measured before must be comparable with what will be: the same sweep,
 /// the same build, the same kind of machine, unless the user accepts the changes, which are then on record.
 fn resume(
     out: &Path,
     plan: &Plan,
     environment: &Environment,
     accept: bool,
-) -> Result<(RunDir, Vec<Row>), Failure> {
-    let stored = Run::open(out).map_err(store_failure)?;
+) -> Result<(RunDir, Vec<StoredCase>), Failure> {
+    let stored = Run::describe(out).map_err(store_failure)?;
     let mut changes = Vec::new();
     if stored.sweep_yaml != plan.sweep_yaml {
         changes.push("the sweep is not the one that was begun here".to_string());
@@ -250,7 +246,7 @@ fn resume(
     for warning in stored.warnings.iter().chain(&changes) {
         eprintln!("warning: {}: {warning}", out.display());
     }
-    Ok((dir, stored.rows))
+    Ok((dir, stored.cases))
 }
 
 /// Set by the first Ctrl-C, so that what was measured is stored; the second one ends the process.

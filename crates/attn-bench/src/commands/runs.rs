@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use attn_figures::Frame;
 use attn_harness::Sweep;
 use attn_harness::row::{Position, Row};
-use attn_harness::store::Run;
+use attn_harness::store::{self, Run};
 use polars::prelude::DataFrame;
 
 use crate::failure::Failure;
@@ -32,22 +33,27 @@ pub fn frame(rows: &[Row]) -> Result<DataFrame, Failure> {
     Row::to_frame(rows).map_err(Failure::input)
 }
 
-/// The positions of all trajectories of all runs as a table of polars.
-pub fn positions(runs: &[Run]) -> Result<DataFrame, Failure> {
-    let positions: Vec<Position> = runs
-        .iter()
-        .flat_map(|run| run.positions.iter().cloned())
-        .collect();
-    Position::to_frame(&positions).map_err(Failure::input)
+/// What figures are drawn from: of large runs a small part.
+pub fn drawable(folders: &[PathBuf]) -> Result<Frame, Failure> {
+    let mut frames = Vec::new();
+    for folder in folders {
+        let rows = store::columns_of(folder, Frame::COLUMNS).map_err(Failure::input)?;
+        let positions = store::positions_of(folder).map_err(Failure::input)?;
+        let positions = Position::to_frame(&positions).map_err(Failure::input)?;
+        let frame = Frame::from_polars(&rows).and_then(|frame| frame.with_positions(&positions));
+        frames.push(frame.map_err(Failure::input)?);
+    }
+    Ok(Frame::joined(frames))
 }
 
 /// The figures the sweeps of these runs ask for; none means all of them.
-pub fn figures(runs: &[Run]) -> Vec<String> {
+pub fn figures(folders: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut names: Vec<String> = Vec::new();
-    for run in runs {
+    for folder in folders {
+        let run = Run::describe(folder).map_err(Failure::input)?;
         let sweep = Sweep::parse(Path::new("sweep.yaml"), run.sweep_yaml.clone(), &[]);
         let Some(figures) = sweep.ok().and_then(|sweep| sweep.file.figures) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         for name in figures {
             if !names.contains(&name) {
@@ -55,7 +61,7 @@ pub fn figures(runs: &[Run]) -> Vec<String> {
             }
         }
     }
-    names
+    Ok(names)
 }
 
 /// Where the figures of a run go: `plots/<run>` beside a run in `results/`, else `plots` in its folder.

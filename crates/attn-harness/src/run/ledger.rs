@@ -54,6 +54,9 @@ impl Ledger {
 
     /// In a line: `38.0 s: 61 % warm-up and samples, 35 % verification ..., 4 % scheduling ...`.
     pub fn line(&self) -> String {
+        if self.measuring_s() == 0.0 {
+            return format!("time: {:.1} s, nothing was measured", self.total_s);
+        }
         let percent = |part: f64| 100.0 * part / self.total_s.max(f64::MIN_POSITIVE);
         let mut care = vec![
             ("verification", self.verifying_s),
@@ -79,7 +82,7 @@ impl Ledger {
                 care.join(", ")
             },
             percent(self.overhead_s()),
-            100.0 * self.overhead_s() / self.measuring_s().max(f64::MIN_POSITIVE),
+            100.0 * self.overhead_s() / self.measuring_s(),
         )
     }
 }
@@ -107,5 +110,10 @@ mod tests {
             "time: 10.0 s, of which warm-up and samples 60.0 %, verification 30.0 %; scheduling, messages, statistics and \
              storing 10.0 %, which is 16.7 % of warm-up and samples"
         );
+        let idle = Ledger {
+            total_s: 2.0,
+            ..Ledger::default()
+        };
+        assert_eq!(idle.line(), "time: 2.0 s, nothing was measured");
     }
 }

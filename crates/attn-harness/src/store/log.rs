@@ -1,12 +1,13 @@
-//! The log of a run: one line of JSON a case.
+//! The log of a run: one line of JSON a case. It may be larger than memory, and is never held as a whole.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, Stored, StoredCase};
 use crate::row::{Position, Row, Sample};
 
 /// A line of the log.
@@ -20,56 +21,118 @@ pub(super) struct Entry {
     pub(super) positions: Vec<Position>,
 }
 
-#[derive(Default)]
-pub(super) struct Contents {
-    pub(super) rows: Vec<Row>,
-    pub(super) samples: Vec<Sample>,
-    pub(super) positions: Vec<Position>,
+/// Where the entries of a log are.
+pub(super) struct Index {
+    path: PathBuf,
+    /// Those that count, in the order of the plan.
+    places: Vec<Place>,
     pub(super) warnings: Vec<String>,
     /// Length of the log up to its last complete line.
     pub(super) complete_bytes: u64,
 }
 
-/// Reads a log. A process that was killed may leave a torn last line, which is left out with a warning;
-/// anything else unreadable is an error. The last entry of a case counts, in the place of its first. Groups run in
-/// random order; rows come in that of the plan.
-pub(super) fn read_log(path: &Path) -> Result<Contents, StoreError> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
-    let complete = bytes
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |end| end + 1);
-    let mut contents = Contents {
-        complete_bytes: complete as u64,
-        ..Contents::default()
-    };
-    if complete < bytes.len() {
-        contents.warnings.push(format!(
-            "the last line of {} is incomplete and was left out: its case was being written when the run ended",
-            path.display()
-        ));
-    }
-    let (mut entries, mut places) = (Vec::<Entry>::new(), HashMap::new());
-    for (index, line) in bytes[..complete].split(|byte| *byte == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let entry: Entry = serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
+struct Place {
+    case: StoredCase,
+    group: u64,
+    offset: u64,
+    bytes: usize,
+}
+
+impl Index {
+    /// Looks through a log. A process that was killed may leave a torn last line, which is left out with a warning;
+    /// anything else unreadable is an error. The last entry of a case counts, in the place of its first. Groups run
+    /// in random order; entries come in that of the plan.
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(StoreError::io("read", path))?;
+        let mut log = BufReader::new(file);
+        let mut index = Self {
             path: path.to_path_buf(),
-            reason: format!("line {}: {error}", index + 1),
-        })?;
-        let place = *places.entry(entry.row.case_id.clone()).or_insert(entries.len());
-        if place < entries.len() {
-            entries[place] = entry;
-        } else {
-            entries.push(entry);
+            places: Vec::new(),
+            warnings: Vec::new(),
+            complete_bytes: 0,
+        };
+        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            let bytes = log
+                .read_until(b'\n', &mut line)
+                .map_err(StoreError::io("read", path))?;
+            if line.last() != Some(&b'\n') {
+                if bytes > 0 {
+                    index.warnings.push(format!(
+                        "the last line of {} is incomplete and was left out: its case was being written when the \
+                         run ended",
+                        path.display()
+                    ));
+                }
+                break;
+            }
+            let offset = index.complete_bytes;
+            index.complete_bytes += bytes as u64;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            // All of it is read here and again later: a damaged line is found before hours are spent beside it.
+            let row = parse(path, &line, &format!("line {number}"))?.row;
+            let place = Place {
+                group: row.group,
+                offset,
+                bytes,
+                case: StoredCase {
+                    case_id: row.case_id,
+                    status: row.status,
+                },
+            };
+            match known.get(&place.case.case_id) {
+                Some(&earlier) => index.places[earlier] = place,
+                None => {
+                    known.insert(place.case.case_id.clone(), index.places.len());
+                    index.places.push(place);
+                }
+            }
+        }
+        index.places.sort_by_key(|place| place.group);
+        Ok(index)
+    }
+
+    /// What the log holds.
+    pub(super) fn stored(self) -> Stored {
+        Stored {
+            cases: self.places.into_iter().map(|place| place.case).collect(),
+            warnings: self.warnings,
         }
     }
-    entries.sort_by_key(|entry| entry.row.group);
-    for entry in entries {
-        contents.rows.push(entry.row);
-        contents.samples.extend(entry.samples);
-        contents.positions.extend(entry.positions);
+
+    /// Passes all entries on, so many at once.
+    pub(super) fn read(
+        &self,
+        at_once: usize,
+        mut pass: impl FnMut(Vec<Entry>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let failed = |source: io::Error| StoreError::io("read", &self.path)(source);
+        let mut log = BufReader::new(File::open(&self.path).map_err(failed)?);
+        let (mut line, mut at) = (Vec::new(), 0_u64);
+        for places in self.places.chunks(at_once) {
+            let mut entries = Vec::with_capacity(places.len());
+            for place in places {
+                // Groups lie in one piece: most steps stay within the buffer.
+                log.seek_relative(place.offset as i64 - at as i64)
+                    .map_err(failed)?;
+                line.resize(place.bytes, 0);
+                log.read_exact(&mut line).map_err(failed)?;
+                at = place.offset + place.bytes as u64;
+                entries.push(parse(&self.path, &line, &format!("byte {}", place.offset))?);
+            }
+            pass(entries)?;
+        }
+        Ok(())
     }
-    Ok(contents)
+}
+
+fn parse(path: &Path, line: &[u8], place: &str) -> Result<Entry, StoreError> {
+    serde_json::from_slice(line).map_err(|error| StoreError::Damaged {
+        path: path.to_path_buf(),
+        reason: format!("{place}: {error}"),
+    })
 }
