@@ -150,23 +150,20 @@ pub(crate) fn thin(ticks: &mut [Tick], place: impl Fn(f64) -> f64) {
         order.extend((0..n).rev().step_by(stride));
         stride /= 2;
     }
-    let mut kept: Vec<usize> = Vec::new();
+    let mut kept: Vec<(usize, (f64, f64))> = Vec::new();
     // A tick without a label needs no room.
     for at in order
         .into_iter()
         .filter(|at| *at < n && ticks[*at].label.is_some())
     {
         let (left, right) = span(&ticks[at]);
-        let free = kept.iter().all(|other| {
-            let (l, r) = span(&ticks[*other]);
-            right <= l || left >= r
-        });
+        let free = kept.iter().all(|(_, (l, r))| right <= *l || left >= *r);
         if free {
-            kept.push(at);
+            kept.push((at, (left, right)));
         }
     }
     for (at, tick) in ticks.iter_mut().enumerate() {
-        if !kept.contains(&at) {
+        if kept.iter().all(|(other, _)| *other != at) {
             tick.label = None;
         }
     }

@@ -25,20 +25,17 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
 fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let place = |row: &Row| row.context.zip(row.batch);
     let (rows, n_replaced) = latest(&slice.rows, place, time);
-    let at = |wanted: (u64, u64)| -> Vec<&Row> {
-        rows.iter()
-            .copied()
-            .filter(|row| place(row) == Some(wanted))
-            .collect()
-    };
-    let has_strides = |wanted: &(u64, u64)| values(&at(*wanted), |row| row.stride).len() > 1;
-    let (context, batch) = rows
-        .iter()
-        .filter_map(|row| place(row))
-        .filter(has_strides)
-        .max_by_key(|(context, batch)| (*context, at((*context, *batch)).len(), *batch))
+    let mut places: BTreeMap<(u64, u64), Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        if let Some(place) = place(row) {
+            places.entry(place).or_default().push(row);
+        }
+    }
+    let ((context, batch), here) = places
+        .into_iter()
+        .filter(|(_, rows)| values(rows, |row| row.stride).len() > 1)
+        .max_by_key(|((context, batch), rows)| (*context, rows.len(), *batch))
         .ok_or("two strides of one variant at the same context and batch are needed")?;
-    let here = at((context, batch));
 
     let panels = [
         panel(
