@@ -99,6 +99,9 @@ pub enum Error {
         /// What to ask for instead.
         remedy: String,
     },
+    /// A kernel refused its operands.
+    #[error(transparent)]
+    Kernel(#[from] attn_kernels::Mismatch),
     /// The tensor library failed. Its text goes on with a backtrace where one was asked for; the first line says
     /// what went wrong.
     #[error("{}", .0.to_string().lines().next().unwrap_or("tensor library failed"))]

@@ -4,6 +4,7 @@
 //! `(Dn + Dr)^-1/2`. Whole sequences decompress latents into keys and values; decoding absorbs `W_UK` into the
 //! query and `W_UV` into the output, and reads only the latent.
 
+use attn_kernels::Orientation;
 use candle_core::{D, Tensor};
 
 use crate::cache::Cache;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
-use crate::ops::{self, DecodeInput};
+use crate::ops::{self, DecodeInput, native};
 use crate::rope::{Order, Pairing, Rope};
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
@@ -377,9 +378,16 @@ impl Latent {
         } = self.config;
         let (b, h, n, _) = q.dims4()?;
         let (w_uk, _) = self.up_projections()?;
+        let rope = q.narrow(3, d_n, d_r)?;
+        if n == 1
+            && let Some(nope) =
+                native::project_heads(&q.narrow(3, 0, d_n)?.squeeze(2)?, &w_uk, Orientation::Inputs)?
+        {
+            return Ok(Tensor::cat(&[&nope.unsqueeze(2)?, &rope], D::Minus1)?);
+        }
         let nope = q.narrow(3, 0, d_n)?.transpose(0, 1)?.reshape((h, b * n, d_n))?;
         let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.transpose(0, 1)?; // [H, B n, r] -> [B, H, n, r]
-        Ok(Tensor::cat(&[&nope, &q.narrow(3, d_n, d_r)?], D::Minus1)?)
+        Ok(Tensor::cat(&[&nope, &rope], D::Minus1)?)
     }
 
     /// Weighted latents `[B, H, n, r]` through `W_UV` and the output projection: `[B, n, M]`.
@@ -390,6 +398,11 @@ impl Latent {
         let LatentConfig { v_dim: d_v, .. } = self.config;
         let (b, h, n, r) = latents.dims4()?;
         let (_, w_uv) = self.up_projections()?;
+        if n == 1
+            && let Some(v) = native::project_heads(&latents.squeeze(2)?, &w_uv, Orientation::Outputs)?
+        {
+            return self.output(&v.unsqueeze(2)?);
+        }
         let rows = latents.transpose(0, 1)?.reshape((h, b * n, r))?;
         let v = rows.matmul(&w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
         self.output(&v.transpose(0, 1)?)

@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::ops::native;
 use crate::weights::{WeightSpec, Weights};
 
-/// Rows up to which the weight stands on the left of the product.
+/// Rows up to which a product is bound by reading the weight: a decode step.
 const FEW_ROWS: usize = 16;
 
 /// A linear projection with a PyTorch-layout weight `[out, in]`.
@@ -59,8 +60,13 @@ impl Linear {
             return Ok(Tensor::zeros((b, t, out), x.dtype(), x.device())?);
         }
         let rows = x.contiguous()?.reshape((b * t, input))?;
+        if b * t <= FEW_ROWS
+            && let Some(y) = native::project(&rows, &self.weight, self.bias.as_ref())?
+        {
+            return Ok(y.reshape((b, t, out))?);
+        }
         let y = if b * t <= FEW_ROWS {
-            // A decode step: with the tall operand on the left the product runs 2-3 times faster on the CPU.
+            // With the tall operand on the left the product runs 2-3 times faster on the CPU.
             self.weight.matmul(&rows.t()?)?.t()?.contiguous()? // [out, B] -> [B, out]
         } else {
             rows.matmul(&self.weight.t()?)?

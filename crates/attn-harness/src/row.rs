@@ -216,7 +216,7 @@ table! {
         pub started_at: Option<String>,
         /// Threads used for computing.
         pub threads: Option<u64>,
-        /// Instruction set level of matrix products, of all other code, and of the processor.
+        /// Instruction set level of attention kernels, of matrix products, of all other code, and of the processor.
         pub cpu_level: Option<String>,
         /// Commit the binary was built from.
         pub commit: Option<String>,

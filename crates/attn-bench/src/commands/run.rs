@@ -31,6 +31,7 @@ const BASE: &str = "base";
 
 /// Runs the sweep.
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
+    attn_core::ops::level().map_err(Failure::input)?;
     let mut plan = super::plan::load(&args.sweep)?;
     if args.against.is_some() {
         plan.measure.prepare_against();

@@ -25,8 +25,11 @@ pub struct Level {
     pub beyond: Vec<String>,
     /// That of matrix products, which are dispatched at run time.
     pub matrix_products: u8,
-    /// That the binary was compiled for: all of it but the matrix products.
+    /// That the binary was compiled for: all of it but the matrix products and the kernels.
     pub compiled: u8,
+    /// That of the attention kernels, by the name they have for it.
+    #[serde(default)]
+    pub kernels: String,
 }
 
 impl Level {
@@ -55,6 +58,9 @@ impl Level {
             // Below AVX2 and FMA gemm has no kernel for vectors of its own.
             matrix_products: if available >= GEMM_LEVEL { GEMM_LEVEL } else { 1 },
             compiled: compiled(),
+            // A variable that names no level is refused before anything runs.
+            kernels: attn_core::ops::level()
+                .map_or_else(|_| "unknown".to_string(), |level| level.to_string()),
         }
     }
 }
@@ -66,10 +72,11 @@ impl fmt::Display for Level {
             beyond,
             matrix_products,
             compiled,
+            kernels,
         } = self;
         write!(
             f,
-            "matrix products x86-64-v{matrix_products}, other code x86-64-v{compiled}, "
+            "attention kernels {kernels}, matrix products x86-64-v{matrix_products}, other code x86-64-v{compiled}, "
         )?;
         write!(f, "processor x86-64-v{available}")?;
         if beyond.is_empty() {
@@ -133,11 +140,13 @@ mod tests {
         );
         assert_eq!(level.beyond, ["amx_bf16", "avx512_vnni"]);
         assert_eq!(level.matrix_products, 3);
-        let compiled = level.compiled;
+        let (compiled, kernels) = (level.compiled, &level.kernels);
+        assert_eq!(*kernels, attn_core::ops::level().unwrap().to_string());
         assert_eq!(
             level.to_string(),
             format!(
-                "matrix products x86-64-v3, other code x86-64-v{compiled}, processor x86-64-v3 with amx_bf16 avx512_vnni"
+                "attention kernels {kernels}, matrix products x86-64-v3, other code x86-64-v{compiled}, processor \
+                 x86-64-v3 with amx_bf16 avx512_vnni"
             )
         );
         assert_eq!(of("sse2", &[]).matrix_products, 1);

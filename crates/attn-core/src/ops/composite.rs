@@ -1,0 +1,184 @@
+//! The two operations as compositions of candle's: for f64, for gradients, and to compare the native kernels with.
+//! Operands were checked by [`decode()`](super::decode()) and [`attend()`](super::attend()).
+
+use candle_core::{D, DType, Tensor};
+
+use crate::cache::accumulator_dtype;
+use crate::error::Result;
+use crate::ops::softmax::{Visible, softmax};
+use crate::ops::{AttendInput, DecodeInput};
+
+/// Queries per product: small enough that a chunk's scores stay in cache, and that little of what the causal
+/// mask hides is computed.
+const CHUNK: usize = 128;
+
+/// [`decode()`](super::decode()). Sequences of one length go through one batched product; ragged ones go one by one,
+/// each at its own length.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn decode(input: &DecodeInput) -> Result<Tensor> {
+    let DecodeInput {
+        q,
+        keys,
+        values,
+        layout,
+        slots,
+        scale,
+    } = *input;
+    let (b, h, d) = q.dims3()?;
+    let (_, h_kv, capacity, _) = keys.dims4()?;
+    if slots.windows(2).any(|pair| pair[0] != pair[1]) {
+        let rows = (0..b)
+            .map(|i| {
+                let values = values.map(|v| v.narrow(0, i, 1)).transpose()?;
+                decode(&DecodeInput {
+                    q: &q.narrow(0, i, 1)?,
+                    keys: &keys.narrow(0, i, 1)?,
+                    values: values.as_ref(),
+                    slots: &slots[i..=i],
+                    ..*input
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        return Ok(Tensor::cat(&rows, 0)?);
+    }
+
+    let (dtype, n, g) = (q.dtype(), slots[0], h / h_kv);
+    let wide = accumulator_dtype(dtype);
+    // [B, Hkv, C, D] -> [B Hkv, n, D]: a view, the batch stride still that of the capacity.
+    let used = |x: &Tensor| -> Result<Tensor> {
+        let width = x.dim(D::Minus1)?;
+        Ok(x.reshape((b * h_kv, capacity, width))?
+            .narrow(1, 0, n)?
+            .to_dtype(wide)?)
+    };
+    let k = used(keys)?;
+    let v = match values {
+        Some(values) => used(values)?,
+        None => k.narrow(2, 0, layout.width())?,
+    };
+    let q = q.to_dtype(wide)?.reshape((b * h_kv, g, d))?;
+    // K q^T and not q K^T: on the CPU the product with the tall operand on the left is 2-3 times faster.
+    let scores = k.matmul(&q.t()?)?.t()?; // [B Hkv, n, G] -> [B Hkv, G, n]
+    let weights = softmax(&scores, None, Visible::All, scale)?;
+    Ok(weights
+        .matmul(&v)?
+        .reshape((b, h, layout.width()))?
+        .to_dtype(dtype)?)
+}
+
+/// [`attend()`](super::attend()), `CHUNK` rows of scores at a time.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn attend(input: &AttendInput) -> Result<Tensor> {
+    let AttendInput {
+        q,
+        k,
+        v,
+        own,
+        start,
+        stride,
+        scale,
+    } = *input;
+    let (b, h, t, d) = q.dims4()?;
+    let (_, h_kv, n, _) = k.dims4()?;
+    let d_v = v.dim(D::Minus1)?;
+    let (dtype, g) = (q.dtype(), h / h_kv);
+    let wide = accumulator_dtype(dtype);
+    let heads = |x: &Tensor| widen(x, wide); // [B, Hkv, X, D] -> the same in f32
+    let q = heads(q)?.reshape((b * h_kv, g, t, d))?;
+    let k = heads(k)?.reshape((b * h_kv, n, d))?;
+    let v = heads(v)?.reshape((b * h_kv, n, d_v))?;
+    let own = match own {
+        Some(own) => Some((
+            heads(own.k)?.reshape((b * h_kv, 1, t, d))?,
+            heads(own.v)?.reshape((b * h_kv, 1, t, d_v))?,
+        )),
+        None => None,
+    };
+
+    let mut chunks = Vec::with_capacity(t.div_ceil(CHUNK));
+    for first in (0..t).step_by(CHUNK) {
+        let rows = CHUNK.min(t - first);
+        let q = q.narrow(2, first, rows)?.contiguous()?; // [B Hkv, G, rows, Dk]
+        let own = match &own {
+            Some((k, v)) => Some((k.narrow(2, first, rows)?, v.narrow(2, first, rows)?)),
+            None => None,
+        };
+        let chunk = attend_chunk(&q, &k, &v, own, start + first, stride, scale)?;
+        chunks.push(chunk);
+    }
+    let out = if chunks.len() == 1 {
+        chunks.swap_remove(0)
+    } else {
+        Tensor::cat(&chunks, 2)?
+    };
+    Ok(out.reshape((b, h, t, d_v))?.to_dtype(dtype)?) // [B Hkv, G, T, Dv] -> [B, H, T, Dv]
+}
+
+/// One chunk of queries `[B Hkv, G, rows, Dk]` against the keys its last row sees.
+fn attend_chunk(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    own: Option<(Tensor, Tensor)>,
+    start: usize,
+    stride: usize,
+    scale: f64,
+) -> Result<Tensor> {
+    let (bh, g, rows, d) = q.dims4()?;
+    let d_v = v.dim(D::Minus1)?;
+    let last = start + rows - 1;
+    let (seen, visible) = match own {
+        Some(_) => (
+            last / stride,
+            Visible::ClosedBlocks {
+                tokens: rows,
+                start,
+                stride,
+            },
+        ),
+        None => (last + 1, Visible::Causal { tokens: rows, start }),
+    };
+    let own = match own {
+        Some((k, v)) => {
+            let k = k.broadcast_as((bh, g, rows, d))?;
+            let score = (q * k)?.sum_keepdim(D::Minus1)?.reshape((bh, g * rows, 1))?;
+            Some((score, v))
+        }
+        None => None,
+    };
+    let Some((own_score, own_v)) = own else {
+        let scores = q
+            .reshape((bh, g * rows, d))?
+            .matmul(&k.narrow(1, 0, seen)?.t()?)?;
+        let weights = softmax(&scores, None, visible, scale)?;
+        return Ok(weights
+            .matmul(&v.narrow(1, 0, seen)?)?
+            .reshape((bh, g, rows, d_v))?);
+    };
+    let own_v = own_v.broadcast_as((bh, g, rows, d_v))?;
+    if seen == 0 {
+        return Ok(own_v.contiguous()?);
+    }
+    let scores = q
+        .reshape((bh, g * rows, d))?
+        .matmul(&k.narrow(1, 0, seen)?.t()?)?;
+    let weights = softmax(&scores, Some(&own_score), visible, scale)?; // [B Hkv, G rows, seen + 1]
+    let closed = weights
+        .narrow(2, 0, seen)?
+        .matmul(&v.narrow(1, 0, seen)?)?
+        .reshape((bh, g, rows, d_v))?;
+    let diagonal = weights
+        .narrow(2, seen, 1)?
+        .reshape((bh, g, rows, 1))?
+        .broadcast_mul(&own_v)?;
+    Ok((closed + diagonal)?)
+}
+
+/// f32 (or f64) operands: half precision is widened, which costs a copy and keeps scores exact.
+pub(super) fn widen(x: &Tensor, wide: DType) -> Result<Tensor> {
+    Ok(x.to_dtype(wide)?.contiguous()?)
+}

@@ -1,0 +1,582 @@
+//! Decode: one query per sequence against its cached entries.
+//!
+//! The cache is cut into pieces along its entries, several for each thread, and every piece is an online softmax of
+//! its own over blocks of 32 entries; pieces of one head are joined at the end, always in the same order. All query
+//! heads of a KV head share one pass: a block is read from memory once, for its scores, and is still in the first
+//! cache when its values are weighed. Where values are the first columns of the keys (MLA, MTLA) there is only one
+//! stream to read.
+//!
+//! # Source
+//! Split along the entries: Flash-Decoding (Dao et al., 2023). Online softmax: Milakov and Gimelshein, 2018.
+
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(not(target_arch = "x86_64"))]
+mod tiles {
+    /// Nothing has it.
+    #[derive(Clone, Copy)]
+    pub(super) struct Layout {
+        pub(super) rows: usize,
+    }
+
+    impl Layout {
+        pub(super) fn scratch(&self) -> usize {
+            0
+        }
+    }
+}
+
+use rayon::prelude::*;
+
+use crate::element::Element;
+use crate::error::{Mismatch, at_least};
+use crate::level::{Level, for_each_level};
+use crate::scratch::Scratch;
+use crate::simd::Simd;
+use crate::tile::{Matrix, scores, weigh};
+
+/// Entries of a block: its keys and values stay in the first cache.
+const BLOCK: usize = 32;
+
+/// Entries below which a piece is not worth a task of its own.
+const SMALLEST_PIECE: usize = 128;
+
+/// Pieces a thread gets at least, where there is work for them: threads are not equally fast.
+const PIECES_A_THREAD: usize = 4;
+
+/// Entries `[B, Hkv, C, D]` of which each has its elements side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, E> {
+    /// The elements from the first entry on.
+    pub data: &'a [E],
+    /// From one sequence to the next.
+    pub batch_stride: usize,
+    /// From one head to the next.
+    pub head_stride: usize,
+    /// From one entry to the next.
+    pub row_stride: usize,
+}
+
+impl<'a, E> Rows<'a, E> {
+    /// The elements of a head from an entry on.
+    fn from(&self, sequence: usize, head: usize, entry: usize) -> &'a [E] {
+        &self.data[sequence * self.batch_stride + head * self.head_stride + entry * self.row_stride..]
+    }
+}
+
+/// Operands of [`decode`](decode()).
+#[derive(Debug, Clone, Copy)]
+pub struct Decode<'a, E> {
+    /// `[B, H, Dk]`, without gaps.
+    pub q: &'a [E],
+    /// `[B, Hkv, C, Dk]`.
+    pub keys: Rows<'a, E>,
+    /// `[B, Hkv, C, Dv]`; `None` where values are the first columns of the keys.
+    pub values: Option<Rows<'a, E>>,
+    /// Query heads H.
+    pub n_heads: usize,
+    /// KV heads Hkv, which H is a multiple of.
+    pub n_kv_heads: usize,
+    /// Dk.
+    pub key_dim: usize,
+    /// Dv.
+    pub value_dim: usize,
+    /// Entries in use of each sequence, at least one; what lies beyond is never read.
+    pub slots: &'a [usize],
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+/// Entries of one sequence and KV head that one task goes through.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    /// Sequence times KV heads plus KV head.
+    head: usize,
+    from: usize,
+    to: usize,
+}
+
+/// `out = softmax(scale q K^T) V`, `[B, H, Dv]`, over each sequence's entries in use.
+///
+/// # Errors
+/// [`Mismatch`] where a slice is too short for what the sizes say.
+pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) -> Result<(), Mismatch> {
+    input.check(out.len())?;
+    let group = input.n_heads / input.n_kv_heads;
+    let (key_width, value_width) = (whole(input.key_dim), whole(input.value_dim));
+    let tiled = tiled(input, level);
+    let rows = tiled.map_or(group, |layout| layout.rows);
+    let q = match tiled {
+        Some(_) => Scratch::default(),
+        None => scaled(input, key_width),
+    };
+    let (pieces, first) = pieces(input);
+    // A piece's maxima and sums of its heads, then their values, then room for a block.
+    let heads = whole(2 * rows);
+    let room = tiled.map_or(rows * BLOCK, |layout| layout.scratch());
+    let state = whole(heads + rows * value_width + room);
+    let mut states = Scratch::zeros(pieces.len() * state);
+    let run = |(piece, state): (&Piece, &mut [f32])| {
+        let (sums, rest) = state.split_at_mut(heads);
+        let (values, room) = rest.split_at_mut(rows * value_width);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(layout) = tiled {
+            let work = tiles::Work {
+                // SAFETY: there is a layout for bf16 alone, so that both are the same type.
+                input: unsafe { &*std::ptr::from_ref(input).cast::<Decode<'_, half::bf16>>() },
+                piece: *piece,
+                layout,
+                sums,
+                values,
+                scratch: room,
+            };
+            // SAFETY: the layout is that of the operands, which were checked, and so are the lengths.
+            return unsafe { tiles::go_through(work) };
+        }
+        let work = Work {
+            input,
+            piece: *piece,
+            q: &q.as_slice()[piece.head * group * key_width..][..group * key_width],
+            key_width,
+            value_width,
+            sums,
+            values,
+            weights: room,
+        };
+        run_piece(level, work);
+    };
+    let states_of = states.as_mut_slice().par_chunks_exact_mut(state);
+    pieces.par_iter().zip(states_of).for_each(run);
+
+    let states = states.as_slice();
+    for (head, out) in out.chunks_exact_mut(group * input.value_dim).enumerate() {
+        let own = &states[first[head] * state..first[head + 1] * state];
+        for (h, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
+            join(own, state, [h, rows], heads + h * value_width, out);
+        }
+    }
+    Ok(())
+}
+
+/// The layout for tiles, where these are used.
+#[cfg(target_arch = "x86_64")]
+fn tiled<E: Element>(input: &Decode<'_, E>, level: Level) -> Option<tiles::Layout> {
+    (E::IS_BF16 && level == Level::Amx)
+        .then(|| tiles::Layout::of(input))
+        .flatten()
+}
+
+/// No tiles here.
+#[cfg(not(target_arch = "x86_64"))]
+fn tiled<E: Element>(_: &Decode<'_, E>, _: Level) -> Option<tiles::Layout> {
+    None
+}
+
+impl<E: Element> Decode<'_, E> {
+    fn check(&self, out: usize) -> Result<(), Mismatch> {
+        let op = "decode";
+        let wrong = |what, expected, got| {
+            Err(Mismatch {
+                op,
+                what,
+                expected,
+                got,
+            })
+        };
+        let (b, h, h_kv) = (self.slots.len(), self.n_heads, self.n_kv_heads);
+        if h_kv == 0 || h == 0 || h % h_kv != 0 {
+            return wrong("the number of heads", h_kv.max(1), h);
+        }
+        if self.key_dim == 0 || self.value_dim == 0 {
+            return wrong("the size of a head", 1, 0);
+        }
+        at_least(op, "the length of q", self.q.len(), b * h * self.key_dim)?;
+        if out != b * h * self.value_dim {
+            return wrong("the length of the output", b * h * self.value_dim, out);
+        }
+        if self.values.is_none() {
+            at_least(
+                op,
+                "the width of keys that hold values",
+                self.key_dim,
+                self.value_dim,
+            )?;
+        }
+        let values = self.values.as_ref().map(|values| (values, self.value_dim));
+        for (rows, dim) in [Some((&self.keys, self.key_dim)), values].into_iter().flatten() {
+            for (sequence, &slots) in self.slots.iter().enumerate() {
+                if slots == 0 {
+                    return wrong("the number of entries in use", 1, 0);
+                }
+                let last = sequence * rows.batch_stride
+                    + (h_kv - 1) * rows.head_stride
+                    + (slots - 1) * rows.row_stride;
+                at_least(op, "the length of the cache", rows.data.len(), last + dim)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Up to whole vectors of any level.
+fn whole(n: usize) -> usize {
+    n.next_multiple_of(16)
+}
+
+/// The queries in f32, scaled, in rows of whole vectors.
+fn scaled<E: Element>(input: &Decode<'_, E>, width: usize) -> Scratch {
+    let rows = input.slots.len() * input.n_heads;
+    let mut q = Scratch::zeros(rows * width);
+    let from = input.q.chunks_exact(input.key_dim);
+    for (to, from) in q.as_mut_slice().chunks_exact_mut(width).zip(from) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = from.to_f32() * input.scale;
+        }
+    }
+    q
+}
+
+/// The pieces, those of one head side by side, and the place of every head's first.
+fn pieces<E>(input: &Decode<'_, E>) -> (Vec<Piece>, Vec<usize>) {
+    let total: usize = input.slots.iter().sum::<usize>() * input.n_kv_heads;
+    let most = total.div_ceil(PIECES_A_THREAD * rayon::current_num_threads());
+    let most = most.max(SMALLEST_PIECE);
+    let mut pieces = Vec::with_capacity(total.div_ceil(most) + input.slots.len() * input.n_kv_heads);
+    let mut first = Vec::with_capacity(input.slots.len() * input.n_kv_heads + 1);
+    for head in 0..input.slots.len() * input.n_kv_heads {
+        first.push(pieces.len());
+        let slots = input.slots[head / input.n_kv_heads];
+        let each = slots.div_ceil(slots.div_ceil(most)).next_multiple_of(BLOCK);
+        for from in (0..slots).step_by(each) {
+            let to = (from + each).min(slots);
+            pieces.push(Piece { head, from, to });
+        }
+    }
+    first.push(pieces.len());
+    (pieces, first)
+}
+
+/// Joins the states of a head's pieces: weighs each by what its maximum is to the greatest.
+fn join<E: Element>(states: &[f32], state: usize, [h, heads]: [usize; 2], values: usize, out: &mut [E]) {
+    let max = states
+        .chunks_exact(state)
+        .map(|state| state[h])
+        .fold(f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a });
+    let weight = |state: &[f32]| (state[h] - max).exp();
+    let total: f32 = states
+        .chunks_exact(state)
+        .map(|state| weight(state) * state[heads + h])
+        .sum();
+    if let Some(only) = Some(states).filter(|states| states.len() == state) {
+        for (out, value) in out.iter_mut().zip(&only[values..]) {
+            *out = E::from_f32(value / total);
+        }
+        return;
+    }
+    for (d, out) in out.iter_mut().enumerate() {
+        let sum: f32 = states
+            .chunks_exact(state)
+            .map(|state| weight(state) * state[values + d])
+            .sum();
+        *out = E::from_f32(sum / total);
+    }
+}
+
+/// A piece and where its results go.
+struct Work<'a, E> {
+    input: &'a Decode<'a, E>,
+    piece: Piece,
+    /// `[group, key_width]`.
+    q: &'a [f32],
+    key_width: usize,
+    value_width: usize,
+    /// Maxima, then sums, of every head.
+    sums: &'a mut [f32],
+    /// `[group, value_width]`.
+    values: &'a mut [f32],
+    /// `[group, BLOCK]`.
+    weights: &'a mut [f32],
+}
+
+for_each_level! {
+    /// The online softmax of a piece.
+    fn run_piece(level, Work<E>) = go_through
+}
+
+#[inline(always)]
+fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
+    let Work {
+        input,
+        piece: Piece { head, from, to },
+        q,
+        key_width,
+        value_width,
+        sums,
+        values: acc,
+        weights,
+    } = work;
+    let group = input.n_heads / input.n_kv_heads;
+    let keys = &input.keys;
+    let values = input.values.as_ref().unwrap_or(keys);
+    let (sequence, head) = (head / input.n_kv_heads, head % input.n_kv_heads);
+    let (keys_from, values_from) = (keys.from(sequence, head, from), values.from(sequence, head, from));
+    let (maxima, totals) = sums.split_at_mut(group);
+    maxima.fill(f32::NEG_INFINITY);
+    for first in (0..to - from).step_by(BLOCK) {
+        let n = BLOCK.min(to - from - first);
+        let q = Matrix {
+            at: q.as_ptr(),
+            stride: key_width,
+        };
+        let key_rows = Matrix {
+            at: keys_from[first * keys.row_stride..].as_ptr(),
+            stride: keys.row_stride,
+        };
+        let value_rows = Matrix {
+            at: values_from[first * values.row_stride..].as_ptr(),
+            stride: values.row_stride,
+        };
+        // SAFETY: `check` found the cache long enough for all entries in use, `q` has rows of whole vectors with zeros
+        // beyond `key_dim`, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the processor has
+        // the instructions since `run_piece` chose `S`.
+        unsafe {
+            score_block::<S, E>(q, key_rows, [group, n, input.key_dim], weights);
+            for h in 0..group {
+                let scale = soften::<S>(&mut weights[h * BLOCK..][..n], &mut maxima[h], &mut totals[h]);
+                if scale != 1.0 {
+                    rescale::<S>(&mut acc[h * value_width..][..value_width], scale);
+                }
+            }
+            weigh_block::<S, E>(
+                weights,
+                value_rows,
+                [group, n, input.value_dim],
+                Matrix {
+                    at: acc.as_mut_ptr(),
+                    stride: value_width,
+                },
+            );
+        }
+    }
+}
+
+/// Scores of `n` entries for all heads of the group.
+///
+/// # Safety
+/// As of [`scores`], for all rows; `weights` has rows of BLOCK.
+#[inline(always)]
+unsafe fn score_block<S: Simd, E: Element>(
+    q: Matrix<*const f32>,
+    keys: Matrix<*const E>,
+    [group, n, dim]: [usize; 3],
+    weights: &mut [f32],
+) {
+    let to = weights.as_mut_ptr();
+    let mut h = 0;
+    while h < group {
+        // SAFETY: the caller's; no tile goes beyond `group` rows or `n` entries.
+        unsafe {
+            let q = Matrix {
+                at: q.at.add(h * q.stride),
+                ..q
+            };
+            let to = Matrix {
+                at: to.add(h * BLOCK),
+                stride: BLOCK,
+            };
+            h += match group - h {
+                8.. => {
+                    score_rows::<S, E, 8, 2>(q, keys, n, dim, to);
+                    8
+                }
+                4.. => {
+                    score_rows::<S, E, 4, 4>(q, keys, n, dim, to);
+                    4
+                }
+                2.. => {
+                    score_rows::<S, E, 2, 8>(q, keys, n, dim, to);
+                    2
+                }
+                _ => {
+                    score_rows::<S, E, 1, 16>(q, keys, n, dim, to);
+                    1
+                }
+            };
+        }
+    }
+}
+
+/// Scores of `n` entries for H heads, K entries at a time.
+///
+/// # Safety
+/// As of [`scores`], for `n` entries.
+#[inline(always)]
+unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
+    q: Matrix<*const f32>,
+    keys: Matrix<*const E>,
+    n: usize,
+    dim: usize,
+    to: Matrix<*mut f32>,
+) {
+    let mut j = 0;
+    while j < n {
+        // SAFETY: the caller's; no tile goes beyond `n` entries.
+        unsafe {
+            let keys = Matrix {
+                at: keys.at.add(j * keys.stride),
+                ..keys
+            };
+            let to = Matrix {
+                at: to.at.add(j),
+                ..to
+            };
+            j += if n - j >= K {
+                scores::<S, E, H, K>(q, keys, dim, to);
+                K
+            } else {
+                scores::<S, E, H, 1>(q, keys, dim, to);
+                1
+            };
+        }
+    }
+}
+
+/// Adds the weighed values of `n` entries for all heads of the group.
+///
+/// # Safety
+/// As of [`weigh`], for all columns; `weights` has rows of BLOCK, `acc` rows of whole vectors of 16.
+#[inline(always)]
+unsafe fn weigh_block<S: Simd, E: Element>(
+    weights: &[f32],
+    values: Matrix<*const E>,
+    [group, n, dim]: [usize; 3],
+    acc: Matrix<*mut f32>,
+) {
+    let mut h = 0;
+    while h < group {
+        let weights = Matrix {
+            at: weights[h * BLOCK..].as_ptr(),
+            stride: BLOCK,
+        };
+        // SAFETY: the caller's; no tile goes beyond `group` rows.
+        unsafe {
+            let acc = Matrix {
+                at: acc.at.add(h * acc.stride),
+                ..acc
+            };
+            h += match group - h {
+                8.. => {
+                    weigh_columns::<S, E, 8, 2>(weights, values, n, dim, acc);
+                    8
+                }
+                4.. => {
+                    weigh_columns::<S, E, 4, 4>(weights, values, n, dim, acc);
+                    4
+                }
+                2.. => {
+                    weigh_columns::<S, E, 2, 4>(weights, values, n, dim, acc);
+                    2
+                }
+                _ => {
+                    weigh_columns::<S, E, 1, 4>(weights, values, n, dim, acc);
+                    1
+                }
+            };
+        }
+    }
+}
+
+/// Adds the weighed values for H heads, C vectors of columns at a time.
+///
+/// # Safety
+/// As of [`weigh`], for all columns.
+#[inline(always)]
+unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
+    weights: Matrix<*const f32>,
+    values: Matrix<*const E>,
+    n: usize,
+    dim: usize,
+    acc: Matrix<*mut f32>,
+) {
+    let mut d = 0;
+    while d < dim {
+        // SAFETY: the caller's; no tile goes beyond `dim` columns, but for the last vector, which is told.
+        unsafe {
+            let values = Matrix {
+                at: values.at.add(d),
+                ..values
+            };
+            let acc = Matrix {
+                at: acc.at.add(d),
+                ..acc
+            };
+            d += if dim - d >= C * S::LANES {
+                weigh::<S, E, H, C>(weights, values, n, S::LANES, acc);
+                C * S::LANES
+            } else {
+                weigh::<S, E, H, 1>(weights, values, n, S::LANES.min(dim - d), acc);
+                S::LANES
+            };
+        }
+    }
+}
+
+/// Turns scores into weights `e^(score - maximum)`, adds them to `total`, and returns what earlier weights are to be
+/// multiplied with because the maximum grew.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn soften<S: Simd>(scores: &mut [f32], maximum: &mut f32, total: &mut f32) -> f32 {
+    let whole = scores.len() / S::LANES * S::LANES;
+    let at = scores.as_mut_ptr();
+    // SAFETY: vectors up to `whole` lie within the scores.
+    unsafe {
+        let mut largest = S::splat(*maximum);
+        for i in (0..whole).step_by(S::LANES) {
+            largest = S::max(largest, S::load(at.add(i)));
+        }
+        let mut max = S::largest(largest);
+        for score in &scores[whole..] {
+            max = if *score > max { *score } else { max };
+        }
+        // Where there is nothing but -infinity, or NaN, any finite number gives the weights they deserve.
+        let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
+        let new = S::splat(base);
+        let mut sum = S::splat(0.0);
+        for i in (0..whole).step_by(S::LANES) {
+            let weight = S::exp(S::sub(S::load(at.add(i)), new));
+            S::store(at.add(i), weight);
+            sum = S::add(sum, weight);
+        }
+        let mut sum = S::sum(sum);
+        for score in &mut scores[whole..] {
+            *score = (*score - base).exp();
+            sum += *score;
+        }
+        let scale = if *maximum == max {
+            1.0
+        } else {
+            (*maximum - max).exp()
+        };
+        *total = *total * scale + sum;
+        *maximum = max;
+        scale
+    }
+}
+
+/// Multiplies whole vectors.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn rescale<S: Simd>(row: &mut [f32], scale: f32) {
+    let at = row.as_mut_ptr();
+    // SAFETY: rows are of whole vectors.
+    unsafe {
+        let scale = S::splat(scale);
+        for i in (0..row.len()).step_by(S::LANES) {
+            S::store(at.add(i), S::mul(S::load(at.add(i)), scale));
+        }
+    }
+}

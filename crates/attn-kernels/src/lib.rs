@@ -1,0 +1,35 @@
+//! The two operations behind every attention variant as native CPU kernels: [`decode`](decode()), one query per
+//! sequence against its cached entries, and [`attend`](attend()), causal attention of whole sequences, block-strided
+//! with a diagonal. Beside them [`project`](project()), the few rows of a decode step through a weight.
+//!
+//! Operands are slices; tensors, gradients and devices are the caller's. Caches are f32, bf16 or f16, scores and sums
+//! always f32. What a processor can do is found at run time ([`Level`]); every level gives the same result up to the
+//! order of its sums, and one level at one number of threads gives the same bits from run to run.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `level.rs` | which instructions are used, and who says so |
+//! | `simd.rs`, `simd/` | a vector of f32, for each level |
+//! | `element.rs` | f32, bf16 and f16 in memory |
+//! | `tile.rs` | products of small blocks in registers |
+//! | `amx.rs` | products of bf16 in tiles |
+//! | `decode.rs`, `attend.rs`, `project.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod attend;
+mod decode;
+mod element;
+mod error;
+mod level;
+mod project;
+mod scratch;
+mod simd;
+mod tile;
+
+pub use attend::{Attend, Own, attend};
+pub use decode::{Decode, Rows, decode};
+pub use element::Element;
+pub use error::Mismatch;
+pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
+pub use project::{Grouped, Orientation, Output, Project, project};

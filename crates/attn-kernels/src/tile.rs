@@ -1,0 +1,262 @@
+//! Products of small blocks that stay in registers, `C = A B` and `C += A B`, and scores of keys that lie as rows.
+//!
+//! Loops run over places, not over iterators with closures: a closure is a function of its own that is not compiled
+//! for a level's instructions, and what it calls would stay a call.
+#![allow(clippy::needless_range_loop)]
+
+use crate::element::Element;
+use crate::simd::Simd;
+
+/// A matrix in memory: its first element and the distance between its rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<T> {
+    pub(crate) at: T,
+    pub(crate) stride: usize,
+}
+
+/// `scores[h][j] = q_h . k_j`, for H queries and K keys; `H K` is at most 16.
+///
+/// # Safety
+/// 1. `q` has H rows of `dim` f32 rounded up to whole vectors, zeros beyond `dim`; `keys` has K rows of `dim`;
+///    `scores` has H rows of K.
+/// 2. The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>(
+    q: Matrix<*const f32>,
+    keys: Matrix<*const E>,
+    dim: usize,
+    scores: Matrix<*mut f32>,
+) {
+    // SAFETY: rows and columns stay within what the caller vouches for.
+    unsafe {
+        let zero = S::splat(0.0);
+        let mut sums = [[zero; K]; H];
+        let mut d = 0;
+        while d < dim {
+            let is_whole = d + S::LANES <= dim;
+            let mut k = [zero; K];
+            for j in 0..K {
+                let at = keys.at.add(j * keys.stride + d);
+                k[j] = if is_whole {
+                    E::load::<S>(at)
+                } else {
+                    E::load_part::<S>(at, dim - d)
+                };
+            }
+            for h in 0..H {
+                let q = S::load(q.at.add(h * q.stride + d));
+                for j in 0..K {
+                    sums[h][j] = S::mul_add(q, k[j], sums[h][j]);
+                }
+            }
+            d += S::LANES;
+        }
+        if H * K == 16 {
+            let mut all = [zero; 16];
+            for i in 0..16 {
+                all[i] = sums[i / K][i % K];
+            }
+            let all = S::sums(all);
+            for h in 0..H {
+                for j in 0..K {
+                    *scores.at.add(h * scores.stride + j) = all[h * K + j];
+                }
+            }
+        } else {
+            for h in 0..H {
+                for j in 0..K {
+                    *scores.at.add(h * scores.stride + j) = S::sum(sums[h][j]);
+                }
+            }
+        }
+    }
+}
+
+/// `c[h] += sum_j weights[h][j] v_j` for H rows and C vectors of columns.
+///
+/// # Safety
+/// 1. `weights` has H rows of `n`; `values` has `n` rows of C vectors, the last of them of `last` elements; `c` has H
+///    rows of C whole vectors.
+/// 2. The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
+    weights: Matrix<*const f32>,
+    values: Matrix<*const E>,
+    n: usize,
+    last: usize,
+    c: Matrix<*mut f32>,
+) {
+    // SAFETY: rows and columns stay within what the caller vouches for.
+    unsafe {
+        let mut sums = [[S::splat(0.0); C]; H];
+        for h in 0..H {
+            for i in 0..C {
+                sums[h][i] = S::load(c.at.add(h * c.stride + i * S::LANES));
+            }
+        }
+        for j in 0..n {
+            let mut v = [S::splat(0.0); C];
+            for i in 0..C {
+                let at = values.at.add(j * values.stride + i * S::LANES);
+                let is_whole = i + 1 < C || last == S::LANES;
+                v[i] = if is_whole {
+                    E::load::<S>(at)
+                } else {
+                    E::load_part::<S>(at, last)
+                };
+            }
+            for h in 0..H {
+                let weight = S::splat(*weights.at.add(h * weights.stride + j));
+                for i in 0..C {
+                    sums[h][i] = S::mul_add(weight, v[i], sums[h][i]);
+                }
+            }
+        }
+        for h in 0..H {
+            for i in 0..C {
+                S::store(c.at.add(h * c.stride + i * S::LANES), sums[h][i]);
+            }
+        }
+    }
+}
+
+/// `C = A B`, or `C += A B` with `add`, for R rows and C vectors of columns.
+///
+/// # Safety
+/// 1. `a` has R rows of `n`; `b` has `n` rows of C whole vectors, and so has `c` R.
+/// 2. The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn product<S: Simd, const R: usize, const C: usize>(
+    a: Matrix<*const f32>,
+    b: Matrix<*const f32>,
+    n: usize,
+    c: Matrix<*mut f32>,
+    add: bool,
+) {
+    // SAFETY: rows and columns stay within what the caller vouches for.
+    unsafe {
+        let mut sums = [[S::splat(0.0); C]; R];
+        for j in 0..n {
+            let mut row = [S::splat(0.0); C];
+            for i in 0..C {
+                row[i] = S::load(b.at.add(j * b.stride + i * S::LANES));
+            }
+            for r in 0..R {
+                let factor = S::splat(*a.at.add(r * a.stride + j));
+                for i in 0..C {
+                    sums[r][i] = S::mul_add(factor, row[i], sums[r][i]);
+                }
+            }
+        }
+        for r in 0..R {
+            for i in 0..C {
+                let at = c.at.add(r * c.stride + i * S::LANES);
+                let sum = sums[r][i];
+                S::store(at, if add { S::add(S::load(at), sum) } else { sum });
+            }
+        }
+    }
+}
+
+/// `C = A B`, or `C += A B` with `add`.
+///
+/// # Safety
+/// 1. `a` has `rows` rows of `n`; `b` has `n` rows of `columns`, a multiple of the lanes, and so has `c` `rows`.
+/// 2. The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn multiply<S: Simd>(
+    a: Matrix<*const f32>,
+    b: Matrix<*const f32>,
+    [rows, n, columns]: [usize; 3],
+    c: Matrix<*mut f32>,
+    add: bool,
+) {
+    // SAFETY: every block lies within the matrices.
+    unsafe {
+        let wide = 2 * S::LANES;
+        let mut column = 0;
+        while column < columns {
+            let b = Matrix {
+                at: b.at.add(column),
+                ..b
+            };
+            let is_wide = column + wide <= columns;
+            let mut row = 0;
+            while row < rows {
+                let a = Matrix {
+                    at: a.at.add(row * a.stride),
+                    ..a
+                };
+                let c = Matrix {
+                    at: c.at.add(row * c.stride + column),
+                    ..c
+                };
+                row += match (is_wide, rows - row) {
+                    (true, left) if left >= 12 && S::ROWS >= 12 => {
+                        product::<S, 12, 2>(a, b, n, c, add);
+                        12
+                    }
+                    (true, left) if left >= 6 && S::ROWS >= 6 => {
+                        product::<S, 6, 2>(a, b, n, c, add);
+                        6
+                    }
+                    (true, left) if left >= 4 => {
+                        product::<S, 4, 2>(a, b, n, c, add);
+                        4
+                    }
+                    (true, _) => {
+                        product::<S, 1, 2>(a, b, n, c, add);
+                        1
+                    }
+                    (false, left) if left >= 8 => {
+                        product::<S, 8, 1>(a, b, n, c, add);
+                        8
+                    }
+                    (false, _) => {
+                        product::<S, 1, 1>(a, b, n, c, add);
+                        1
+                    }
+                };
+            }
+            column += if is_wide { wide } else { S::LANES };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Portable;
+
+    #[test]
+    fn blocks_of_every_shape_are_products() {
+        for (rows, n, columns) in [(1, 1, 8), (5, 3, 16), (13, 7, 24), (31, 20, 40)] {
+            let a: Vec<f32> = (0..rows * n).map(|i| (i % 7) as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..n * columns).map(|i| (i % 5) as f32 - 2.0).collect();
+            let mut c = vec![f32::NAN; rows * columns];
+            let of = |at, stride| Matrix { at, stride };
+            for add in [false, true] {
+                // SAFETY: the slices are of these sizes, and every processor has the portable level.
+                unsafe {
+                    multiply::<Portable>(
+                        of(a.as_ptr(), n),
+                        of(b.as_ptr(), columns),
+                        [rows, n, columns],
+                        Matrix {
+                            at: c.as_mut_ptr(),
+                            stride: columns,
+                        },
+                        add,
+                    );
+                }
+                let times = if add { 2.0 } else { 1.0 };
+                for row in 0..rows {
+                    for column in 0..columns {
+                        let sum: f32 = (0..n).map(|j| a[row * n + j] * b[j * columns + column]).sum();
+                        assert_eq!(c[row * columns + column], times * sum, "{row} {column}");
+                    }
+                }
+            }
+        }
+    }
+}

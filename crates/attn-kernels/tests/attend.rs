@@ -1,0 +1,213 @@
+//! Attend against its formula, on every level that runs here.
+#![allow(clippy::unwrap_used)] // in helpers too
+
+mod common;
+
+use attn_kernels::{Attend, Element, Level, Own, attend};
+use common::{assert_close, random, tolerance};
+use half::{bf16, f16};
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    tokens: usize,
+    start: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// With own entries.
+    stride: Option<usize>,
+}
+
+fn check<E: Element>(sizes: &Sizes) {
+    let Sizes {
+        batch,
+        n_heads,
+        n_kv_heads,
+        tokens,
+        start,
+        key_dim,
+        value_dim,
+        stride,
+    } = *sizes;
+    let n_keys = match stride {
+        Some(stride) => (start + tokens) / stride,
+        None => start + tokens,
+    };
+    let q: Vec<E> = random(batch * n_heads * tokens * key_dim, 1);
+    let k: Vec<E> = random(batch * n_kv_heads * n_keys * key_dim, 2);
+    let v: Vec<E> = random(batch * n_kv_heads * n_keys * value_dim, 3);
+    let own_k: Vec<E> = random(batch * n_kv_heads * tokens * key_dim, 4);
+    let own_v: Vec<E> = random(batch * n_kv_heads * tokens * value_dim, 5);
+    let input = Attend {
+        q: &q,
+        k: &k,
+        v: &v,
+        own: stride.map(|_| Own { k: &own_k, v: &own_v }),
+        batch,
+        n_heads,
+        n_kv_heads,
+        tokens,
+        n_keys,
+        key_dim,
+        value_dim,
+        start,
+        stride: stride.unwrap_or(1),
+        scale: (key_dim as f32).powf(-0.5),
+    };
+    let expected = common::attend(&input);
+    for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+        let mut out = vec![E::from_f32(f32::NAN); batch * n_heads * tokens * value_dim];
+        attend(&input, level, &mut out).unwrap();
+        assert_close(&out, &expected, tolerance::<E>());
+        let mut again = vec![E::from_f32(f32::NAN); out.len()];
+        attend(&input, level, &mut again).unwrap();
+        assert!(
+            out.iter().zip(&again).all(|(a, b)| a.to_f32() == b.to_f32()),
+            "{level}"
+        );
+    }
+}
+
+fn check_all(sizes: Sizes) {
+    check::<f32>(&sizes);
+    check::<bf16>(&sizes);
+    check::<f16>(&sizes);
+}
+
+const PLAIN: Sizes = Sizes {
+    batch: 1,
+    n_heads: 2,
+    n_kv_heads: 1,
+    tokens: 63,
+    start: 0,
+    key_dim: 32,
+    value_dim: 32,
+    stride: None,
+};
+
+#[test]
+fn prompts_of_every_length_agree_with_the_formula() {
+    for tokens in [1, 3, 63, 95, 96, 97, 111, 128, 129, 300] {
+        for stride in [None, Some(1), Some(2), Some(3), Some(4)] {
+            check_all(Sizes {
+                tokens,
+                stride,
+                ..PLAIN
+            });
+        }
+    }
+}
+
+#[test]
+fn a_prompt_may_go_on_anywhere_in_a_block() {
+    for start in [1, 2, 5, 130] {
+        for stride in [None, Some(2), Some(3)] {
+            check_all(Sizes {
+                start,
+                stride,
+                tokens: 100,
+                ..PLAIN
+            });
+        }
+    }
+}
+
+#[test]
+fn heads_batches_and_sizes_of_every_kind_agree_with_the_formula() {
+    for (batch, n_heads, n_kv_heads) in [(1, 1, 1), (2, 4, 2), (3, 6, 1)] {
+        for (key_dim, value_dim) in [(16, 16), (17, 9), (40, 24), (96, 64), (63, 111), (192, 128)] {
+            for stride in [None, Some(2)] {
+                check_all(Sizes {
+                    batch,
+                    n_heads,
+                    n_kv_heads,
+                    key_dim,
+                    value_dim,
+                    stride,
+                    tokens: 101,
+                    ..PLAIN
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
+    for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+        let (tokens, dim, bad) = (200, 16, 130);
+        let q: Vec<f32> = random(tokens * dim, 1);
+        let mut k: Vec<f32> = random(tokens * dim, 2);
+        let v: Vec<f32> = random(tokens * dim, 3);
+        k[bad * dim + 3] = f32::NAN;
+        let input = Attend {
+            q: &q,
+            k: &k,
+            v: &v,
+            own: None,
+            batch: 1,
+            n_heads: 1,
+            n_kv_heads: 1,
+            tokens,
+            n_keys: tokens,
+            key_dim: dim,
+            value_dim: dim,
+            start: 0,
+            stride: 1,
+            scale: 0.25,
+        };
+        let mut spoiled = v.clone();
+        spoiled[bad * dim..][..dim].fill(f32::NAN);
+        let mut out = vec![0.0; tokens * dim];
+        attend(
+            &Attend {
+                k: &v,
+                v: &spoiled,
+                ..input
+            },
+            level,
+            &mut out,
+        )
+        .unwrap();
+        for (t, row) in out.chunks(dim).enumerate() {
+            assert!(row.iter().all(|x| x.is_nan() == (t >= bad)), "{level} {t}");
+        }
+        attend(&input, level, &mut out).unwrap();
+        for (t, row) in out.chunks(dim).enumerate() {
+            assert!(row.iter().all(|x| x.is_nan() == (t >= bad)), "{level} {t}");
+        }
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    let x = vec![0.0_f32; 4 * 16];
+    let input = Attend {
+        q: &x,
+        k: &x,
+        v: &x,
+        own: None,
+        batch: 1,
+        n_heads: 1,
+        n_kv_heads: 1,
+        tokens: 4,
+        n_keys: 4,
+        key_dim: 16,
+        value_dim: 16,
+        start: 0,
+        stride: 1,
+        scale: 1.0,
+    };
+    let run = |input: Attend<'_, f32>, out: usize| attend(&input, Level::Portable, &mut vec![0.0; out]);
+    assert_eq!(run(input, 64), Ok(()));
+    let refused = |input, out| run(input, out).unwrap_err().to_string();
+    let later = Attend { start: 1, ..input };
+    assert_eq!(refused(later, 64), "attend: the number of keys is 4, expected 5");
+    let strided = Attend { stride: 2, ..input };
+    assert!(refused(strided, 64).contains("stride"));
+    assert!(refused(input, 63).contains("output"));
+    let more = Attend { n_heads: 2, ..input };
+    assert!(refused(more, 128).contains("length of q"));
+}

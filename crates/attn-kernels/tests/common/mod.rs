@@ -1,0 +1,94 @@
+//! The operations as their formulas say them, in f64.
+#![allow(dead_code)] // each test file uses its own part
+
+use attn_kernels::{Attend, Decode, Element};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// So many elements between -1 and 1.
+pub fn random<E: Element>(n: usize, seed: u64) -> Vec<E> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| E::from_f32(rng.random_range(-1.0..1.0))).collect()
+}
+
+fn softmax_sum(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], scale: f64) -> Vec<f64> {
+    let scores: Vec<f64> = keys
+        .iter()
+        .map(|k| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>())
+        .collect();
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    (0..values.first().map_or(0, Vec::len))
+        .map(|d| weights.iter().zip(values).map(|(w, v)| w * v[d]).sum::<f64>() / total)
+        .collect()
+}
+
+fn wide<E: Element>(row: &[E]) -> Vec<f64> {
+    row.iter().map(|x| f64::from(x.to_f32())).collect()
+}
+
+pub fn decode<E: Element>(input: &Decode<'_, E>) -> Vec<f64> {
+    let group = input.n_heads / input.n_kv_heads;
+    let mut out = Vec::new();
+    for (b, &slots) in input.slots.iter().enumerate() {
+        for h in 0..input.n_heads {
+            let rows = |rows: &attn_kernels::Rows<'_, E>, dim: usize| -> Vec<Vec<f64>> {
+                let head = b * rows.batch_stride + h / group * rows.head_stride;
+                (0..slots)
+                    .map(|j| wide(&rows.data[head + j * rows.row_stride..][..dim]))
+                    .collect()
+            };
+            let q = wide(&input.q[(b * input.n_heads + h) * input.key_dim..][..input.key_dim]);
+            let keys = rows(&input.keys, input.key_dim);
+            let values = rows(input.values.as_ref().unwrap_or(&input.keys), input.value_dim);
+            out.extend(softmax_sum(&q, &keys, &values, f64::from(input.scale)));
+        }
+    }
+    out
+}
+
+pub fn attend<E: Element>(input: &Attend<'_, E>) -> Vec<f64> {
+    let group = input.n_heads / input.n_kv_heads;
+    let mut out = Vec::new();
+    for head in 0..input.batch * input.n_heads {
+        let kv = head / input.n_heads * input.n_kv_heads + head % input.n_heads / group;
+        let row = |x: &[E], at: usize, dim: usize| wide(&x[at * dim..][..dim]);
+        for t in 0..input.tokens {
+            let seen = match input.own {
+                Some(_) => (input.start + t) / input.stride,
+                None => input.start + t + 1,
+            };
+            let q = row(input.q, head * input.tokens + t, input.key_dim);
+            let at = |j: usize| kv * input.n_keys + j;
+            let mut keys: Vec<_> = (0..seen).map(|j| row(input.k, at(j), input.key_dim)).collect();
+            let mut values: Vec<_> = (0..seen).map(|j| row(input.v, at(j), input.value_dim)).collect();
+            if let Some(own) = input.own {
+                keys.push(row(own.k, kv * input.tokens + t, input.key_dim));
+                values.push(row(own.v, kv * input.tokens + t, input.value_dim));
+            }
+            out.extend(softmax_sum(&q, &keys, &values, f64::from(input.scale)));
+        }
+    }
+    out
+}
+
+/// The largest difference, over the largest value.
+#[track_caller]
+pub fn assert_close<E: Element>(got: &[E], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(1e-30, |max: f64, x| max.max(x.abs()));
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(got.to_f32()) - expected).abs() / scale;
+        assert!(error <= tolerance, "{i}: {} {expected}", got.to_f32());
+    }
+}
+
+/// What rounding allows.
+pub fn tolerance<E: Element>() -> f64 {
+    match size_of::<E>() {
+        4 => 2e-6,
+        // Half a unit in the last place of bf16, and a little.
+        _ => 5e-3,
+    }
+}

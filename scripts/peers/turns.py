@@ -1,0 +1,109 @@
+"""Two programs that take turns on this machine: what the comparisons of this folder share."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# Idle OpenMP and rayon workers look for work a few milliseconds before they sleep.
+SETTLE_S = 0.05
+
+
+class Program:
+    """One side: a child process that runs a case when told to."""
+
+    def __init__(self, name, command, env):
+        self.name = name
+        self.child = subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.about = self.answer("ready")
+
+    def answer(self, key):
+        for line in self.child.stdout:
+            try:
+                message = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a library's own greeting
+            if key in message:
+                return message
+            raise SystemExit(f"{self.name}: expected {key!r}, got {line.strip()}")
+        raise SystemExit(f"{self.name}: ended with status {self.child.wait()}, expected {key!r}")
+
+    def run(self, case):
+        self.child.stdin.write(case + "\n")
+        self.child.stdin.flush()
+        message = self.answer("time_s")
+        if message["case"] != case:
+            raise SystemExit(f"{self.name}: asked for {case}, answered {message['case']}")
+        return message["time_s"]
+
+    def quit(self):
+        if self.child.poll() is None:
+            try:
+                self.child.stdin.write("quit\n")
+                self.child.stdin.close()
+                self.child.wait(timeout=10)
+            except (BrokenPipeError, subprocess.TimeoutExpired):
+                self.child.kill()
+
+
+def measure(programs, cases, rounds, rng):
+    """samples[case][program] in seconds; index i is round i."""
+    samples = {case: {p.name: [] for p in programs} for case in cases}
+    for i in range(rounds):
+        turns = [(p, case) for p in programs for case in cases]
+        rng.shuffle(turns)
+        for program, case in turns:
+            time.sleep(SETTLE_S)
+            samples[case][program.name].append(program.run(case))
+        print(f"\rround {i + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return samples
+
+
+def ratio_interval(ours, peer, rng, draws=10_000):
+    """95 % bootstrap interval of median(peer) / median(ours), resampling whole rounds."""
+    n = len(ours)
+    ratios = []
+    for _ in range(draws):
+        rows = [rng.randrange(n) for _ in range(n)]
+        ratios.append(
+            statistics.median(peer[i] for i in rows) / statistics.median(ours[i] for i in rows)
+        )
+    ratios.sort()
+    return ratios[int(0.025 * draws)], ratios[int(0.975 * draws) - 1]
+
+
+def cpu_model():
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def load_average():
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def commit():
+    try:
+        text = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return text
