@@ -185,6 +185,24 @@ fn options_are_named() {
 }
 
 #[test]
+fn a_level_of_instructions_that_does_not_exist_is_refused() {
+    let place = Place::with(SWEEP);
+    let output = command()
+        .current_dir(place.path())
+        .env("ATTN_CPU_LEVEL", "sse9")
+        .args(["run", "sweep.yaml", "--out", "r"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(
+        text.contains("ATTN_CPU_LEVEL `sse9` is not supported, name portable, avx2, avx512 or amx"),
+        "{text}"
+    );
+    assert!(!place.path().join("r").exists());
+}
+
+#[test]
 fn the_folder_of_a_run_must_be_new_and_writable() {
     let place = Place::with(SWEEP);
     let run = |out: &str| {

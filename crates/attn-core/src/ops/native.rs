@@ -13,8 +13,8 @@ use crate::ops::{AttendInput, DecodeInput};
 /// [`Error::Unsupported`] where it names no level.
 pub fn level() -> Result<Level> {
     Level::current().map_err(|error| Error::Unsupported {
-        what: format!("{}: {error}", attn_kernels::LEVEL_VARIABLE),
-        remedy: "name a level, or none for that of the processor".to_string(),
+        what: format!("{} `{}`", attn_kernels::LEVEL_VARIABLE, error.0),
+        remedy: "name portable, avx2, avx512 or amx, or nothing for the level of the processor".to_string(),
     })
 }
 
