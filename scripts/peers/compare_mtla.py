@@ -17,15 +17,12 @@ ready line a program may name its "versions" and "threads".
 """
 
 import argparse
-import datetime
-import os
 import random
 import shlex
 import statistics
 import sys
-from pathlib import Path
 
-from turns import HERE, Program, commit, cpu_model, load_average, measure, ratio_interval
+from turns import HERE, arguments, environment, facts, load_average, measure, ratio_interval, with_programs
 
 CASES = {
     "forward": "B = 1, T = 2048, one call, no cache",
@@ -62,60 +59,35 @@ def spread(samples):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ours", default="target/release/examples/layer_peer", metavar="COMMAND")
     peer = shlex.join([sys.executable, str(HERE / "mtla_layer.py"), "--interactive"])
-    parser.add_argument("--peer", default=peer, metavar="COMMAND", help="default: mtla_layer.py")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2, help="for both programs")
+    arguments(parser, "target/release/examples/layer_peer", peer, 20, "mtla_layer_result.md")
     parser.add_argument(
         "--wait-policy",
         choices=["default", "passive", "active"],
         default="default",
         help="OMP_WAIT_POLICY of the peer: what its idle threads do",
     )
-    parser.add_argument("--seed", type=int, default=42, help="of the order and the bootstrap")
-    parser.add_argument("--out", type=Path, default=HERE / "mtla_layer_result.md")
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error("an interval needs --rounds 2 or more")
 
-    threads = str(args.threads)
-    env = os.environ | {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "RAYON_NUM_THREADS": threads,
-    }
+    env = environment(args.threads)
     # Passive waiting more than doubles the package's decode time: unset is how its users run it.
     env.pop("OMP_WAIT_POLICY", None)
     if args.wait_policy != "default":
         env["OMP_WAIT_POLICY"] = args.wait_policy
     rng = random.Random(args.seed)
     load_before = load_average()
-    programs = []
-    try:
-        for name, command in (("ours", shlex.split(args.ours)), ("peer", shlex.split(args.peer))):
-            try:
-                programs.append(Program(name, command, env))
-            except OSError as error:
-                raise SystemExit(f"{name}: cannot start {command[0]}: {error.strerror}")
-        samples = measure(programs, CASES, args.rounds, rng)
-    finally:
-        for program in programs:
-            program.quit()
+    samples, abouts = with_programs(
+        {"ours": args.ours, "peer": args.peer},
+        env,
+        lambda programs: measure(programs, CASES, args.rounds, rng),
+    )
 
     main_table = table(samples, rng)
     print(main_table)
-    ours, peer = (p.about for p in programs)
-    facts = {
-        "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
-        "threads": f"{threads} for each program, one program working at a time",
-        "ours": ours.get("versions", "attn-bench") + f", commit {commit()}",
-        "peer": peer.get("versions", "unknown"),
-        "peer's idle threads": f"OMP_WAIT_POLICY {args.wait_policy}",
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "rounds": f"{args.rounds}, order shuffled with seed {args.seed}",
-        "load average before": "unknown" if load_before is None else f"{load_before:.2f}",
-    }
+    known = facts(abouts, args, load_before)
+    known["peer's idle threads"] = f"OMP_WAIT_POLICY {args.wait_policy}"
     text = "\n".join(
         [
             "# Our MTLA layer against the Python package's",
@@ -126,7 +98,7 @@ def main():
             "",
             main_table,
             "",
-            *[f"- {key}: {value}" for key, value in facts.items()],
+            *[f"- {key}: {value}" for key, value in known.items()],
             "",
             "## Spread",
             "",

@@ -9,16 +9,13 @@ Prints a table and writes it to --out. A ratio above 1 means that ours is faster
 """
 
 import argparse
-import datetime
 import math
-import os
 import random
 import shlex
 import statistics
 import sys
-from pathlib import Path
 
-from turns import HERE, Program, commit, cpu_model, load_average, measure, ratio_interval
+from turns import HERE, arguments, environment, facts, load_average, measure, ratio_interval, with_programs
 
 DECODE = [
     f"decode {dtype} {geometry} {batch} {context}"
@@ -64,47 +61,30 @@ def table(samples, rng):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ours", default="target/release/examples/sdpa_peer", metavar="COMMAND")
     peer = shlex.join([sys.executable, str(HERE / "sdpa.py")])
-    parser.add_argument("--peer", default=peer, metavar="COMMAND", help="default: sdpa.py")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2, help="for both programs")
+    arguments(parser, "target/release/examples/sdpa_peer", peer, 7, "sdpa_result.md")
     parser.add_argument("--only", default="", help="cases that contain this text")
-    parser.add_argument("--seed", type=int, default=42, help="of the order and the bootstrap")
-    parser.add_argument("--out", type=Path, default=HERE / "sdpa_result.md")
     args = parser.parse_args()
     cases = [case for case in DECODE + FORWARD if args.only in case and fits(case)]
     if args.rounds < 2 or not cases:
         parser.error("an interval needs --rounds 2 or more, and at least one case")
 
-    threads = str(args.threads)
-    env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
     rng = random.Random(args.seed)
     load_before = load_average()
-    programs, samples = [], {}
-    try:
-        for name, command in (("ours", shlex.split(args.ours)), ("peer", shlex.split(args.peer))):
-            programs.append(Program(name, command, env))
+
+    def measure_all(programs):
+        samples = {}
         # Case by case: the operands of one at a time.
         for case in cases:
             print(case, file=sys.stderr)
             samples |= measure(programs, [case], args.rounds, rng)
-    finally:
-        for program in programs:
-            program.quit()
+        return samples
+
+    commands = {"ours": args.ours, "peer": args.peer}
+    samples, abouts = with_programs(commands, environment(args.threads), measure_all)
 
     means, main_table = table(samples, rng)
     print(means)
-    ours, peer = (p.about for p in programs)
-    facts = {
-        "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
-        "threads": f"{threads} for each program, one program working at a time",
-        "ours": ours.get("versions", "attn-bench") + f", commit {commit()}",
-        "peer": peer.get("versions", "unknown"),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "rounds": f"{args.rounds}, order shuffled with seed {args.seed}",
-        "load average before": "unknown" if load_before is None else f"{load_before:.2f}",
-    }
     lines = [
         "# Our attention kernels against PyTorch's scaled_dot_product_attention",
         "",
@@ -113,7 +93,7 @@ def main():
         "",
         means,
         "",
-        *[f"- {key}: {value}" for key, value in facts.items()],
+        *[f"- {key}: {value}" for key, value in facts(abouts, args, load_before).items()],
         "",
         main_table,
         "",

@@ -1,8 +1,10 @@
 """Two programs that take turns on this machine: what the comparisons of this folder share."""
 
+import datetime
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -107,3 +109,48 @@ def commit():
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return text
+
+
+def environment(threads):
+    """The environment of both programs."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    return os.environ | dict.fromkeys(names, str(threads))
+
+
+def with_programs(commands, env, work):
+    """Starts the programs, {name: command line}, and ends them when `work` is done with them."""
+    programs = []
+    try:
+        for name, command in commands.items():
+            try:
+                programs.append(Program(name, shlex.split(command), env))
+            except OSError as error:
+                raise SystemExit(f"{name}: cannot start {command}: {error.strerror}")
+        return work(programs), [program.about for program in programs]
+    finally:
+        for program in programs:
+            program.quit()
+
+
+def facts(abouts, args, load_before):
+    """What a result has to say of its making."""
+    ours, peer = abouts
+    return {
+        "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
+        "threads": f"{args.threads} for each program, one program working at a time",
+        "ours": ours.get("versions", "attn-bench") + f", commit {commit()}",
+        "peer": peer.get("versions", "unknown"),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "rounds": f"{args.rounds}, order shuffled with seed {args.seed}",
+        "load average before": "unknown" if load_before is None else f"{load_before:.2f}",
+    }
+
+
+def arguments(parser, ours, peer, rounds, out):
+    """The options that every comparison has."""
+    parser.add_argument("--ours", default=ours, metavar="COMMAND")
+    parser.add_argument("--peer", default=peer, metavar="COMMAND")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=2, help="for both programs")
+    parser.add_argument("--seed", type=int, default=42, help="of the order and the bootstrap")
+    parser.add_argument("--out", type=Path, default=HERE / out)

@@ -62,7 +62,7 @@ fn amount(case: &Value, hold: &str) -> f64 {
     }
 }
 
-fn within(hold: &str, limits: &[(&str, f64)]) {
+fn assert_within(hold: &str, limits: &[(&str, f64)]) {
     let cases = cases(&sweep(hold));
     for group in cases.chunk_by(|a, b| a["group"] == b["group"]) {
         let target = amount(&group[0], hold);
@@ -83,7 +83,7 @@ fn within(hold: &str, limits: &[(&str, f64)]) {
 
 #[test]
 fn parameters_are_held_to_what_integers_leave() {
-    within(
+    assert_within(
         "params",
         &[
             ("mha", 0.0),
@@ -97,7 +97,7 @@ fn parameters_are_held_to_what_integers_leave() {
 
 #[test]
 fn cache_bytes_are_held_to_what_integers_leave() {
-    within(
+    assert_within(
         "kv_bytes",
         &[
             ("mha", 0.0),
@@ -111,7 +111,7 @@ fn cache_bytes_are_held_to_what_integers_leave() {
 
 #[test]
 fn operations_are_held_to_what_integers_leave() {
-    within(
+    assert_within(
         "flops",
         &[
             ("mha", 0.0),

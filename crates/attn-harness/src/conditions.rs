@@ -146,36 +146,32 @@ impl Watch {
 impl Conditions {
     /// Several stretches as one: fractions are of all the time, and of everything else the worst counts.
     pub fn over(stretches: &[Self]) -> Self {
-        let merged = stretches.iter().cloned().reduce(|a, b| Self {
-            window_s: a.window_s + b.window_s,
-            other_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.other_cpu_fraction),
-            stolen_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.stolen_cpu_fraction),
-            cpu_resolution: part_of_both(&a, &b, |stretch| Some(stretch.cpu_resolution)).unwrap_or(0.0),
-            mhz_start: if a.mhz_fell() < b.mhz_fell() {
-                b.mhz_start
-            } else {
-                a.mhz_start
-            },
-            mhz_end: if a.mhz_fell() < b.mhz_fell() {
-                b.mhz_end
-            } else {
-                a.mhz_end
-            },
-            temperature_c: a
-                .temperature_c
-                .into_iter()
-                .chain(b.temperature_c)
-                .reduce(f64::max),
-            throttle_events: a
-                .throttle_events
-                .into_iter()
-                .chain(b.throttle_events)
-                .reduce(|a, b| a + b),
-            clock_rate: lower(a.clock_rate, b.clock_rate),
-            clock_steadiness: lower(a.clock_steadiness, b.clock_steadiness),
-            null_reasons: a.null_reasons.into_iter().chain(b.null_reasons).collect(),
-        });
-        merged.unwrap_or_default()
+        let merge = |a: Self, b: Self| {
+            let fell_most = if a.mhz_fell() < b.mhz_fell() { &b } else { &a };
+            let (mhz_start, mhz_end) = (fell_most.mhz_start, fell_most.mhz_end);
+            Self {
+                window_s: a.window_s + b.window_s,
+                other_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.other_cpu_fraction),
+                stolen_cpu_fraction: part_of_both(&a, &b, |stretch| stretch.stolen_cpu_fraction),
+                cpu_resolution: part_of_both(&a, &b, |stretch| Some(stretch.cpu_resolution)).unwrap_or(0.0),
+                mhz_start,
+                mhz_end,
+                temperature_c: a
+                    .temperature_c
+                    .into_iter()
+                    .chain(b.temperature_c)
+                    .reduce(f64::max),
+                throttle_events: a
+                    .throttle_events
+                    .into_iter()
+                    .chain(b.throttle_events)
+                    .reduce(|a, b| a + b),
+                clock_rate: lower(a.clock_rate, b.clock_rate),
+                clock_steadiness: lower(a.clock_steadiness, b.clock_steadiness),
+                null_reasons: a.null_reasons.into_iter().chain(b.null_reasons).collect(),
+            }
+        };
+        stretches.iter().cloned().reduce(merge).unwrap_or_default()
     }
 
     /// Part of the clock that was lost from start to end.

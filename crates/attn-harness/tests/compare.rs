@@ -81,7 +81,7 @@ fn only(comparison: &Comparison) -> &Case {
 }
 
 #[track_caller]
-fn verdict(base: &Run, new: &Run, expected: Verdict) -> Case {
+fn assert_verdict(base: &Run, new: &Run, expected: Verdict) -> Case {
     let comparison = compared(base, new);
     let case = only(&comparison);
     assert_eq!(case.verdict, expected, "{case:?}");
@@ -90,27 +90,27 @@ fn verdict(base: &Run, new: &Run, expected: Verdict) -> Case {
 
 #[test]
 fn a_clear_difference_above_the_least_is_slower_or_faster() {
-    let case = verdict(&one(around(1.0)), &one(around(1.15)), Verdict::Slower);
+    let case = assert_verdict(&one(around(1.0)), &one(around(1.15)), Verdict::Slower);
     assert!((case.ratio.unwrap() - 1.15).abs() < 1e-12);
     assert!(case.ratio_ci_low.unwrap() > 1.05 && case.ratio_ci_high.unwrap() < 1.25);
     assert_eq!((case.n_base, case.n_new, case.paired), (8, 8, false));
     assert_eq!((case.time_base_s, case.why), (Some(1.0), None));
 
-    let mirrored = verdict(&one(around(1.15)), &one(around(1.0)), Verdict::Faster);
+    let mirrored = assert_verdict(&one(around(1.15)), &one(around(1.0)), Verdict::Faster);
     assert!((mirrored.ratio.unwrap() * 1.15 - 1.0).abs() < 1e-12);
 }
 
 #[test]
 fn no_difference_that_matters_is_same_and_noise_leaves_it_unclear() {
-    verdict(&one(around(1.0)), &one(around(1.0)), Verdict::Same);
-    verdict(&one(around(1.0)), &one(around(1.01)), Verdict::Same);
+    assert_verdict(&one(around(1.0)), &one(around(1.0)), Verdict::Same);
+    assert_verdict(&one(around(1.0)), &one(around(1.01)), Verdict::Same);
 
     let noisy = |time_s: f64| one([0.7, 1.3, 0.9, 1.2, 0.8, 1.0].map(|noise| noise * time_s));
-    let case = verdict(&noisy(1.0), &noisy(1.1), Verdict::Unclear);
+    let case = assert_verdict(&noisy(1.0), &noisy(1.1), Verdict::Unclear);
     assert!(case.why.unwrap().contains("too wide"));
 
     // Certainly slower, though perhaps by less than 5 %.
-    let case = verdict(&one(around(1.0)), &one(around(1.045)), Verdict::Unclear);
+    let case = assert_verdict(&one(around(1.0)), &one(around(1.045)), Verdict::Unclear);
     assert!(case.why.unwrap().contains("not that it is above 5 %"));
     let rules = Rules {
         min_effect: 0.02,
@@ -124,27 +124,27 @@ fn no_difference_that_matters_is_same_and_noise_leaves_it_unclear() {
 fn the_least_difference_counts_on_the_log_scale() {
     // Constant times have an interval of no width: the limits are exact.
     let constant = |time_s: f64| one([time_s; 5]);
-    verdict(&constant(1.0), &constant(1.0501), Verdict::Slower);
-    verdict(&constant(1.0), &constant(1.0499), Verdict::Same);
-    verdict(&constant(1.0501), &constant(1.0), Verdict::Faster);
-    verdict(&constant(1.0499), &constant(1.0), Verdict::Same);
+    assert_verdict(&constant(1.0), &constant(1.0501), Verdict::Slower);
+    assert_verdict(&constant(1.0), &constant(1.0499), Verdict::Same);
+    assert_verdict(&constant(1.0501), &constant(1.0), Verdict::Faster);
+    assert_verdict(&constant(1.0499), &constant(1.0), Verdict::Same);
 }
 
 #[test]
 fn fewer_than_four_samples_tell_nothing() {
-    let case = verdict(&one([1.0; 3]), &one([2.0; 9]), Verdict::Unclear);
+    let case = assert_verdict(&one([1.0; 3]), &one([2.0; 9]), Verdict::Unclear);
     assert_eq!((case.ratio, case.p), (None, None));
     assert!(case.why.unwrap().contains("3 samples of a side are too few"));
 
     // Nine samples, of which three met in the same round.
     let mut new = paired(one([2.0; 9]));
     new.samples.iter_mut().for_each(|sample| sample.round += 6);
-    let case = verdict(&paired(one([1.0; 9])), &new, Verdict::Unclear);
+    let case = assert_verdict(&paired(one([1.0; 9])), &new, Verdict::Unclear);
     assert!(case.why.unwrap().contains("3 pairs are too few"));
 
     let mut without = one([1.0; 5]);
     without.samples.clear();
-    let case = verdict(&without, &one([1.0; 5]), Verdict::Unclear);
+    let case = assert_verdict(&without, &one([1.0; 5]), Verdict::Unclear);
     assert_eq!((case.n_base, case.n_new), (0, 5));
 }
 
@@ -156,8 +156,8 @@ fn pairs_cancel_the_drift_that_both_sides_share() {
         one(times.collect::<Vec<_>>())
     };
     let (base, new) = (side(1.0, 0), side(1.15, 3));
-    let alone = verdict(&base, &new, Verdict::Unclear);
-    let together = verdict(&paired(base.clone()), &paired(new.clone()), Verdict::Slower);
+    let alone = assert_verdict(&base, &new, Verdict::Unclear);
+    let together = assert_verdict(&paired(base.clone()), &paired(new.clone()), Verdict::Slower);
     assert!(together.paired && !alone.paired);
     assert!((together.ratio.unwrap() - 1.15).abs() < 0.01);
 
@@ -198,8 +198,8 @@ fn replicas_that_differ_widen_the_interval() {
         }
         run
     };
-    let alike = verdict(&replicas([1.0, 1.0]), &replicas([1.15, 1.15]), Verdict::Slower);
-    let apart = verdict(&replicas([0.95, 1.05]), &replicas([1.1, 1.2]), Verdict::Unclear);
+    let alike = assert_verdict(&replicas([1.0, 1.0]), &replicas([1.15, 1.15]), Verdict::Slower);
+    let apart = assert_verdict(&replicas([0.95, 1.05]), &replicas([1.1, 1.2]), Verdict::Unclear);
     let width = |case: &Case| case.ratio_ci_high.unwrap() - case.ratio_ci_low.unwrap();
     assert!(width(&apart) > 10.0 * width(&alike), "{apart:?} {alike:?}");
 }

@@ -15,12 +15,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::decode::{rescale, soften};
 use crate::element::Element;
-use crate::error::{Mismatch, at_least};
+use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
+use crate::softmax::{rescale, soften};
 use crate::tile::{Matrix, multiply, scores};
 
 /// Tokens of a task: a multiple of every level's rows of a tile.
@@ -93,36 +93,43 @@ pub fn attend<E: Element>(input: &Attend<'_, E>, level: Level, out: &mut [E]) ->
         }
     }
     let keys = Keys::lay_out(input);
-    let blocks = input.tokens.div_ceil(QUERIES);
-    // The longest rows first: what is left at the end is short.
+    for_each_block(input, out, |head, first, out| {
+        let work = Work {
+            input,
+            keys: &keys,
+            head,
+            first,
+            out,
+        };
+        run_block(level, work);
+    });
+    Ok(())
+}
+
+/// Runs `work` on every block of queries: the head, the token of its first query, and its part of the output. Of a
+/// head the longest rows come first, so that what is left at the end is short.
+fn for_each_block<E: Element>(
+    input: &Attend<'_, E>,
+    out: &mut [E],
+    work: impl Fn(usize, usize, &mut [E]) + Sync,
+) {
     out.par_chunks_mut(input.tokens * input.value_dim)
         .enumerate()
         .flat_map_iter(|(head, out)| {
-            let rows = out.chunks_mut(QUERIES * input.value_dim).enumerate();
-            rows.rev().map(move |(block, out)| (head, block, out))
+            let blocks = out.chunks_mut(QUERIES * input.value_dim).enumerate();
+            blocks.rev().map(move |(block, out)| (head, block * QUERIES, out))
         })
-        .for_each(|(head, block, out)| {
-            debug_assert!(block < blocks);
-            let work = Work {
-                input,
-                keys: &keys,
-                head,
-                first: block * QUERIES,
-                out,
-            };
-            run_block(level, work);
-        });
-    Ok(())
+        .for_each(|(head, first, out)| work(head, first, out));
 }
 
 impl<E: Element> Attend<'_, E> {
     /// Keys that the query at this place sees.
     fn seen(&self, token: usize) -> usize {
-        let position = self.start + token;
+        let position = self.start.saturating_add(token);
         if self.own.is_some() {
             position / self.stride
         } else {
-            position + 1
+            position.saturating_add(1)
         }
     }
 
@@ -145,53 +152,35 @@ impl<E: Element> Attend<'_, E> {
         if self.stride == 0 || (self.own.is_none() && self.stride != 1) {
             return wrong("the stride without own entries", 1, self.stride);
         }
-        let (queries, kv) = (self.batch * self.n_heads, self.batch * self.n_kv_heads);
-        at_least(
-            op,
-            "the length of q",
-            self.q.len(),
-            queries * self.tokens * self.key_dim,
-        )?;
-        at_least(
-            op,
-            "the length of k",
-            self.k.len(),
-            kv * self.n_keys * self.key_dim,
-        )?;
-        at_least(
-            op,
-            "the length of v",
-            self.v.len(),
-            kv * self.n_keys * self.value_dim,
-        )?;
+        let Self {
+            batch,
+            n_heads,
+            n_kv_heads,
+            tokens,
+            n_keys,
+            key_dim,
+            value_dim,
+            ..
+        } = *self;
+        let length = |what, got: &[E], heads, rows, dim| {
+            at_least(op, what, got.len(), product(&[batch, heads, rows, dim]))
+        };
+        length("the length of q", self.q, n_heads, tokens, key_dim)?;
+        length("the length of k", self.k, n_kv_heads, n_keys, key_dim)?;
+        length("the length of v", self.v, n_kv_heads, n_keys, value_dim)?;
         if let Some(own) = self.own {
-            at_least(
-                op,
-                "the length of own k",
-                own.k.len(),
-                kv * self.tokens * self.key_dim,
-            )?;
-            at_least(
-                op,
-                "the length of own v",
-                own.v.len(),
-                kv * self.tokens * self.value_dim,
-            )?;
+            length("the length of own k", own.k, n_kv_heads, tokens, key_dim)?;
+            length("the length of own v", own.v, n_kv_heads, tokens, value_dim)?;
         }
         if self.tokens > 0 {
             at_least(op, "the number of keys", self.n_keys, self.seen(self.tokens - 1))?;
         }
-        let expected = queries * self.tokens * self.value_dim;
+        let expected = product(&[batch, n_heads, tokens, value_dim]);
         if out != expected {
             return wrong("the length of the output", expected, out);
         }
         Ok(())
     }
-}
-
-/// Up to whole vectors of any level.
-fn whole(n: usize) -> usize {
-    n.next_multiple_of(16)
 }
 
 /// Keys and values as the products want them.

@@ -29,10 +29,11 @@ mod tiles {
 use rayon::prelude::*;
 
 use crate::element::Element;
-use crate::error::{Mismatch, at_least};
+use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
+use crate::softmax::{rescale, soften};
 use crate::tile::{Matrix, scores, weigh};
 
 /// Entries of a block: its keys and values stay in the first cache.
@@ -148,13 +149,18 @@ pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) ->
     let states_of = states.as_mut_slice().par_chunks_exact_mut(state);
     pieces.par_iter().zip(states_of).for_each(run);
 
+    for head in 0..first.len() - 1 {
+        let own = &mut states.as_mut_slice()[first[head] * state..first[head + 1] * state];
+        (0..group).for_each(|h| maxima_to_weights(own, state, h, rows));
+    }
     let states = states.as_slice();
-    for (head, out) in out.chunks_exact_mut(group * input.value_dim).enumerate() {
+    let heads_of = out.par_chunks_exact_mut(group * input.value_dim).enumerate();
+    heads_of.for_each(|(head, out)| {
         let own = &states[first[head] * state..first[head + 1] * state];
         for (h, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
-            join(own, state, [h, rows], heads + h * value_width, out);
+            join(own, state, h, heads + h * value_width, out);
         }
-    }
+    });
     Ok(())
 }
 
@@ -190,9 +196,15 @@ impl<E: Element> Decode<'_, E> {
         if self.key_dim == 0 || self.value_dim == 0 {
             return wrong("the size of a head", 1, 0);
         }
-        at_least(op, "the length of q", self.q.len(), b * h * self.key_dim)?;
-        if out != b * h * self.value_dim {
-            return wrong("the length of the output", b * h * self.value_dim, out);
+        at_least(
+            op,
+            "the length of q",
+            self.q.len(),
+            product(&[b, h, self.key_dim]),
+        )?;
+        let expected = product(&[b, h, self.value_dim]);
+        if out != expected {
+            return wrong("the length of the output", expected, out);
         }
         if self.values.is_none() {
             at_least(
@@ -208,19 +220,15 @@ impl<E: Element> Decode<'_, E> {
                 if slots == 0 {
                     return wrong("the number of entries in use", 1, 0);
                 }
-                let last = sequence * rows.batch_stride
-                    + (h_kv - 1) * rows.head_stride
-                    + (slots - 1) * rows.row_stride;
-                at_least(op, "the length of the cache", rows.data.len(), last + dim)?;
+                let end = product(&[sequence, rows.batch_stride])
+                    .saturating_add(product(&[h_kv - 1, rows.head_stride]))
+                    .saturating_add(product(&[slots - 1, rows.row_stride]))
+                    .saturating_add(dim);
+                at_least(op, "the length of the cache", rows.data.len(), end)?;
             }
         }
         Ok(())
     }
-}
-
-/// Up to whole vectors of any level.
-fn whole(n: usize) -> usize {
-    n.next_multiple_of(16)
 }
 
 /// The queries in f32, scaled, in rows of whole vectors.
@@ -256,29 +264,36 @@ fn pieces<E>(input: &Decode<'_, E>) -> (Vec<Piece>, Vec<usize>) {
     (pieces, first)
 }
 
-/// Joins the states of a head's pieces: weighs each by what its maximum is to the greatest.
-fn join<E: Element>(states: &[f32], state: usize, [h, heads]: [usize; 2], values: usize, out: &mut [E]) {
+/// Puts in place of the maxima of head h, one in each piece, what the values of the piece are to be multiplied with.
+/// The sums lie `sums` behind the maxima.
+fn maxima_to_weights(states: &mut [f32], state: usize, h: usize, sums: usize) {
     let max = states
         .chunks_exact(state)
         .map(|state| state[h])
         .fold(f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a });
-    let weight = |state: &[f32]| (state[h] - max).exp();
-    let total: f32 = states
-        .chunks_exact(state)
-        .map(|state| weight(state) * state[heads + h])
-        .sum();
-    if let Some(only) = Some(states).filter(|states| states.len() == state) {
-        for (out, value) in out.iter_mut().zip(&only[values..]) {
-            *out = E::from_f32(value / total);
-        }
-        return;
+    let mut total = 0.0;
+    for state in states.chunks_exact_mut(state) {
+        state[h] = (state[h] - max).exp();
+        total += state[h] * state[sums + h];
     }
-    for (d, out) in out.iter_mut().enumerate() {
-        let sum: f32 = states
-            .chunks_exact(state)
-            .map(|state| weight(state) * state[values + d])
-            .sum();
-        *out = E::from_f32(sum / total);
+    for state in states.chunks_exact_mut(state) {
+        state[h] /= total;
+    }
+}
+
+/// The values of head h, which begin at `values` in each piece, added up by the weights of the pieces.
+fn join<E: Element>(states: &[f32], state: usize, h: usize, values: usize, out: &mut [E]) {
+    for (at, out) in out.chunks_mut(16).enumerate() {
+        let mut sums = [0.0; 16];
+        for state in states.chunks_exact(state) {
+            let values = &state[values + 16 * at..][..out.len()];
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += state[h] * value;
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = E::from_f32(sum);
+        }
     }
 }
 
@@ -511,72 +526,12 @@ unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
                 ..acc
             };
             d += if dim - d >= C * S::LANES {
-                weigh::<S, E, H, C>(weights, values, n, S::LANES, acc);
+                weigh::<S, E, H, C>(weights, values, n, S::LANES, acc, true);
                 C * S::LANES
             } else {
-                weigh::<S, E, H, 1>(weights, values, n, S::LANES.min(dim - d), acc);
+                weigh::<S, E, H, 1>(weights, values, n, S::LANES.min(dim - d), acc, true);
                 S::LANES
             };
-        }
-    }
-}
-
-/// Turns scores into weights `e^(score - maximum)`, adds them to `total`, and returns what earlier weights are to be
-/// multiplied with because the maximum grew.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-pub(crate) unsafe fn soften<S: Simd>(scores: &mut [f32], maximum: &mut f32, total: &mut f32) -> f32 {
-    let whole = scores.len() / S::LANES * S::LANES;
-    let at = scores.as_mut_ptr();
-    // SAFETY: vectors up to `whole` lie within the scores.
-    unsafe {
-        let mut largest = S::splat(*maximum);
-        for i in (0..whole).step_by(S::LANES) {
-            largest = S::max(largest, S::load(at.add(i)));
-        }
-        let mut max = S::largest(largest);
-        for score in &scores[whole..] {
-            max = if *score > max { *score } else { max };
-        }
-        // Where there is nothing but -infinity, or NaN, any finite number gives the weights they deserve.
-        let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let new = S::splat(base);
-        let mut sum = S::splat(0.0);
-        for i in (0..whole).step_by(S::LANES) {
-            let weight = S::exp(S::sub(S::load(at.add(i)), new));
-            S::store(at.add(i), weight);
-            sum = S::add(sum, weight);
-        }
-        let mut sum = S::sum(sum);
-        for score in &mut scores[whole..] {
-            *score = (*score - base).exp();
-            sum += *score;
-        }
-        let scale = if *maximum == max {
-            1.0
-        } else {
-            (*maximum - max).exp()
-        };
-        *total = *total * scale + sum;
-        *maximum = max;
-        scale
-    }
-}
-
-/// Multiplies whole vectors.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
-#[inline(always)]
-pub(crate) unsafe fn rescale<S: Simd>(row: &mut [f32], scale: f32) {
-    let at = row.as_mut_ptr();
-    // SAFETY: rows are of whole vectors.
-    unsafe {
-        let scale = S::splat(scale);
-        for i in (0..row.len()).step_by(S::LANES) {
-            S::store(at.add(i), S::mul(S::load(at.add(i)), scale));
         }
     }
 }

@@ -64,44 +64,32 @@ impl Element for f32 {
     }
 }
 
-impl Element for bf16 {
-    const IS_F32: bool = false;
-    const IS_BF16: bool = true;
+macro_rules! halves {
+    ($($half:ty: $load:ident, $is_bf16:literal;)+) => {$(
+        impl Element for $half {
+            const IS_F32: bool = false;
+            const IS_BF16: bool = $is_bf16;
 
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        Self::to_f32(self)
-    }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                Self::to_f32(self)
+            }
 
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
+            #[inline(always)]
+            fn from_f32(value: f32) -> Self {
+                Self::from_f32(value)
+            }
 
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
-        // SAFETY: the caller's.
-        unsafe { S::load_bf16(from) }
-    }
+            #[inline(always)]
+            unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+                // SAFETY: the caller's.
+                unsafe { S::$load(from) }
+            }
+        }
+    )+};
 }
 
-impl Element for f16 {
-    const IS_F32: bool = false;
-    const IS_BF16: bool = false;
-
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        Self::to_f32(self)
-    }
-
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
-        // SAFETY: the caller's.
-        unsafe { S::load_f16(from) }
-    }
+halves! {
+    bf16: load_bf16, true;
+    f16: load_f16, false;
 }

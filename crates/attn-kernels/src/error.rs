@@ -31,3 +31,8 @@ pub(crate) fn at_least(
         got,
     })
 }
+
+/// Of sizes. What is too large for the type is larger than any slice, and refused as such.
+pub(crate) fn product(sizes: &[usize]) -> usize {
+    sizes.iter().fold(1, |all, size| all.saturating_mul(*size))
+}

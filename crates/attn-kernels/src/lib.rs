@@ -11,7 +11,7 @@
 //! | `level.rs` | which instructions are used, and who says so |
 //! | `simd.rs`, `simd/` | a vector of f32, for each level |
 //! | `element.rs` | f32, bf16 and f16 in memory |
-//! | `tile.rs` | products of small blocks in registers |
+//! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
 //! | `decode.rs`, `attend.rs`, `project.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
 
@@ -25,6 +25,7 @@ mod level;
 mod project;
 mod scratch;
 mod simd;
+mod softmax;
 mod tile;
 
 pub use attend::{Attend, Own, attend};

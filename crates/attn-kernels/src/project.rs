@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::element::Element;
-use crate::error::{Mismatch, at_least};
+use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
 use crate::scratch::Scratch;
 use crate::simd::Simd;
@@ -142,7 +142,9 @@ impl<E: Element> Project<'_, E> {
             return Ok(());
         }
         let last = |group_stride: usize, row_stride: usize, rows: usize, columns: usize| {
-            (self.groups - 1) * group_stride + rows.saturating_sub(1) * row_stride + columns
+            product(&[self.groups - 1, group_stride])
+                .saturating_add(product(&[rows.saturating_sub(1), row_stride]))
+                .saturating_add(columns)
         };
         let Self { x, weight, .. } = self;
         let end = last(x.group_stride, x.row_stride, self.rows, self.inputs);
@@ -200,7 +202,7 @@ struct Work<'a, E> {
     /// `[rows, width]`.
     x: &'a [f32],
     width: usize,
-    /// `[rows, outputs]`, zeros.
+    /// `[rows, outputs]`.
     sums: &'a mut [f32],
 }
 
@@ -354,10 +356,10 @@ unsafe fn by_inputs<S: Simd, E: Element, const R: usize, const C: usize>(
                 ..to
             };
             j += if outputs - j >= C * S::LANES {
-                weigh::<S, E, R, C>(x, rows, input.inputs, S::LANES, to);
+                weigh::<S, E, R, C>(x, rows, input.inputs, S::LANES, to, false);
                 C * S::LANES
             } else {
-                weigh::<S, E, R, 1>(x, rows, input.inputs, S::LANES.min(outputs - j), to);
+                weigh::<S, E, R, 1>(x, rows, input.inputs, S::LANES.min(outputs - j), to, false);
                 S::LANES
             };
         }

@@ -3,6 +3,11 @@
 /// Floats in a cache line.
 const LINE: usize = 16;
 
+/// Up to whole vectors of any level.
+pub(crate) fn whole(n: usize) -> usize {
+    n.next_multiple_of(LINE)
+}
+
 /// f32 values from the start of a cache line on.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {

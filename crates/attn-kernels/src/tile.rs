@@ -72,7 +72,7 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
     }
 }
 
-/// `c[h] += sum_j weights[h][j] v_j` for H rows and C vectors of columns.
+/// `c[h] = sum_j weights[h][j] v_j`, or `c[h] += ..` with `add`, for H rows and C vectors of columns.
 ///
 /// # Safety
 /// 1. `weights` has H rows of `n`; `values` has `n` rows of C vectors, the last of them of `last` elements; `c` has H
@@ -85,13 +85,16 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
     n: usize,
     last: usize,
     c: Matrix<*mut f32>,
+    add: bool,
 ) {
     // SAFETY: rows and columns stay within what the caller vouches for.
     unsafe {
         let mut sums = [[S::splat(0.0); C]; H];
-        for h in 0..H {
-            for i in 0..C {
-                sums[h][i] = S::load(c.at.add(h * c.stride + i * S::LANES));
+        if add {
+            for h in 0..H {
+                for i in 0..C {
+                    sums[h][i] = S::load(c.at.add(h * c.stride + i * S::LANES));
+                }
             }
         }
         for j in 0..n {
@@ -115,44 +118,6 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
         for h in 0..H {
             for i in 0..C {
                 S::store(c.at.add(h * c.stride + i * S::LANES), sums[h][i]);
-            }
-        }
-    }
-}
-
-/// `C = A B`, or `C += A B` with `add`, for R rows and C vectors of columns.
-///
-/// # Safety
-/// 1. `a` has R rows of `n`; `b` has `n` rows of C whole vectors, and so has `c` R.
-/// 2. The processor has the instructions of `S`.
-#[inline(always)]
-unsafe fn product<S: Simd, const R: usize, const C: usize>(
-    a: Matrix<*const f32>,
-    b: Matrix<*const f32>,
-    n: usize,
-    c: Matrix<*mut f32>,
-    add: bool,
-) {
-    // SAFETY: rows and columns stay within what the caller vouches for.
-    unsafe {
-        let mut sums = [[S::splat(0.0); C]; R];
-        for j in 0..n {
-            let mut row = [S::splat(0.0); C];
-            for i in 0..C {
-                row[i] = S::load(b.at.add(j * b.stride + i * S::LANES));
-            }
-            for r in 0..R {
-                let factor = S::splat(*a.at.add(r * a.stride + j));
-                for i in 0..C {
-                    sums[r][i] = S::mul_add(factor, row[i], sums[r][i]);
-                }
-            }
-        }
-        for r in 0..R {
-            for i in 0..C {
-                let at = c.at.add(r * c.stride + i * S::LANES);
-                let sum = sums[r][i];
-                S::store(at, if add { S::add(S::load(at), sum) } else { sum });
             }
         }
     }
@@ -193,27 +158,27 @@ pub(crate) unsafe fn multiply<S: Simd>(
                 };
                 row += match (is_wide, rows - row) {
                     (true, left) if left >= 12 && S::ROWS >= 12 => {
-                        product::<S, 12, 2>(a, b, n, c, add);
+                        weigh::<S, f32, 12, 2>(a, b, n, S::LANES, c, add);
                         12
                     }
                     (true, left) if left >= 6 && S::ROWS >= 6 => {
-                        product::<S, 6, 2>(a, b, n, c, add);
+                        weigh::<S, f32, 6, 2>(a, b, n, S::LANES, c, add);
                         6
                     }
                     (true, left) if left >= 4 => {
-                        product::<S, 4, 2>(a, b, n, c, add);
+                        weigh::<S, f32, 4, 2>(a, b, n, S::LANES, c, add);
                         4
                     }
                     (true, _) => {
-                        product::<S, 1, 2>(a, b, n, c, add);
+                        weigh::<S, f32, 1, 2>(a, b, n, S::LANES, c, add);
                         1
                     }
                     (false, left) if left >= 8 => {
-                        product::<S, 8, 1>(a, b, n, c, add);
+                        weigh::<S, f32, 8, 1>(a, b, n, S::LANES, c, add);
                         8
                     }
                     (false, _) => {
-                        product::<S, 1, 1>(a, b, n, c, add);
+                        weigh::<S, f32, 1, 1>(a, b, n, S::LANES, c, add);
                         1
                     }
                 };

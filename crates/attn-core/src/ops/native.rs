@@ -18,28 +18,30 @@ pub fn level() -> Result<Level> {
     })
 }
 
+/// Calls a function for the elements that the operands are of; `None` where there is no kernel for them.
+macro_rules! by_dtype {
+    ($operands:expr, $run:ident($($argument:expr),+)) => {
+        match kernel_dtype($operands) {
+            Some(DType::F32) => $run::<f32>($($argument),+).map(Some),
+            Some(DType::BF16) => $run::<bf16>($($argument),+).map(Some),
+            Some(DType::F16) => $run::<f16>($($argument),+).map(Some),
+            _ => Ok(None),
+        }
+    };
+}
+
 /// `None` where there is no kernel for these operands.
 pub(super) fn decode(input: &DecodeInput) -> Result<Option<Tensor>> {
     let mut operands = vec![input.q, input.keys];
     operands.extend(input.values);
-    match kernel_dtype(&operands) {
-        Some(DType::F32) => decode_as::<f32>(input).map(Some),
-        Some(DType::BF16) => decode_as::<bf16>(input).map(Some),
-        Some(DType::F16) => decode_as::<f16>(input).map(Some),
-        _ => Ok(None),
-    }
+    by_dtype!(&operands, decode_as(input))
 }
 
 /// `None` where there is no kernel for these operands.
 pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
     let mut operands = vec![input.q, input.k, input.v];
     operands.extend(input.own.iter().flat_map(|own| [own.k, own.v]));
-    match kernel_dtype(&operands) {
-        Some(DType::F32) => attend_as::<f32>(input).map(Some),
-        Some(DType::BF16) => attend_as::<bf16>(input).map(Some),
-        Some(DType::F16) => attend_as::<f16>(input).map(Some),
-        _ => Ok(None),
-    }
+    by_dtype!(&operands, attend_as(input))
 }
 
 /// `x W^T + b` of few rows `[n, in]` and a weight `[out, in]`: `[n, out]`. `None` where there is no kernel for these
@@ -47,23 +49,13 @@ pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
 pub(crate) fn project(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
     let mut operands = vec![x, weight];
     operands.extend(bias);
-    match kernel_dtype(&operands) {
-        Some(DType::F32) => project_as::<f32>(x, weight, bias).map(Some),
-        Some(DType::BF16) => project_as::<bf16>(x, weight, bias).map(Some),
-        Some(DType::F16) => project_as::<f16>(x, weight, bias).map(Some),
-        _ => Ok(None),
-    }
+    by_dtype!(&operands, project_as(x, weight, bias))
 }
 
 /// `x W` for every head: x `[B, H, d]`, W `[H, d, r]` or, where it has a row for each output, `[H, r, d]`; returns
 /// `[B, H, r]`. `None` where there is no kernel for these operands.
 pub(crate) fn project_heads(x: &Tensor, weight: &Tensor, orientation: Orientation) -> Result<Option<Tensor>> {
-    match kernel_dtype(&[x, weight]) {
-        Some(DType::F32) => project_heads_as::<f32>(x, weight, orientation).map(Some),
-        Some(DType::BF16) => project_heads_as::<bf16>(x, weight, orientation).map(Some),
-        Some(DType::F16) => project_heads_as::<f16>(x, weight, orientation).map(Some),
-        _ => Ok(None),
-    }
+    by_dtype!(&[x, weight], project_heads_as(x, weight, orientation))
 }
 
 /// The dtype of operands that a kernel takes.

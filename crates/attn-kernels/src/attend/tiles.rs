@@ -10,12 +10,13 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Attend, KEYS, QUERIES};
+use super::{Attend, KEYS, for_each_block};
 use crate::amx::{
     SIDE, STEP, TERMS, Tiles, columns_to_panel, half_of, is_available, product_2_2, rows_to_panel,
 };
 use crate::scratch::Scratch;
 use crate::simd::{Avx512, Simd};
+use crate::softmax::rescale;
 
 /// Rows and columns of a product.
 const PAIR: usize = 2 * SIDE;
@@ -33,23 +34,17 @@ pub(super) fn attend(input: &Attend<'_, bf16>, out: &mut [bf16]) -> bool {
         return false;
     }
     let panels = Panels::lay_out(input);
-    out.par_chunks_mut(input.tokens * input.value_dim)
-        .enumerate()
-        .flat_map_iter(|(head, out)| {
-            let rows = out.chunks_mut(QUERIES * input.value_dim).enumerate();
-            rows.rev().map(move |(block, out)| (head, block, out))
-        })
-        .for_each(|(head, block, out)| {
-            let work = Work {
-                input,
-                panels: &panels,
-                head,
-                first: block * QUERIES,
-                out,
-            };
-            // SAFETY: the processor has tiles, and what they come with.
-            unsafe { go_through(work) };
-        });
+    for_each_block(input, out, |head, first, out| {
+        let work = Work {
+            input,
+            panels: &panels,
+            head,
+            first,
+            out,
+        };
+        // SAFETY: the processor has tiles, and what they come with.
+        unsafe { go_through(work) };
+    });
     true
 }
 
@@ -238,7 +233,7 @@ unsafe fn go_through(work: Work<'_>) {
                         weights.add(row * KEYS),
                     );
                     if scale != 1.0 {
-                        rescale(acc.as_mut_ptr().add(row * width), width, scale);
+                        rescale::<Avx512>(&mut acc[row * width..][..width], scale);
                     }
                 }
                 for column in (0..width).step_by(PAIR) {
@@ -316,20 +311,6 @@ unsafe fn soften(
 #[inline]
 fn mask(n: usize) -> __mmask16 {
     if n >= SIDE { u16::MAX } else { (1 << n) - 1 }
-}
-
-/// Multiplies a row of whole vectors.
-///
-/// # Safety
-/// `row` has `width` elements.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn rescale(row: *mut f32, width: usize, scale: f32) {
-    let scale = _mm512_set1_ps(scale);
-    for i in (0..width).step_by(SIDE) {
-        // SAFETY: the caller's.
-        unsafe { _mm512_storeu_ps(row.add(i), _mm512_mul_ps(_mm512_loadu_ps(row.add(i)), scale)) };
-    }
 }
 
 /// `a . b`.

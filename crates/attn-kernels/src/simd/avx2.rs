@@ -16,18 +16,20 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {
-        // SAFETY: the caller's; so it is in every method.
+        // SAFETY: the caller's.
         unsafe { _mm256_set1_ps(value) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self::V {
         // A bf16 is the upper half of an f32.
+        // SAFETY: the caller's.
         unsafe {
             let halves = _mm_loadu_si128(from.cast());
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
@@ -36,42 +38,50 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_f16(from: *const f16) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's.
         unsafe { _mm256_storeu_ps(to, v) }
     }
 
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_sub_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
         // The instruction returns its second operand where one of the two is NaN.
+        // SAFETY: the caller's.
         unsafe { _mm256_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn exp(v: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe {
             // The least power of two that is no denormal; what lies below is 0.
             let least = _mm256_set1_ps(-87.3);
@@ -94,6 +104,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -103,6 +114,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
         unsafe {
             let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));

@@ -16,18 +16,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self::V {
-        // SAFETY: the caller's; so it is in every method.
+        // SAFETY: the caller's.
         unsafe { _mm512_set1_ps(value) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self::V {
         // A bf16 is the upper half of an f32.
+        // SAFETY: the caller's.
         unsafe {
             let halves = _mm256_loadu_si256(from.cast());
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
@@ -36,42 +38,50 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_f16(from: *const f16) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's.
         unsafe { _mm512_storeu_ps(to, v) }
     }
 
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_sub_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
         // The instruction returns its second operand where one of the two is NaN.
+        // SAFETY: the caller's.
         unsafe { _mm512_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn exp(v: Self::V) -> Self::V {
+        // SAFETY: the caller's.
         unsafe {
             // Below this the result is 0, and what follows would make NaN of -infinity.
             let v = _mm512_max_ps(_mm512_set1_ps(-110.0), v);
@@ -90,17 +100,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
         unsafe { _mm512_reduce_add_ps(v) }
     }
 
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
         unsafe { _mm512_reduce_max_ps(v) }
     }
 
     /// Halves of two vectors are added into one, four times: 45 instructions instead of 16 times seven.
     #[inline(always)]
     unsafe fn sums(v: [Self::V; 16]) -> [f32; 16] {
+        // SAFETY: the caller's.
         unsafe {
             let mut halves = [_mm512_setzero_ps(); 8];
             for i in 0..8 {
