@@ -170,12 +170,12 @@ pub(crate) unsafe fn product_2_2<const ADD: bool>(
     }
 }
 
-/// The same for 16 rows and 16 columns.
+/// The same for 64 rows and 16 columns: one panel.
 ///
 /// # Safety
-/// As of [`product_2_2`], for 16 rows, one panel and 16 columns.
+/// As of [`product_2_2`], for 64 rows, one panel and 16 columns.
 #[inline(always)]
-pub(crate) unsafe fn product_1_1<const ADD: bool>(
+pub(crate) unsafe fn product_4_1(
     a: *const bf16,
     a_stride: usize,
     b: *const bf16,
@@ -185,22 +185,168 @@ pub(crate) unsafe fn product_1_1<const ADD: bool>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if ADD {
-            asm!("tileloadd tmm0, [{c} + {s}]", c = in(reg) c, s = in(reg) c_stride, options(nostack, readonly));
-        } else {
-            asm!("tilezero tmm0", options(nostack, nomem));
-        }
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            options(nostack, nomem)
+        );
+        let low = a.byte_add(32 * a_stride);
         for step in 0..steps {
             asm!(
-                "tileloadd tmm4, [{a} + {s}]",
                 "tileloadd tmm6, [{b} + {p}]",
+                "tileloadd tmm4, [{a} + {s}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                a = in(reg) a.add(step * TERMS), s = in(reg) a_stride,
-                b = in(reg) b.add(step * STEP), p = in(reg) 64_usize,
+                "tileloadd tmm5, [{d} + {s}]",
+                "tdpbf16ps tmm1, tmm5, tmm6",
+                "tileloadd tmm4, [{e} + {s}]",
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tileloadd tmm5, [{f} + {s}]",
+                "tdpbf16ps tmm3, tmm5, tmm6",
+                a = in(reg) a.add(step * TERMS), d = in(reg) a.byte_add(16 * a_stride).add(step * TERMS),
+                e = in(reg) low.add(step * TERMS), f = in(reg) low.byte_add(16 * a_stride).add(step * TERMS),
+                s = in(reg) a_stride, b = in(reg) b.add(step * STEP), p = in(reg) 64_usize,
                 options(nostack, readonly),
             );
         }
-        asm!("tilestored [{c} + {s}], tmm0", c = in(reg) c, s = in(reg) c_stride, options(nostack));
+        let c_low = c.byte_add(32 * c_stride);
+        asm!(
+            "tilestored [{c} + {s}], tmm0",
+            "tilestored [{d} + {s}], tmm1",
+            "tilestored [{e} + {s}], tmm2",
+            "tilestored [{f} + {s}], tmm3",
+            c = in(reg) c, d = in(reg) c.byte_add(16 * c_stride),
+            e = in(reg) c_low, f = in(reg) c_low.byte_add(16 * c_stride), s = in(reg) c_stride,
+            options(nostack),
+        );
+    }
+}
+
+/// Adds weighed rows for 16 heads and 64 columns: `C += W V`, V as it lies in memory.
+///
+/// A tile of V holds rows side by side where the instruction takes pairs of terms: it multiplies neighbours of a row,
+/// which are two columns. With every other weight a zero it sums one of the two; twice the work, but V need not be
+/// laid out anew. C therefore holds, for every 32 columns, the even ones and then the odd ones.
+///
+/// # Safety
+/// 1. Tiles are configured in this thread.
+/// 2. `weights` has for each of `steps` times 16 rows of V the weights of even columns and of odd ones, 1 KiB each;
+///    `v` has as many rows of 64 bf16, `v_stride` bytes apart; `c` has 16 rows of 64 f32, `c_stride` bytes apart.
+#[inline(always)]
+pub(crate) unsafe fn weigh_1_4(
+    weights: *const bf16,
+    v: *const bf16,
+    v_stride: usize,
+    steps: usize,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{c} + {s}]",
+            "tileloadd tmm1, [{c} + {s} + 64]",
+            "tileloadd tmm2, [{c} + {s} + 128]",
+            "tileloadd tmm3, [{c} + {s} + 192]",
+            c = in(reg) c, s = in(reg) c_stride,
+            options(nostack, readonly),
+        );
+        for step in 0..steps {
+            asm!(
+                "tileloadd tmm6, [{v} + {s}]",
+                "tileloadd tmm4, [{w} + {p}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{w} + {p} + 1024]",
+                "tdpbf16ps tmm1, tmm5, tmm6",
+                "tileloadd tmm7, [{v} + {s} + 64]",
+                "tdpbf16ps tmm2, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                v = in(reg) v.byte_add(step * SIDE * v_stride), s = in(reg) v_stride,
+                w = in(reg) weights.add(2 * step * STEP), p = in(reg) 64_usize,
+                options(nostack, readonly),
+            );
+        }
+        asm!(
+            "tilestored [{c} + {s}], tmm0",
+            "tilestored [{c} + {s} + 64], tmm1",
+            "tilestored [{c} + {s} + 128], tmm2",
+            "tilestored [{c} + {s} + 192], tmm3",
+            c = in(reg) c, s = in(reg) c_stride,
+            options(nostack),
+        );
+    }
+}
+
+/// The same for 32 heads and 32 columns.
+///
+/// # Safety
+/// As of [`weigh_1_4`], for 32 rows of C of 32 f32, 32 columns of V, and the weights of the second 16 heads.
+#[inline(always)]
+pub(crate) unsafe fn weigh_2_2(
+    weights: [*const bf16; 2],
+    v: *const bf16,
+    v_stride: usize,
+    steps: usize,
+    c: *mut f32,
+    c_stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let c_low = c.byte_add(16 * c_stride);
+        asm!(
+            "tileloadd tmm0, [{c} + {s}]",
+            "tileloadd tmm1, [{c} + {s} + 64]",
+            "tileloadd tmm2, [{d} + {s}]",
+            "tileloadd tmm3, [{d} + {s} + 64]",
+            c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
+            options(nostack, readonly),
+        );
+        for step in 0..steps {
+            asm!(
+                "tileloadd tmm7, [{v} + {s}]",
+                "tileloadd tmm4, [{w} + {p}]",
+                "tdpbf16ps tmm0, tmm4, tmm7",
+                "tileloadd tmm5, [{w} + {p} + 1024]",
+                "tdpbf16ps tmm1, tmm5, tmm7",
+                "tileloadd tmm6, [{x} + {p}]",
+                "tdpbf16ps tmm2, tmm6, tmm7",
+                "tileloadd tmm4, [{x} + {p} + 1024]",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                v = in(reg) v.byte_add(step * SIDE * v_stride), s = in(reg) v_stride,
+                w = in(reg) weights[0].add(2 * step * STEP), x = in(reg) weights[1].add(2 * step * STEP),
+                p = in(reg) 64_usize,
+                options(nostack, readonly),
+            );
+        }
+        asm!(
+            "tilestored [{c} + {s}], tmm0",
+            "tilestored [{c} + {s} + 64], tmm1",
+            "tilestored [{d} + {s}], tmm2",
+            "tilestored [{d} + {s} + 64], tmm3",
+            c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
+            options(nostack),
+        );
+    }
+}
+
+/// Puts the columns of rows that [`weigh_1_4`] or [`weigh_2_2`] added to in order.
+///
+/// # Safety
+/// The processor has AVX-512 F, and `row` is of whole groups of 32.
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn in_turns(row: &mut [f32]) {
+    // Of the even and the odd columns, in turns; odd ones count from 16 on.
+    let low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    for group in row.chunks_exact_mut(2 * SIDE) {
+        let at = group.as_mut_ptr();
+        // SAFETY: a group is two vectors.
+        unsafe {
+            let (even, odd) = (_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(SIDE)));
+            _mm512_storeu_ps(at, _mm512_permutex2var_ps(even, low, odd));
+            _mm512_storeu_ps(at.add(SIDE), _mm512_permutex2var_ps(even, high, odd));
+        }
     }
 }
 
@@ -278,34 +424,65 @@ pub(crate) fn transposed(rows: [__m512i; SIDE]) -> [__m512i; SIDE] {
     columns
 }
 
-/// Lays 32 rows out as the terms of a panel: element d of row k becomes term k of column d, for 16 columns.
+/// Lays 32 rows out as the terms of two panels: element d of row k becomes term k of column d, the first 16 columns in
+/// the first panel.
 ///
 /// # Safety
-/// 1. `rows` has `n` rows, at most 32, of 16 elements, `stride` apart; those beyond are zeros.
-/// 2. `panel` is valid for 1 KiB; the processor has AVX-512 F, BW and VL.
+/// 1. `rows` has `n` rows, at most 32, of `columns` elements, at most 32, `stride` apart; what is not there is zeros.
+/// 2. Both panels are valid for 1 KiB; the processor has AVX-512 F, BW and VL.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(crate) unsafe fn columns_to_panel(rows: *const bf16, stride: usize, n: usize, panel: *mut bf16) {
-    // Words of the first and the second row of a pair, in turns.
-    let turns = _mm512_set_epi16(
-        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18,
-        2, 17, 1, 16, 0,
+pub(crate) unsafe fn columns_to_panels(
+    rows: *const bf16,
+    stride: usize,
+    n: usize,
+    columns: usize,
+    panels: [*mut bf16; 2],
+) {
+    // Elements of the first and the second row of a pair, in turns; those of the second count from 32 on.
+    let low = _mm512_set_epi16(
+        47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
+        2, 33, 1, 32, 0,
     );
+    let high = _mm512_add_epi16(low, _mm512_set1_epi16(SIDE as i16));
+    let there = u32::MAX >> (TERMS - columns);
     for pair in 0..SIDE {
-        // SAFETY: rows below `n` are there.
+        // SAFETY: rows below `n` are there, and so are their columns; the panels have a row of 64 bytes for each pair.
         unsafe {
             let row = |k: usize| {
                 if k < n {
-                    _mm256_loadu_si256(rows.add(k * stride).cast())
+                    _mm512_maskz_loadu_epi16(there, rows.add(k * stride).cast())
                 } else {
-                    _mm256_setzero_si256()
+                    _mm512_setzero_si512()
                 }
             };
-            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(2 * pair)), row(2 * pair + 1));
-            _mm512_storeu_si512(
-                panel.add(pair * TERMS).cast(),
-                _mm512_permutexvar_epi16(turns, both),
-            );
+            let (a, b) = (row(2 * pair), row(2 * pair + 1));
+            let at = pair * TERMS;
+            _mm512_storeu_si512(panels[0].add(at).cast(), _mm512_permutex2var_epi16(a, low, b));
+            _mm512_storeu_si512(panels[1].add(at).cast(), _mm512_permutex2var_epi16(a, high, b));
+        }
+    }
+}
+
+/// `to = from + bias`, rounded to the nearest.
+///
+/// # Safety
+/// The processor has AVX-512 F, BW, VL and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+pub(crate) unsafe fn narrow_row(from: &[f32], bias: Option<&[bf16]>, to: &mut [bf16]) {
+    let n = to.len().min(from.len());
+    let bias = bias.map(|bias| bias[..n].as_ptr());
+    for i in (0..n).step_by(SIDE) {
+        let there = u16::MAX >> (SIDE - SIDE.min(n - i));
+        // SAFETY: what is masked lies within the slices.
+        unsafe {
+            let mut v = _mm512_maskz_loadu_ps(there, from.as_ptr().add(i));
+            if let Some(bias) = bias {
+                let words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, bias.add(i).cast()));
+                v = _mm512_add_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)));
+            }
+            _mm256_mask_storeu_epi16(to.as_mut_ptr().add(i).cast(), there, half_of(v));
         }
     }
 }
@@ -352,25 +529,85 @@ mod tests {
         for (i, sum) in c.iter().enumerate() {
             assert_eq!(*sum, 2.0 * expected(i / columns, i % columns), "{i}");
         }
-        // The same panel from rows that are its terms.
-        let turned: Vec<bf16> = (0..width * SIDE)
-            .map(|i| b[i % SIDE * width + i / SIDE])
+        // The same panels from rows that are their terms.
+        let turned: Vec<bf16> = (0..width * columns)
+            .map(|i| b[i % columns * width + i / columns])
             .collect();
-        let mut panel = vec![bf16::ONE; 2 * STEP];
-        // SAFETY: 64 rows of 16, two panels of 1 KiB.
-        unsafe {
-            columns_to_panel(turned.as_ptr(), SIDE, 32, panel.as_mut_ptr());
-            columns_to_panel(turned[32 * SIDE..].as_ptr(), SIDE, 32, panel[STEP..].as_mut_ptr());
+        let mut again = vec![bf16::ONE; 2 * 2 * STEP];
+        let (first, second) = again.split_at_mut(2 * STEP);
+        for step in 0..2 {
+            let to = [
+                first[step * STEP..].as_mut_ptr(),
+                second[step * STEP..].as_mut_ptr(),
+            ];
+            // SAFETY: 64 rows of 32, two panels of 2 KiB.
+            unsafe { columns_to_panels(turned[32 * step * columns..].as_ptr(), columns, 32, columns, to) };
         }
-        assert!(panel == panels[..2 * STEP]);
-        let mut c = vec![0.0_f32; SIDE * SIDE];
-        // SAFETY: as above, for one tile.
+        assert!(again == panels);
+        // 64 rows, the first 32 twice, and one panel.
+        let twice = [a.as_slice(), a.as_slice()].concat();
+        let mut c = vec![0.0_f32; 4 * SIDE * SIDE];
+        // SAFETY: as above, for 64 rows and one panel.
         unsafe {
             let _tiles = Tiles::configure();
-            product_1_1::<false>(a.as_ptr(), 2 * width, panel.as_ptr(), 2, c.as_mut_ptr(), 4 * SIDE);
+            product_4_1(
+                twice.as_ptr(),
+                2 * width,
+                panels.as_ptr(),
+                2,
+                c.as_mut_ptr(),
+                4 * SIDE,
+            );
         }
         for (i, sum) in c.iter().enumerate() {
-            assert_eq!(*sum, expected(i / SIDE, i % SIDE), "{i}");
+            assert_eq!(*sum, expected(i / SIDE % 32, i % SIDE), "{i}");
+        }
+    }
+
+    #[test]
+    fn rows_are_weighed_as_they_lie() {
+        if !is_available() {
+            return;
+        }
+        let (heads, entries, columns) = (2 * SIDE, 2 * SIDE, 4 * SIDE);
+        let number = |i: usize| bf16::from_f32((i * 7 % 13) as f32 - 6.0);
+        let weight = |head: usize, entry: usize| number(head * entries + entry);
+        let v: Vec<bf16> = (0..entries * columns).map(|i| number(5 * i + 2)).collect();
+        // For each 16 heads and 16 entries the weights of even columns, then of odd ones.
+        let laid_out = |tile: usize| -> Vec<bf16> {
+            let place = |i: usize| {
+                let (step, odd, head) = (i / (2 * STEP), i / STEP % 2, i % STEP / TERMS);
+                let (entry, neighbour) = (i % TERMS / 2, i % 2);
+                let weight = weight(tile * SIDE + head, step * SIDE + entry);
+                if neighbour == odd { weight } else { bf16::ZERO }
+            };
+            (0..entries / SIDE * 2 * STEP).map(place).collect()
+        };
+        let weights = [laid_out(0), laid_out(1)];
+        let expected = |head: usize, column: usize| -> f32 {
+            (0..entries)
+                .map(|entry| weight(head, entry).to_f32() * v[entry * columns + column].to_f32())
+                .sum()
+        };
+        let mut c = vec![1.0_f32; heads * columns];
+        // SAFETY: the processor has tiles, and the sizes are those of the slices.
+        unsafe {
+            let _tiles = Tiles::configure();
+            let both = [weights[0].as_ptr(), weights[1].as_ptr()];
+            for column in [0, 2 * SIDE] {
+                let (v, c) = (v.as_ptr().add(column), c.as_mut_ptr().add(column));
+                weigh_2_2(both, v, 2 * columns, entries / SIDE, c, 4 * columns);
+            }
+            let (steps, c) = (entries / SIDE, c.as_mut_ptr());
+            weigh_1_4(both[0], v.as_ptr(), 2 * columns, steps, c, 4 * columns);
+        }
+        for (head, row) in c.chunks_exact_mut(columns).enumerate() {
+            // SAFETY: the processor has AVX-512, and a row is two groups.
+            unsafe { in_turns(row) };
+            let times = if head < SIDE { 2.0 } else { 1.0 };
+            for (column, sum) in row.iter().enumerate() {
+                assert_eq!(*sum, 1.0 + times * expected(head, column), "{head} {column}");
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! # Source
 //! Split along the entries: Flash-Decoding (Dao et al., 2023). Online softmax: Milakov and Gimelshein, 2018.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 #[cfg(not(target_arch = "x86_64"))]
@@ -17,6 +18,7 @@ mod tiles {
     #[derive(Clone, Copy)]
     pub(super) struct Layout {
         pub(super) rows: usize,
+        pub(super) width: usize,
     }
 
     impl Layout {
@@ -28,6 +30,7 @@ mod tiles {
 
 use rayon::prelude::*;
 
+use self::ahead::Ahead;
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
@@ -84,7 +87,7 @@ pub struct Decode<'a, E> {
     pub value_dim: usize,
     /// Entries in use of each sequence, at least one; what lies beyond is never read.
     pub slots: &'a [usize],
-    /// Factor of the scores.
+    /// Factor of the scores, above 0.
     pub scale: f32,
 }
 
@@ -104,9 +107,10 @@ struct Piece {
 pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) -> Result<(), Mismatch> {
     input.check(out.len())?;
     let group = input.n_heads / input.n_kv_heads;
-    let (key_width, value_width) = (whole(input.key_dim), whole(input.value_dim));
     let tiled = tiled(input, level);
     let rows = tiled.map_or(group, |layout| layout.rows);
+    let key_width = whole(input.key_dim);
+    let value_width = tiled.map_or(whole(input.value_dim), |layout| layout.width);
     let q = match tiled {
         Some(_) => Scratch::default(),
         None => scaled(input, key_width),
@@ -116,10 +120,12 @@ pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) ->
     let heads = whole(2 * rows);
     let room = tiled.map_or(rows * BLOCK, |layout| layout.scratch());
     let state = whole(heads + rows * value_width + room);
-    let mut states = Scratch::zeros(pieces.len() * state);
+    let mut states = Scratch::unwritten(pieces.len() * state);
     let run = |(piece, state): (&Piece, &mut [f32])| {
         let (sums, rest) = state.split_at_mut(heads);
         let (values, room) = rest.split_at_mut(rows * value_width);
+        sums.fill(0.0);
+        values.fill(0.0);
         #[cfg(target_arch = "x86_64")]
         if let Some(layout) = tiled {
             let work = tiles::Work {
@@ -351,11 +357,23 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
             at: values_from[first * values.row_stride..].as_ptr(),
             stride: values.row_stride,
         };
+        let mut ahead = Ahead::none();
+        let next = first + BLOCK;
+        if next < to - from {
+            let n = BLOCK.min(to - from - next);
+            let calls = calls::<S>(group, input.value_dim);
+            let next_values = input.values.as_ref().map(|values| {
+                let next = &values_from[next * values.row_stride..];
+                (next, values)
+            });
+            let next_keys = &keys_from[next * keys.row_stride..];
+            ahead = Ahead::new(n, calls, (next_keys, keys), next_values);
+        }
         // SAFETY: `check` found the cache long enough for all entries in use, `q` has rows of whole vectors with zeros
         // beyond `key_dim`, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the processor has
         // the instructions since `run_piece` chose `S`.
         unsafe {
-            score_block::<S, E>(q, key_rows, [group, n, input.key_dim], weights);
+            score_block::<S, E>(q, key_rows, [group, n, input.key_dim], weights, &mut ahead);
             for h in 0..group {
                 let scale = soften::<S>(&mut weights[h * BLOCK..][..n], &mut maxima[h], &mut totals[h]);
                 if scale != 1.0 {
@@ -370,9 +388,17 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                     at: acc.as_mut_ptr(),
                     stride: value_width,
                 },
+                &mut ahead,
             );
         }
     }
+}
+
+/// Tiles of a block, of scores and of values: how often the next one can be asked for.
+fn calls<S: Simd>(group: usize, value_dim: usize) -> usize {
+    // As many scores, and as many vectors of values, as the tiles below hold.
+    let (scores, vectors) = (16, if group >= 8 { 16 } else { 4 * group.min(4) });
+    group * BLOCK / scores + (group * value_dim).div_ceil(vectors * S::LANES)
 }
 
 /// Scores of `n` entries for all heads of the group.
@@ -385,6 +411,7 @@ unsafe fn score_block<S: Simd, E: Element>(
     keys: Matrix<*const E>,
     [group, n, dim]: [usize; 3],
     weights: &mut [f32],
+    ahead: &mut Ahead,
 ) {
     let to = weights.as_mut_ptr();
     let mut h = 0;
@@ -401,19 +428,19 @@ unsafe fn score_block<S: Simd, E: Element>(
             };
             h += match group - h {
                 8.. => {
-                    score_rows::<S, E, 8, 2>(q, keys, n, dim, to);
+                    score_rows::<S, E, 8, 2>(q, keys, n, dim, to, ahead);
                     8
                 }
                 4.. => {
-                    score_rows::<S, E, 4, 4>(q, keys, n, dim, to);
+                    score_rows::<S, E, 4, 4>(q, keys, n, dim, to, ahead);
                     4
                 }
                 2.. => {
-                    score_rows::<S, E, 2, 8>(q, keys, n, dim, to);
+                    score_rows::<S, E, 2, 8>(q, keys, n, dim, to, ahead);
                     2
                 }
                 _ => {
-                    score_rows::<S, E, 1, 16>(q, keys, n, dim, to);
+                    score_rows::<S, E, 1, 16>(q, keys, n, dim, to, ahead);
                     1
                 }
             };
@@ -432,9 +459,11 @@ unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
     n: usize,
     dim: usize,
     to: Matrix<*mut f32>,
+    ahead: &mut Ahead,
 ) {
     let mut j = 0;
     while j < n {
+        ahead.some();
         // SAFETY: the caller's; no tile goes beyond `n` entries.
         unsafe {
             let keys = Matrix {
@@ -466,6 +495,7 @@ unsafe fn weigh_block<S: Simd, E: Element>(
     values: Matrix<*const E>,
     [group, n, dim]: [usize; 3],
     acc: Matrix<*mut f32>,
+    ahead: &mut Ahead,
 ) {
     let mut h = 0;
     while h < group {
@@ -481,19 +511,19 @@ unsafe fn weigh_block<S: Simd, E: Element>(
             };
             h += match group - h {
                 8.. => {
-                    weigh_columns::<S, E, 8, 2>(weights, values, n, dim, acc);
+                    weigh_columns::<S, E, 8, 2>(weights, values, n, dim, acc, ahead);
                     8
                 }
                 4.. => {
-                    weigh_columns::<S, E, 4, 4>(weights, values, n, dim, acc);
+                    weigh_columns::<S, E, 4, 4>(weights, values, n, dim, acc, ahead);
                     4
                 }
                 2.. => {
-                    weigh_columns::<S, E, 2, 4>(weights, values, n, dim, acc);
+                    weigh_columns::<S, E, 2, 4>(weights, values, n, dim, acc, ahead);
                     2
                 }
                 _ => {
-                    weigh_columns::<S, E, 1, 4>(weights, values, n, dim, acc);
+                    weigh_columns::<S, E, 1, 4>(weights, values, n, dim, acc, ahead);
                     1
                 }
             };
@@ -512,9 +542,11 @@ unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
     n: usize,
     dim: usize,
     acc: Matrix<*mut f32>,
+    ahead: &mut Ahead,
 ) {
     let mut d = 0;
     while d < dim {
+        ahead.some();
         // SAFETY: the caller's; no tile goes beyond `dim` columns, but for the last vector, which is told.
         unsafe {
             let values = Matrix {

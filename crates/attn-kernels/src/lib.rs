@@ -33,4 +33,4 @@ pub use decode::{Decode, Rows, decode};
 pub use element::Element;
 pub use error::Mismatch;
 pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
-pub use project::{Grouped, Orientation, Output, Project, project};
+pub use project::{FEW_ROWS, Grouped, Orientation, Output, Project, project};

@@ -1,8 +1,13 @@
-//! Project: a few rows through a weight, as in a decode step.
+//! Project: rows through a weight.
 //!
-//! Every weight is read once, and that is what takes the time: a product of few rows is bound by memory as attention
-//! over a cache is, and is made of the same tiles. Where a weight has a row for each output, rows of `x` are the
-//! queries and rows of the weight the keys; where it has a row for each input, elements of `x` weigh its rows.
+//! In a decode step there are few rows. Every weight is read once, and that is what takes the time: a product of few
+//! rows is bound by memory as attention over a cache is, and is made of the same tiles. Where a weight has a row for
+//! each output, rows of `x` are the queries and rows of the weight the keys; where it has a row for each input,
+//! elements of `x` weigh its rows. Many rows of bf16 go through AMX; in f32 a general matrix product serves them
+//! better than this.
+
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use rayon::prelude::*;
 
@@ -18,6 +23,9 @@ const SMALLEST_PART: usize = 1 << 14;
 
 /// Parts a thread gets at least, where there is work for them.
 const PARTS_A_THREAD: usize = 2;
+
+/// Rows up to which a product is bound by reading the weight.
+pub const FEW_ROWS: usize = 16;
 
 /// Outputs of a part are a multiple of this.
 const OUTPUTS: usize = 16;
@@ -94,6 +102,19 @@ pub fn project<E: Element>(
     input.check(out)?;
     if input.rows == 0 || input.groups == 0 || input.outputs == 0 {
         return Ok(());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if E::IS_BF16 && level == Level::Amx && input.rows > FEW_ROWS {
+        // SAFETY: the element is bf16, so that both are the same types.
+        let done = unsafe {
+            tiles::project(
+                &*std::ptr::from_ref(input).cast::<Project<'_, half::bf16>>(),
+                &mut *std::ptr::from_mut(out).cast::<Output<'_, half::bf16>>(),
+            )
+        };
+        if done {
+            return Ok(());
+        }
     }
     let width = input.inputs.next_multiple_of(16);
     let x = input.widened(width);

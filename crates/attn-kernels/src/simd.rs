@@ -11,7 +11,7 @@ use half::{bf16, f16};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
+pub(crate) use avx512::{Avx512, exp2};
 pub(crate) use portable::Portable;
 
 /// Vectors of f32 and what kernels do with them.
@@ -40,7 +40,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger; a NaN in `b` is kept.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    /// `e^v` for v at most 0, to a few units in the last place; 0 far below. NaN stays NaN.
+    /// `e^v` for v at most 0, to a few units in the last place where the result is not small: the error grows with -v,
+    /// to 5e-6 of the result at -80. 0 far below; NaN stays NaN.
     unsafe fn exp(v: Self::V) -> Self::V;
     /// Of all elements.
     unsafe fn sum(v: Self::V) -> f32;

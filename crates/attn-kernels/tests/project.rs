@@ -67,7 +67,7 @@ fn check<E: Element>(groups: usize, rows: usize, inputs: usize, outputs: usize, 
 
 #[test]
 fn rows_inputs_and_outputs_of_every_kind_agree_with_the_formula() {
-    for (groups, rows) in [(1, 1), (1, 2), (1, 5), (3, 8), (2, 13)] {
+    for (groups, rows) in [(1, 1), (1, 2), (1, 5), (3, 8), (2, 13), (1, 17), (1, 300)] {
         for (inputs, outputs) in [(1, 1), (16, 16), (63, 111), (64, 256), (300, 40), (17, 1000)] {
             check::<f32>(groups, rows, inputs, outputs, 2e-6);
             check::<bf16>(groups, rows, inputs, outputs, 5e-3);

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{Attend, KEYS, for_each_block};
 use crate::amx::{
-    SIDE, STEP, TERMS, Tiles, columns_to_panel, half_of, is_available, product_2_2, rows_to_panel,
+    SIDE, STEP, TERMS, Tiles, columns_to_panels, half_of, is_available, product_2_2, rows_to_panel,
 };
 use crate::scratch::Scratch;
 use crate::simd::{Avx512, Simd};
@@ -91,32 +91,21 @@ impl Panels {
             let of_block = values.as_mut_slice().par_chunks_exact_mut(KEYS * width / 2);
             of_block.enumerate().for_each(|(at, block)| {
                 let (head, first) = (at / blocks, at % blocks * KEYS);
-                for column in (0..value_dim).step_by(SIDE) {
+                for column in (0..value_dim).step_by(PAIR) {
+                    let columns = PAIR.min(value_dim - column);
                     for step in 0..KEYS / TERMS {
                         let row = first + step * TERMS;
                         let there = TERMS.min(n.saturating_sub(row));
-                        let from = &input.v[((head * n + row.min(n)) * value_dim)..];
-                        let to = column / SIDE * (KEYS / TERMS) * STEP + step * STEP;
-                        // SAFETY: the block has room for all its panels.
-                        let to = unsafe { block.as_mut_ptr().cast::<bf16>().add(to) };
-                        if column + SIDE <= value_dim {
-                            // SAFETY: as many rows of 16 columns are there.
-                            unsafe {
-                                columns_to_panel(
-                                    from[column.min(from.len())..].as_ptr(),
-                                    value_dim,
-                                    there,
-                                    to,
-                                )
-                            };
-                        } else {
-                            for k in 0..there {
-                                for d in column..value_dim {
-                                    let place = k / 2 * TERMS + 2 * (d - column) + k % 2;
-                                    // SAFETY: within the panel.
-                                    unsafe { *to.add(place) = from[k * value_dim + d] };
-                                }
-                            }
+                        if there == 0 {
+                            continue; // the panels are zeros
+                        }
+                        let from = input.v[(head * n + row) * value_dim + column..].as_ptr();
+                        let of_panel = KEYS / TERMS * STEP;
+                        // SAFETY: as many rows of as many columns are there, and the block has room for its panels.
+                        unsafe {
+                            let to = block.as_mut_ptr().cast::<bf16>();
+                            let to = to.add(column / SIDE * of_panel + step * STEP);
+                            columns_to_panels(from, value_dim, there, columns, [to, to.add(of_panel)]);
                         }
                     }
                 }

@@ -1,5 +1,6 @@
-//! Decode of bf16 caches by AMX, where many query heads share a KV head: 64 entries at a time, scores of 16 heads side
-//! by side, so that the softmax of all heads is one of whole vectors.
+//! Decode of bf16 caches by AMX, where many query heads share a KV head: 128 entries at a time, scores of 16 heads side
+//! by side, so that the softmax of all heads is one of whole vectors. The tiles are fast enough that memory would wait
+//! for the softmax and for the values: the next block is asked for while they are computed.
 
 #![allow(
     clippy::needless_range_loop,
@@ -10,17 +11,28 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::ahead::Ahead;
 use super::{Decode, Piece};
 use crate::amx::{
-    SIDE, STEP, TERMS, Tiles, columns_to_panel, half_of, is_available, product_1_1, rows_to_panel, transposed,
+    SIDE, STEP, TERMS, Tiles, half_of, in_turns, is_available, product_2_2, product_4_1, rows_to_panel,
+    transposed, weigh_1_4, weigh_2_2,
 };
-use crate::simd::{Avx512, Simd};
+use crate::simd::exp2;
 
 /// Entries of a block.
-const BLOCK: usize = 64;
+const BLOCK: usize = 128;
 
-/// Entries of a block that is copied because fewer are left.
-const REST: usize = 32;
+/// Blocks are whole multiples of so many entries; fewer are copied, and zeros with them.
+const REST: usize = 64;
+
+/// Columns of the values that are weighed together.
+const COLUMNS: usize = 4 * SIDE;
+
+/// Two tiles side by side.
+const PAIR: usize = 2 * SIDE;
+
+/// bf16 of the weights of 16 heads and a block: of even columns and of odd ones for every 16 entries.
+const WEIGHTS: usize = BLOCK / SIDE * 2 * STEP;
 
 /// Heads below which the tiles would mostly multiply zeros.
 const FEWEST_HEADS: usize = 8;
@@ -30,6 +42,8 @@ const FEWEST_HEADS: usize = 8;
 pub(super) struct Layout {
     /// Heads in whole tiles.
     pub(super) rows: usize,
+    /// From one row of the values to the next: not a power of two, or 16 rows would share few sets of the first cache.
+    pub(super) width: usize,
     key_dim: usize,
     value_dim: usize,
 }
@@ -38,9 +52,11 @@ impl Layout {
     /// The layout for these operands; `None` where tiles do not fit them, or the processor has none.
     pub(super) fn of<E>(input: &Decode<'_, E>) -> Option<Self> {
         let group = input.n_heads / input.n_kv_heads;
-        let fits = group >= FEWEST_HEADS && input.key_dim % TERMS == 0 && input.value_dim % SIDE == 0;
+        let whole = input.key_dim % TERMS == 0 && input.value_dim % COLUMNS == 0;
+        let fits = group >= FEWEST_HEADS && whole;
         (fits && is_available()).then(|| Self {
             rows: group.next_multiple_of(SIDE),
+            width: input.value_dim + SIDE,
             key_dim: input.key_dim,
             value_dim: input.value_dim,
         })
@@ -50,8 +66,7 @@ impl Layout {
     pub(super) fn scratch(&self) -> usize {
         let halves = [
             self.rows * self.key_dim,
-            self.rows * BLOCK,
-            BLOCK / TERMS * STEP,
+            self.rows / SIDE * WEIGHTS,
             REST * (self.key_dim + self.value_dim),
         ];
         BLOCK * self.rows + halves.iter().sum::<usize>() / 2
@@ -65,7 +80,7 @@ pub(super) struct Work<'a> {
     pub(super) layout: Layout,
     /// Maxima, then sums, of every row.
     pub(super) sums: &'a mut [f32],
-    /// `[rows, Dv]`.
+    /// `[rows, width]`.
     pub(super) values: &'a mut [f32],
     pub(super) scratch: &'a mut [f32],
 }
@@ -76,10 +91,8 @@ struct Room {
     scores: *mut f32,
     /// Queries as panels of 16 heads.
     queries: *mut bf16,
-    /// Weights as rows of a product: `[rows, BLOCK]`.
+    /// Weights of every 16 heads.
     weights: *mut bf16,
-    /// 16 columns of the values of a block as a panel.
-    panel: *mut bf16,
     /// Entries that are too few for a block, and zeros.
     rest: [*mut bf16; 2],
 }
@@ -99,6 +112,7 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
     } = work;
     let Layout {
         rows,
+        width,
         key_dim,
         value_dim,
     } = layout;
@@ -112,13 +126,11 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
         let scores = scratch.as_mut_ptr();
         let queries: *mut bf16 = scores.add(BLOCK * rows).cast();
         let weights = queries.add(rows * key_dim);
-        let panel = weights.add(rows * BLOCK);
-        let rest = panel.add(BLOCK / TERMS * STEP);
+        let rest = weights.add(rows / SIDE * WEIGHTS);
         Room {
             scores,
             queries,
             weights,
-            panel,
             rest: [rest, rest.add(REST * key_dim)],
         }
     };
@@ -164,13 +176,28 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
             }
             block.n = block.n.min(block.whole);
             first += block.n;
+            let mut ahead = Ahead::none();
+            if first < to - from {
+                let n = BLOCK.min(to - from - first);
+                let calls = rows / SIDE * (block.whole / SIDE + value_dim / COLUMNS);
+                let next_values = input.values.as_ref().map(|values| {
+                    let next = &value_rows[first * values.row_stride..];
+                    (next, values)
+                });
+                let next_keys = &key_rows[first * keys.row_stride..];
+                ahead = Ahead::new(n, calls, (next_keys, keys), next_values);
+            }
             score(&block, layout, &room);
             for tile in (0..rows).step_by(SIDE) {
-                let scale = soften(&block, tile, rows, input.scale, maxima, totals, &room);
-                rescale(scale, &mut acc[tile * value_dim..][..SIDE * value_dim], value_dim);
+                let sums = [&mut *maxima, &mut *totals];
+                let scale = soften(&block, tile, rows, input.scale, sums, &room, &mut ahead);
+                rescale(scale, &mut acc[tile * width..][..SIDE * width], width);
             }
-            weigh(&block, layout, acc, &room);
+            weigh(&block, layout, acc, &room, &mut ahead);
         }
+        acc.chunks_exact_mut(width)
+            .for_each(|row| in_turns(&mut row[..value_dim]));
+        maxima.iter_mut().for_each(|max| *max *= std::f32::consts::LN_2);
     }
 }
 
@@ -208,18 +235,30 @@ unsafe fn copy_rows(from: *const bf16, stride: usize, n: usize, width: usize, to
 #[inline]
 unsafe fn score(block: &Block, layout: Layout, room: &Room) {
     let Layout { rows, key_dim, .. } = layout;
+    let (steps, stride) = (key_dim / TERMS, 2 * block.key_stride);
     // SAFETY: the caller's.
     unsafe {
-        for entry in (0..block.whole).step_by(SIDE) {
-            for tile in (0..rows).step_by(SIDE) {
-                product_1_1::<false>(
-                    block.keys.add(entry * block.key_stride),
-                    2 * block.key_stride,
-                    room.queries.add(tile * key_dim),
-                    key_dim / TERMS,
-                    room.scores.add(entry * rows + tile),
-                    4 * rows,
-                );
+        for entry in (0..block.whole).step_by(REST) {
+            let keys = block.keys.add(entry * block.key_stride);
+            let mut tile = 0;
+            while tile + PAIR <= rows {
+                let queries = room.queries.add(tile * key_dim).cast_const();
+                for half in [0, PAIR] {
+                    product_2_2::<false>(
+                        keys.add(half * block.key_stride),
+                        stride,
+                        [queries, queries.add(SIDE * key_dim)],
+                        steps,
+                        room.scores.add((entry + half) * rows + tile),
+                        4 * rows,
+                    );
+                }
+                tile += PAIR;
+            }
+            if tile < rows {
+                let queries = room.queries.add(tile * key_dim);
+                let to = room.scores.add(entry * rows + tile);
+                product_4_1(keys, stride, queries, steps, to, 4 * rows);
             }
         }
     }
@@ -236,48 +275,53 @@ unsafe fn soften(
     tile: usize,
     rows: usize,
     scale: f32,
-    maxima: &mut [f32],
-    totals: &mut [f32],
+    [maxima, totals]: [&mut [f32]; 2],
     room: &Room,
+    ahead: &mut Ahead,
 ) -> Option<[f32; SIDE]> {
     // SAFETY: the caller's.
     unsafe {
-        let factor = _mm512_set1_ps(scale);
+        // Everything in powers of two: the scale takes the logarithm along.
+        let factor = _mm512_set1_ps(scale * std::f32::consts::LOG2_E);
         let old = _mm512_loadu_ps(maxima[tile..].as_ptr());
-        let mut max = old;
-        for entry in 0..block.n {
-            let score = _mm512_loadu_ps(room.scores.add(entry * rows + tile));
-            max = _mm512_max_ps(max, _mm512_mul_ps(factor, score));
+        // What does not count weighs nothing, and no loop need ask for it.
+        let nothing = _mm512_set1_ps(f32::NEG_INFINITY);
+        for entry in block.n..block.whole {
+            _mm512_storeu_ps(room.scores.add(entry * rows + tile), nothing);
         }
+        let mut most = [_mm512_set1_ps(f32::NEG_INFINITY); 4];
+        for first in (0..block.whole).step_by(4) {
+            for i in 0..4 {
+                let score = _mm512_loadu_ps(room.scores.add((first + i) * rows + tile));
+                most[i] = _mm512_max_ps(most[i], score);
+            }
+        }
+        let most = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
+        let max = _mm512_max_ps(old, _mm512_mul_ps(factor, most));
         // Where there is nothing but -infinity any finite number gives the weights they deserve.
-        let nothing = _mm512_cmpeq_ps_mask(max, _mm512_set1_ps(f32::NEG_INFINITY));
-        let base = _mm512_mask_blend_ps(nothing, max, _mm512_setzero_ps());
-        let mut sum = _mm512_setzero_ps();
-        for first in (0..block.whole).step_by(TERMS) {
-            // Two entries of a head in one word, then words of entries become words of heads.
-            let mut pairs = [_mm512_setzero_si512(); SIDE];
+        let base = _mm512_mask_blend_ps(_mm512_cmpeq_ps_mask(max, nothing), max, _mm512_setzero_ps());
+        let mut sums = [_mm512_setzero_ps(); 2];
+        for (step, first) in (0..block.whole).step_by(SIDE).enumerate() {
+            ahead.some();
+            let mut words = [_mm512_setzero_si512(); SIDE];
             for i in 0..SIDE {
-                let mut halves = [_mm512_setzero_si512(); 2];
-                for j in 0..2 {
-                    let entry = first + 2 * i + j;
-                    if entry < block.n {
-                        let at = room.scores.add(entry * rows + tile);
-                        let score = _mm512_mul_ps(factor, _mm512_loadu_ps(at));
-                        let weight = Avx512::exp(_mm512_sub_ps(score, base));
-                        sum = _mm512_add_ps(sum, weight);
-                        halves[j] = _mm512_cvtepu16_epi32(half_of(weight));
-                    }
-                }
-                pairs[i] = _mm512_or_si512(halves[0], _mm512_slli_epi32::<16>(halves[1]));
+                let score = _mm512_loadu_ps(room.scores.add((first + i) * rows + tile));
+                let weight = exp2(_mm512_fmsub_ps(factor, score, base));
+                sums[i % 2] = _mm512_add_ps(sums[i % 2], weight);
+                words[i] = _mm512_cvtepu16_epi32(half_of(weight));
             }
-            let words = transposed(pairs);
+            // Words of entries become words of heads.
+            let words = transposed(words);
+            let to = room.weights.add(tile / SIDE * WEIGHTS + 2 * step * STEP);
             for head in 0..SIDE {
-                let to = room.weights.add((tile + head) * BLOCK + first);
-                _mm512_storeu_si512(to.cast(), words[head]);
+                let at = to.add(head * TERMS);
+                _mm512_storeu_si512(at.cast(), words[head]);
+                _mm512_storeu_si512(at.add(STEP).cast(), _mm512_slli_epi32::<16>(words[head]));
             }
         }
+        let sum = _mm512_add_ps(sums[0], sums[1]);
         let grew = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(old, max);
-        let shrink = Avx512::exp(_mm512_sub_ps(old, base));
+        let shrink = exp2(_mm512_sub_ps(old, base));
         let shrink = _mm512_mask_blend_ps(grew, _mm512_set1_ps(1.0), shrink);
         let total = totals[tile..].as_mut_ptr();
         _mm512_storeu_ps(total, _mm512_fmadd_ps(_mm512_loadu_ps(total), shrink, sum));
@@ -292,9 +336,9 @@ unsafe fn soften(
 }
 
 /// Multiplies the values of 16 heads.
-fn rescale(scale: Option<[f32; SIDE]>, acc: &mut [f32], value_dim: usize) {
+fn rescale(scale: Option<[f32; SIDE]>, acc: &mut [f32], width: usize) {
     let Some(scale) = scale else { return };
-    for (row, scale) in acc.chunks_exact_mut(value_dim).zip(scale) {
+    for (row, scale) in acc.chunks_exact_mut(width).zip(scale) {
         row.iter_mut().for_each(|value| *value *= scale);
     }
 }
@@ -304,24 +348,33 @@ fn rescale(scale: Option<[f32; SIDE]>, acc: &mut [f32], value_dim: usize) {
 /// # Safety
 /// Tiles are configured, and everything is of the layout's size.
 #[inline]
-unsafe fn weigh(block: &Block, layout: Layout, acc: &mut [f32], room: &Room) {
-    let Layout { rows, value_dim, .. } = layout;
+unsafe fn weigh(block: &Block, layout: Layout, acc: &mut [f32], room: &Room, ahead: &mut Ahead) {
+    let Layout {
+        rows,
+        width,
+        value_dim,
+        ..
+    } = layout;
+    let (steps, stride) = (block.whole / SIDE, 2 * block.value_stride);
+    let mut tile = 0;
     // SAFETY: the caller's.
     unsafe {
-        for column in (0..value_dim).step_by(SIDE) {
-            for (step, first) in (0..block.whole).step_by(TERMS).enumerate() {
-                let from = block.values.add(first * block.value_stride + column);
-                columns_to_panel(from, block.value_stride, TERMS, room.panel.add(step * STEP));
+        while tile + PAIR <= rows {
+            let weights = room.weights.add(tile / SIDE * WEIGHTS).cast_const();
+            for column in (0..value_dim).step_by(PAIR) {
+                ahead.some();
+                let both = [weights, weights.add(WEIGHTS)];
+                let to = acc.as_mut_ptr().add(tile * width + column);
+                weigh_2_2(both, block.values.add(column), stride, steps, to, 4 * width);
             }
-            for tile in (0..rows).step_by(SIDE) {
-                product_1_1::<true>(
-                    room.weights.add(tile * BLOCK),
-                    2 * BLOCK,
-                    room.panel,
-                    block.whole / TERMS,
-                    acc.as_mut_ptr().add(tile * value_dim + column),
-                    4 * value_dim,
-                );
+            tile += PAIR;
+        }
+        if tile < rows {
+            let weights = room.weights.add(tile / SIDE * WEIGHTS);
+            for column in (0..value_dim).step_by(COLUMNS) {
+                ahead.some();
+                let to = acc.as_mut_ptr().add(tile * width + column);
+                weigh_1_4(weights, block.values.add(column), stride, steps, to, 4 * width);
             }
         }
     }
