@@ -4,13 +4,16 @@
 //! stride (tokens to a slot) and whether an f32 accumulator stands beside the open slot. Slots are kept
 //! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, Values};
 use crate::variant::{Build, Path};
 use crate::weights::random_tensor;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
 
 /// How much a cache is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -556,6 +559,21 @@ fn unwritten(
     device: &Device,
 ) -> Result<Tensor> {
     let shape = (batch, heads, slots, width);
+    let elements = batch * heads * slots * width;
+    if elements == 0 || !device.is_cpu() {
+        return full_of_nan(shape.into(), dtype, device);
+    }
+    // From a cache line on: kernels load rows of whole lines, and one that crosses a line takes twice as long.
+    let all = full_of_nan(
+        (elements + LINE_BYTES / dtype.size_in_bytes()).into(),
+        dtype,
+        device,
+    )?;
+    let first = to_next_line(&all)?;
+    Ok(all.narrow(0, first, elements)?.reshape(shape)?)
+}
+
+fn full_of_nan(shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
     // In its own type at once: a detour through f32 would need three times the memory for a moment.
     Ok(match dtype {
         DType::BF16 => Tensor::full(bf16::NAN, shape, device)?,
@@ -564,6 +582,22 @@ fn unwritten(
         _ => Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype)?,
     }
     .contiguous()?)
+}
+
+/// Elements of a tensor on the CPU up to the next cache line.
+fn to_next_line(t: &Tensor) -> Result<usize> {
+    let (storage, layout) = t.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Ok(0);
+    };
+    let first = layout.start_offset();
+    Ok(match storage {
+        CpuStorage::BF16(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
+        CpuStorage::F16(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
+        CpuStorage::F32(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
+        CpuStorage::F64(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
+        _ => 0,
+    })
 }
 
 fn write_rows(slots: &Tensor, first: &[usize], uniform: bool, rows: &Tensor) -> Result<()> {

@@ -1,13 +1,11 @@
 //! A projection: `x W^T + b`.
 
+use attn_kernels::FEW_ROWS;
 use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::ops::native;
 use crate::weights::{WeightSpec, Weights};
-
-/// Rows up to which a product is bound by reading the weight: a decode step.
-const FEW_ROWS: usize = 16;
 
 /// A linear projection with a PyTorch-layout weight `[out, in]`.
 #[derive(Debug, Clone)]
@@ -60,9 +58,7 @@ impl Linear {
             return Ok(Tensor::zeros((b, t, out), x.dtype(), x.device())?);
         }
         let rows = x.contiguous()?.reshape((b * t, input))?;
-        if b * t <= FEW_ROWS
-            && let Some(y) = native::project(&rows, &self.weight, self.bias.as_ref())?
-        {
+        if let Some(y) = native::project(&rows, &self.weight, self.bias.as_ref())? {
             return Ok(y.reshape((b, t, out))?);
         }
         let y = if b * t <= FEW_ROWS {

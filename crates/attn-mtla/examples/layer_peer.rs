@@ -1,70 +1,134 @@
 //! The MTLA layer at the seed's geometry, timed on request: our side of `scripts/peers/compare_mtla.py`.
 //!
-//! Reads `forward`, `decode512` or `quit` from standard input, runs that once, answers with one line of JSON.
+//! Reads cases (`forward f32 2 2048`: workload, dtype, stride, length; `mtla_layer.py` says what they are) or `quit`
+//! from standard input, runs each once, answers with one line of JSON.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use attn_core::{Build, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights, random_tensor};
-use candle_core::{DType, Device};
+use attn_core::{
+    Attention, Build, Cache, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights, random_tensor,
+};
+use candle_core::{DType, Device, Tensor};
 
-const STEPS: usize = 512;
+type Error = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stride = std::env::args()
-        .skip_while(|arg| arg != "--stride")
-        .nth(1)
-        .map_or(Ok(2), |s| s.parse())?;
+const DECODE_BATCH: usize = 8;
+const DECODE_STEPS: usize = 8;
+const D_MODEL: usize = 512;
+
+/// The layer and the operands of a case.
+struct Case {
+    workload: String,
+    layer: Box<dyn Attention>,
+    weights: Weights,
+    prompt: Tensor,
+    token: Tensor,
+    cache: Cache,
+    length: usize,
+}
+
+impl Case {
+    fn new(case: &str, path: Path) -> Result<Self, Error> {
+        let [workload, dtype, stride, length] = case.split_whitespace().collect::<Vec<_>>()[..] else {
+            return Err(format!("`{case}` is not a case such as `forward f32 2 2048`").into());
+        };
+        let dtype = match dtype {
+            "bf16" => DType::BF16,
+            _ => DType::F32,
+        };
+        let length = length.parse()?;
+        let dims = ModelDims {
+            d_model: D_MODEL,
+            n_heads: 8,
+            head_dim: 64,
+        };
+        let int = ParamValue::Int;
+        let params = Params::default()
+            .with("kv_rank", int(256))
+            .with("rope_dim", int(32))
+            .with("stride", int(stride.parse()?));
+        let config = attn_mtla::VARIANT.configure(&dims, &params)?;
+        let mut weights = Weights::seeded(&config.weight_specs(), 42)?;
+        if workload == "train" {
+            weights = weights.to_vars(dtype)?;
+        }
+        let layer = config.build(&weights, &Build::cpu(path, dtype))?;
+        let random = |shape: &[usize], stream| random_tensor(shape, 42, stream, dtype, &Device::Cpu);
+        let mut cache = layer.new_cache(DECODE_BATCH, Capacity::Exact(length + DECODE_STEPS))?;
+        if workload == "decode" {
+            cache.fill(length, 42)?;
+        }
+        let mut case = Self {
+            workload: workload.to_string(),
+            prompt: random(&[1, length, D_MODEL], 1)?,
+            token: random(&[DECODE_BATCH, 1, D_MODEL], 2)?,
+            layer,
+            weights,
+            cache,
+            length,
+        };
+        case.run()?;
+        Ok(case)
+    }
+
+    /// Seconds of one run.
+    fn run(&mut self) -> Result<f64, Error> {
+        let start = Instant::now();
+        match self.workload.as_str() {
+            "forward" => {
+                self.layer.forward(&self.prompt, Queries::All)?;
+            }
+            "train" => {
+                let grads = self
+                    .layer
+                    .forward(&self.prompt, Queries::All)?
+                    .sum_all()?
+                    .backward()?;
+                if self.weights.iter().any(|(_, weight)| grads.get(weight).is_none()) {
+                    return Err("a weight has no gradient".into());
+                }
+            }
+            "decode" => {
+                for _ in 0..DECODE_STEPS {
+                    self.layer.decode(&self.token, &mut self.cache)?;
+                }
+                let elapsed = start.elapsed().as_secs_f64() / DECODE_STEPS as f64;
+                self.cache.rewind(self.length)?;
+                return Ok(elapsed);
+            }
+            other => {
+                return Err(format!("unknown workload `{other}`, expected forward, train or decode").into());
+            }
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+fn main() -> Result<(), Error> {
     let path = match std::env::args().any(|arg| arg == "--seedlike") {
         true => Path::Seedlike,
         false => Path::Fused,
     };
-    let dims = ModelDims {
-        d_model: 512,
-        n_heads: 8,
-        head_dim: 64,
-    };
-    let int = ParamValue::Int;
-    let params = Params::default()
-        .with("kv_rank", int(256))
-        .with("rope_dim", int(32))
-        .with("stride", int(stride));
-    let config = attn_mtla::VARIANT.configure(&dims, &params)?;
-    let weights = Weights::seeded(&config.weight_specs(), 42)?;
-    let layer = config.build(&weights, &Build::cpu(path, DType::F32))?;
-
-    let prompt = random_tensor(&[1, 2048, 512], 42, 1, DType::F32, &Device::Cpu)?;
-    let token = random_tensor(&[8, 1, 512], 42, 2, DType::F32, &Device::Cpu)?;
-    let run = |case: &str| -> Result<f64, Box<dyn std::error::Error>> {
-        let start = Instant::now();
-        match case {
-            "forward" => {
-                layer.forward(&prompt, Queries::All)?;
-            }
-            "decode512" => {
-                let mut cache = layer.new_cache(8, Capacity::Exact(STEPS))?;
-                for _ in 0..STEPS {
-                    layer.decode(&token, &mut cache)?;
-                }
-            }
-            other => return Err(format!("unknown case `{other}`, expected forward or decode512").into()),
-        }
-        Ok(start.elapsed().as_secs_f64())
-    };
-    run("forward")?;
-    run("decode512")?;
     let mut out = std::io::stdout();
     writeln!(
         out,
         r#"{{"ready": true, "versions": "attn-bench {}"}}"#,
         env!("CARGO_PKG_VERSION")
     )?;
+    let mut known: Option<(String, Case)> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        match line.trim() {
-            "quit" => break,
-            case => writeln!(out, r#"{{"case": "{case}", "time_s": {}}}"#, run(case)?)?,
+        let name = line.trim();
+        if name == "quit" {
+            break;
         }
+        let mut case = match known.take() {
+            Some((of, case)) if of == name => case,
+            _ => Case::new(name, path)?,
+        };
+        writeln!(out, r#"{{"case": "{name}", "time_s": {}}}"#, case.run()?)?;
+        known = Some((name.to_string(), case));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The two operations by native kernels: on the CPU, in f32, bf16 and f16, where no gradient is asked for.
 
-use attn_kernels::{Attend, Decode, Element, Grouped, Level, Orientation, Output, Own, Project, Rows};
+use attn_kernels::{
+    Attend, Decode, Element, FEW_ROWS, Grouped, Level, Orientation, Output, Own, Project, Rows,
+};
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
@@ -44,9 +46,13 @@ pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
     by_dtype!(&operands, attend_as(input))
 }
 
-/// `x W^T + b` of few rows `[n, in]` and a weight `[out, in]`: `[n, out]`. `None` where there is no kernel for these
-/// operands.
+/// `x W^T + b` of rows `[n, in]` and a weight `[out, in]`: `[n, out]`. `None` where there is no kernel for these
+/// operands, or candle's product of many rows is as good.
 pub(crate) fn project(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+    let many_rows = x.dim(0)? > FEW_ROWS;
+    if many_rows && !(x.dtype() == DType::BF16 && level()? == Level::Amx) {
+        return Ok(None);
+    }
     let mut operands = vec![x, weight];
     operands.extend(bias);
     by_dtype!(&operands, project_as(x, weight, bias))
