@@ -238,9 +238,9 @@ impl Cache {
         let uniform = first.windows(2).all(|pair| pair[0] == pair[1]);
         let have = self.keys.dim(2)?;
         if self.growth == Growth::Concat && uniform && first.first() == Some(&have) {
-            self.keys = Tensor::cat(&[&self.keys, keys], 2)?;
+            self.keys = Tensor::cat(&[&self.keys, keys], 2)?.contiguous()?;
             if let (Some(own), Some(new)) = (self.values.as_mut(), values) {
-                *own = Tensor::cat(&[&*own, new], 2)?;
+                *own = Tensor::cat(&[&*own, new], 2)?.contiguous()?;
             }
             return Ok(());
         }

@@ -7,8 +7,8 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
-use crate::ops::{self, AttendInput, DecodeInput};
-use crate::rope::{Order, Pairing, Rope};
+use crate::ops::{self, AttendInput, DecodeInput, Entries};
+use crate::rope::{Pairing, Rope};
 use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Path};
 use crate::weights::{WeightSpec, Weights};
 
@@ -177,7 +177,7 @@ impl GroupedAttention {
         let q = self.q_proj.forward(&x.narrow(1, t - n, n)?)?;
         let q = q.reshape((b, n, self.geometry.n_heads, self.head_dim))?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        self.rope.apply(&q, &starts, Order::HeadMajor)
+        Ok(self.rope.apply(&q, &starts)?.transpose(1, 2)?)
     }
 
     /// Keys (turned) and values of all tokens, `[B, Hkv, T, D]` each.
@@ -186,14 +186,9 @@ impl GroupedAttention {
         let heads = (b, t, self.geometry.n_kv_heads, self.head_dim);
         let k = self
             .rope
-            .apply(&self.k_proj.forward(x)?.reshape(heads)?, starts, Order::HeadMajor)?;
-        let v = self
-            .v_proj
-            .forward(x)?
-            .reshape(heads)?
-            .transpose(1, 2)?
-            .contiguous()?;
-        Ok((k, v))
+            .apply(&self.k_proj.forward(x)?.reshape(heads)?, starts)?;
+        let v = self.v_proj.forward(x)?.reshape(heads)?;
+        Ok((k.transpose(1, 2)?, v.transpose(1, 2)?))
     }
 
     /// Attention of queries at `start..` over keys from the sequence's beginning.
@@ -201,8 +196,7 @@ impl GroupedAttention {
         match self.build.path {
             Path::Fused => ops::attend(&AttendInput {
                 q,
-                k,
-                v,
+                closed: Some(Entries::new(k, v)),
                 own: None,
                 start,
                 stride: 1,

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
-use crate::ops::{self, DecodeInput, native};
-use crate::rope::{Order, Pairing, Rope};
+use crate::ops::{self, DecodeInput, Entries, native};
+use crate::rope::{Pairing, Rope};
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
@@ -245,6 +245,28 @@ enum QueryProjection {
     LowRank { down: Linear, norm: Norm, up: Linear },
 }
 
+/// Keys and values of latents, as the decompression wrote them: token by token, with one rope key for all heads.
+#[derive(Debug, Clone)]
+pub struct Decompressed {
+    /// `[B, H, N, Dn]`, a view.
+    k: Tensor,
+    /// `[B, N, Dr]`.
+    k_r: Tensor,
+    /// `[B, H, N, Dv]`, a view.
+    v: Tensor,
+}
+
+impl Decompressed {
+    /// As the operation takes them.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries {
+            k: &self.k,
+            shared: Some(&self.k_r),
+            v: &self.v,
+        }
+    }
+}
+
 impl Latent {
     /// The projections over the given weights, already of the layer's dtype.
     ///
@@ -299,7 +321,7 @@ impl Latent {
         };
         let q = q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        self.rope.apply(&q, &starts, Order::HeadMajor)
+        Ok(self.rope.apply(&q, &starts)?.transpose(1, 2)?)
     }
 
     /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned.
@@ -314,33 +336,28 @@ impl Latent {
         } = self.config;
         let both = self.wkv_a.forward(x)?;
         let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
-        let k_r = self
-            .rope
-            .apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts, Order::TokenMajor)?;
+        let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
         Ok((c, k_r.squeeze(2)?))
     }
 
-    /// Keys `[B, H, N, Dn + Dr]` and values `[B, H, N, Dv]` of latents `[B, N, r]` and rope keys `[B, N, Dr]`.
+    /// Keys and values of latents `[B, N, r]` and rope keys `[B, N, Dr]`.
     ///
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
-    pub fn decompress(&self, c: &Tensor, k_r: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn decompress(&self, c: &Tensor, k_r: &Tensor) -> Result<Decompressed> {
         let LatentConfig {
             n_heads: h,
             nope_dim: d_n,
-            rope_dim: d_r,
             v_dim: d_v,
             ..
         } = self.config;
         let (b, n, _) = c.dims3()?;
-        let kv = self
-            .wkv_b
-            .forward(c)?
-            .reshape((b, n, h, d_n + d_v))?
-            .transpose(1, 2)?; // [B, H, N, Dn + Dv]
-        let k_r = k_r.unsqueeze(1)?.broadcast_as((b, h, n, d_r))?;
-        let k = Tensor::cat(&[&kv.narrow(3, 0, d_n)?, &k_r], 3)?;
-        Ok((k.contiguous()?, kv.narrow(3, d_n, d_v)?.contiguous()?))
+        let kv = self.wkv_b.forward(c)?.reshape((b, n, h, d_n + d_v))?;
+        Ok(Decompressed {
+            k: kv.narrow(3, 0, d_n)?.transpose(1, 2)?,
+            k_r: k_r.clone(),
+            v: kv.narrow(3, d_n, d_v)?.transpose(1, 2)?,
+        })
     }
 
     /// Output projection of `[B, H, n, Dv]`: `[B, n, M]`.

@@ -19,15 +19,6 @@ pub enum Pairing {
     Halves,
 }
 
-/// How heads and tokens are ordered in the result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// `[B, T, H, D]`, as projections write.
-    TokenMajor,
-    /// `[B, H, T, D]`, as the operations read.
-    HeadMajor,
-}
-
 /// Rotary position embedding of the last `dim` columns of each head.
 ///
 /// Pair i of a token at position p is turned by the angle `p theta^(-2i / dim)`. Angles are computed in f32 for
@@ -76,11 +67,11 @@ impl Rope {
     ///
     /// # Shapes
     /// - `x`: `[B, T, H, D]`, any strides with adjacent columns; row t of sequence b is at position `starts[b] + t`
-    /// - returns `[B, T, H, D]` or `[B, H, T, D]`, contiguous
+    /// - returns `[B, T, H, D]`, contiguous
     ///
     /// # Errors
     /// [`Error::Shape`] where `starts` does not hold one position per sequence.
-    pub fn apply(&self, x: &Tensor, starts: &[usize], order: Order) -> Result<Tensor> {
+    pub fn apply(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
         let (b, t, _, d) = x.dims4()?;
         if starts.len() != b || d < self.dim {
             return Err(Error::Shape {
@@ -100,7 +91,6 @@ impl Rope {
             pairing: self.pairing,
             table: self.table(end),
             starts: starts.to_vec(),
-            order,
             inverse: false,
         })?)
     }
@@ -129,14 +119,13 @@ impl Rope {
     }
 }
 
-/// The rotation as one pass that also reorders, with its inverse as gradient.
+/// The rotation as one pass, with its inverse as gradient.
 #[derive(Debug, Clone)]
 struct Rotate {
     dim: usize,
     pairing: Pairing,
     table: Arc<Table>,
     starts: Vec<usize>,
-    order: Order,
     inverse: bool,
 }
 
@@ -150,15 +139,8 @@ impl Rotate {
         let (pass, half) = (d - self.dim, self.dim / 2);
         let sign = if self.inverse { -1.0 } else { 1.0 };
         let mut out = vec![T::default(); b * t * h * d];
-        let inner = match self.order {
-            Order::TokenMajor => h,
-            Order::HeadMajor => t,
-        };
-        let row = |outer: usize, i: usize, out: &mut [T]| {
-            let (seq, token, head) = match self.order {
-                Order::TokenMajor => (outer / t, outer % t, i),
-                Order::HeadMajor => (outer / h, i, outer % h),
-            };
+        let row = |token: usize, head: usize, out: &mut [T]| {
+            let (seq, token) = (token / t, token % t);
             let from = seq * s_b + token * s_t + head * s_h;
             let x = &data[from..from + d];
             out[..pass].copy_from_slice(&x[..pass]);
@@ -172,19 +154,15 @@ impl Rotate {
                 (out[a], out[b]) = T::turn(x[a], x[b], cos[i], sign * sin[i]);
             }
         };
-        out.par_chunks_mut(inner * d)
-            .with_min_len((1usize << 14).div_ceil(inner * d))
+        out.par_chunks_mut(h * d)
+            .with_min_len((1usize << 14).div_ceil(h * d))
             .enumerate()
-            .for_each(|(outer, rows)| {
+            .for_each(|(token, rows)| {
                 rows.chunks_exact_mut(d)
                     .enumerate()
-                    .for_each(|(i, out)| row(outer, i, out))
+                    .for_each(|(head, out)| row(token, head, out))
             });
-        let shape = match self.order {
-            Order::TokenMajor => (b, t, h, d),
-            Order::HeadMajor => (b, h, t, d),
-        };
-        Ok((out, shape.into()))
+        Ok((out, (b, t, h, d).into()))
     }
 }
 
@@ -204,15 +182,11 @@ impl CustomOp1 for Rotate {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let grad = match self.order {
-            Order::TokenMajor => grad.contiguous()?,
-            Order::HeadMajor => grad.contiguous()?.transpose(1, 2)?, // [B, H, T, D] -> [B, T, H, D]
-        };
         let back = Self {
-            order: Order::TokenMajor,
             inverse: !self.inverse,
             ..self.clone()
         };
+        let grad = grad.contiguous()?;
         Ok(Some(grad.apply_op1_no_bwd(&back)?))
     }
 }
@@ -302,27 +276,20 @@ mod tests {
                 (DType::F16, 2e-3),
             ] {
                 let x = input(dtype);
-                let turned = rope.apply(&x, &starts, Order::TokenMajor).unwrap();
+                let turned = rope.apply(&x, &starts).unwrap();
                 assert_close(&values(&turned), &formula(&x, &starts, pair), tolerance);
             }
         }
     }
 
     #[test]
-    fn head_major_is_the_same_transposed_and_views_need_no_copy() {
+    fn views_need_no_copy() {
         let rope = Rope::new(6, 100.0, Pairing::Neighbours).unwrap();
         let x = input(DType::F32);
-        let token_major = rope.apply(&x, &[3, 3], Order::TokenMajor).unwrap();
-        let head_major = rope.apply(&x, &[3, 3], Order::HeadMajor).unwrap();
+        let whole = rope.apply(&x, &[3, 3]).unwrap();
+        let tail = rope.apply(&x.narrow(3, 4, 6).unwrap(), &[3, 3]).unwrap();
         assert_eq!(
-            values(&token_major.transpose(1, 2).unwrap().contiguous().unwrap()),
-            values(&head_major)
-        );
-        let tail = rope
-            .apply(&x.narrow(3, 4, 6).unwrap(), &[3, 3], Order::TokenMajor)
-            .unwrap();
-        assert_eq!(
-            values(&token_major.narrow(3, 4, 6).unwrap().contiguous().unwrap()),
+            values(&whole.narrow(3, 4, 6).unwrap().contiguous().unwrap()),
             values(&tail)
         );
     }
@@ -335,7 +302,7 @@ mod tests {
         ));
         let rope = Rope::new(12, 100.0, Pairing::Halves).unwrap();
         assert!(matches!(
-            rope.apply(&input(DType::F32), &[0, 0], Order::HeadMajor),
+            rope.apply(&input(DType::F32), &[0, 0]),
             Err(Error::Shape { .. })
         ));
     }

@@ -1,7 +1,7 @@
 //! The two operations against the formulas, one query at a time.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use attn_core::ops::{self, AttendInput, DecodeInput, Own, naive};
+use attn_core::ops::{self, AttendInput, DecodeInput, Entries, naive};
 use attn_core::{Values, random_tensor};
 use candle_core::{DType, Device, Tensor};
 
@@ -43,11 +43,10 @@ fn attend_is_the_formula_for_every_stride_start_and_group() {
             random(&[b, h_kv, t, d_k], 4, DType::F64),
             random(&[b, h_kv, t, d_v], 5, DType::F64),
         );
-        let own = (stride > 1).then_some(Own { k: &own_k, v: &own_v });
+        let own = (stride > 1).then_some(Entries::new(&own_k, &own_v));
         let input = AttendInput {
             q: &q,
-            k: &k,
-            v: &v,
+            closed: Some(Entries::new(&k, &v)),
             own,
             start,
             stride,
@@ -122,8 +121,7 @@ fn what_does_not_fit_is_refused() {
     );
     let input = AttendInput {
         q: &q,
-        k: &k,
-        v: &v,
+        closed: Some(Entries::new(&k, &v)),
         own: None,
         start: 0,
         stride: 1,
@@ -134,8 +132,7 @@ fn what_does_not_fit_is_refused() {
     let v = v.narrow(1, 0, 1).unwrap();
     assert!(
         ops::attend(&AttendInput {
-            k: &k,
-            v: &v,
+            closed: Some(Entries::new(&k, &v)),
             start: 1,
             ..input
         })
@@ -144,8 +141,7 @@ fn what_does_not_fit_is_refused() {
     );
     assert!(
         ops::attend(&AttendInput {
-            k: &k,
-            v: &v,
+            closed: Some(Entries::new(&k, &v)),
             stride: 2,
             ..input
         })

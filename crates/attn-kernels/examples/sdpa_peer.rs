@@ -5,7 +5,7 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use attn_kernels::{Attend, Decode, Element, Level, Rows, attend, decode};
+use attn_kernels::{Attend, Decode, Element, Entries, Level, Rows, attend, decode};
 use half::bf16;
 
 /// Query heads, KV heads, key size, value size, whether values are the first columns of the keys.
@@ -73,11 +73,16 @@ impl<E: Element> Operands<E> {
         let [n_heads, n_kv_heads, key_dim, value_dim] = self.sizes;
         let scale = (key_dim as f32).powf(-0.5);
         if !self.is_decode {
+            let keys = |data, dim| Rows::head_major(data, n_kv_heads, self.length, dim);
             let input = Attend {
-                q: &self.q,
-                k: &self.k,
-                v: &self.v,
+                q: Rows::head_major(&self.q, n_heads, self.length, key_dim),
+                closed: Some(Entries {
+                    k: keys(&self.k, key_dim),
+                    shared: None,
+                    v: keys(&self.v, value_dim),
+                }),
                 own: None,
+                shared_dim: 0,
                 batch: self.batch,
                 n_heads,
                 n_kv_heads,
@@ -89,15 +94,10 @@ impl<E: Element> Operands<E> {
                 stride: 1,
                 scale,
             };
-            return Ok(attend(&input, level, &mut self.out)?);
+            return Ok(attend(&input, level, &mut self.out, None)?);
         }
         let (length, slots) = (self.length, vec![self.length; self.batch]);
-        let rows = |data, dim| Rows {
-            data,
-            batch_stride: n_kv_heads * length * dim,
-            head_stride: length * dim,
-            row_stride: dim,
-        };
+        let rows = |data, dim| Rows::head_major(data, n_kv_heads, length, dim);
         let input = Decode {
             q: &self.q,
             keys: rows(&self.k, key_dim),

@@ -2,8 +2,8 @@
 //!
 //! Keys are laid out once per KV head so that a product's columns are keys; then every task takes the queries of one
 //! head in a block of [`QUERIES`] tokens through blocks of [`KEYS`] keys with an online softmax. Scores live in a
-//! block of scratch, there is no `[T, T]`, and blocks that the causal mask hides are not visited. The diagonal, a
-//! query's own entry, initialises the softmax: `m = q_i . k_i, l = 1, o = v_i`.
+//! block of scratch, there is no `[T, T]`, and what the causal mask hides is not computed but for the rest of a tile.
+//! The diagonal, a query's own entry, initialises the softmax: `m = q_i . k_i, l = 1, o = v_i`.
 //!
 //! # Source
 //! FlashAttention-2 (Dao, 2023) for the order of the loops; MTLA, arXiv 2505.13544, section 4.3, for the mask.
@@ -11,13 +11,14 @@
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use std::ops::Range;
+use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
+use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
 use crate::softmax::{rescale, soften};
@@ -29,26 +30,33 @@ const QUERIES: usize = 96;
 /// Keys of a block: with the scores of all queries of a task they stay in the second cache.
 const KEYS: usize = 128;
 
-/// A query's own key and value, seen by that query alone.
+/// Keys that lie side by side: two vectors of the widest level, which a tile of a product takes.
+const STRIP: usize = 32;
+
+/// Keys and values, one of each for every entry.
 #[derive(Debug, Clone, Copy)]
-pub struct Own<'a, E> {
-    /// `[B, Hkv, T, Dk]`, without gaps.
-    pub k: &'a [E],
-    /// `[B, Hkv, T, Dv]`, without gaps.
-    pub v: &'a [E],
+pub struct Entries<'a, E> {
+    /// The columns of keys that each head has for itself, `[B, Hkv, N, Dk - Ds]`.
+    pub k: Rows<'a, E>,
+    /// The last columns of keys, `[B, 1, N, Ds]`, where all heads share them: MLA's rope key.
+    pub shared: Option<Rows<'a, E>>,
+    /// `[B, Hkv, N, Dv]`.
+    pub v: Rows<'a, E>,
 }
 
-/// Operands of [`attend`](attend()). All are without gaps.
+/// Operands of [`attend`](attend()).
 #[derive(Debug, Clone, Copy)]
 pub struct Attend<'a, E> {
     /// `[B, H, T, Dk]`, the tokens at `start..start + T`.
-    pub q: &'a [E],
-    /// `[B, Hkv, N, Dk]`: a key per token, or per block of `stride` tokens, from the sequence's beginning.
-    pub k: &'a [E],
-    /// `[B, Hkv, N, Dv]`.
-    pub v: &'a [E],
-    /// The diagonal. Without it a query's own token is among the keys, and the stride is 1.
-    pub own: Option<Own<'a, E>>,
+    pub q: Rows<'a, E>,
+    /// N entries: one per token, or per block of `stride` tokens, from the sequence's beginning. `None` where they are
+    /// those of `own` that close a block, the first token being the sequence's first.
+    pub closed: Option<Entries<'a, E>>,
+    /// The diagonal: T entries, each seen by its query alone. Without it a query's own token is among the closed
+    /// entries, and the stride is 1.
+    pub own: Option<Entries<'a, E>>,
+    /// Columns Ds of the keys that all heads share.
+    pub shared_dim: usize,
     /// Sequences B.
     pub batch: usize,
     /// Query heads H.
@@ -57,9 +65,9 @@ pub struct Attend<'a, E> {
     pub n_kv_heads: usize,
     /// Tokens T.
     pub tokens: usize,
-    /// Keys N of each sequence and head.
+    /// Closed entries N of each sequence and head.
     pub n_keys: usize,
-    /// Dk.
+    /// Dk, shared columns among them.
     pub key_dim: usize,
     /// Dv.
     pub value_dim: usize,
@@ -67,62 +75,134 @@ pub struct Attend<'a, E> {
     pub start: usize,
     /// Temporal stride s.
     pub stride: usize,
-    /// Factor of the scores.
+    /// Factor of the scores, above 0.
     pub scale: f32,
 }
 
-/// `[B, H, T, Dv]`: query i sees key j iff `j < floor(i / s)`, and its own entry; without own entries it sees
-/// `j <= i`.
+/// `[B, T, H, Dv]`, as the output projection reads it: query i sees entry j iff `j < floor(i / s)`, and its own;
+/// without own entries it sees `j <= i`. With `lse`, `[B, H, T]`, also the logarithm of each row's sum of
+/// `e^(scale q k)`, which the backward pass starts from.
 ///
 /// # Errors
 /// [`Mismatch`] where a slice is too short for what the sizes say, or keys are missing.
-pub fn attend<E: Element>(input: &Attend<'_, E>, level: Level, out: &mut [E]) -> Result<(), Mismatch> {
-    input.check(out.len())?;
+pub fn attend<E: Element>(
+    input: &Attend<'_, E>,
+    level: Level,
+    out: &mut [E],
+    lse: Option<&mut [f32]>,
+) -> Result<(), Mismatch> {
+    let closed = input.check(out.len(), lse.as_ref().map(|lse| lse.len()))?;
     if out.is_empty() {
         return Ok(());
     }
+    let lse = lse.map(Places::new);
     #[cfg(target_arch = "x86_64")]
     if E::IS_BF16 && level == Level::Amx {
         // SAFETY: the element is bf16, so that both are the same types.
-        let (input, out) = unsafe {
+        let (input, closed, out) = unsafe {
             let out = std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len());
-            (&*std::ptr::from_ref(input).cast::<Attend<'_, half::bf16>>(), out)
+            let closed = &*std::ptr::from_ref(&closed).cast::<Entries<'_, half::bf16>>();
+            let input = &*std::ptr::from_ref(input).cast::<Attend<'_, half::bf16>>();
+            (input, closed, out)
         };
-        if tiles::attend(input, out) {
+        if tiles::attend(input, closed, &Places::new(out), lse.as_ref()) {
             return Ok(());
         }
     }
-    let keys = Keys::lay_out(input);
-    for_each_block(input, out, |head, first, out| {
+    let keys = Keys::lay_out(input, &closed);
+    let out = Places::new(out);
+    for_each_block(input, |block| {
         let work = Work {
             input,
             keys: &keys,
-            head,
-            first,
-            out,
+            block,
+            out: &out,
+            lse: lse.as_ref(),
         };
         run_block(level, work);
     });
     Ok(())
 }
 
-/// Runs `work` on every block of queries: the head, the token of its first query, and its part of the output. Of a
-/// head the longest rows come first, so that what is left at the end is short.
-fn for_each_block<E: Element>(
-    input: &Attend<'_, E>,
-    out: &mut [E],
-    work: impl Fn(usize, usize, &mut [E]) + Sync,
-) {
-    out.par_chunks_mut(input.tokens * input.value_dim)
-        .enumerate()
-        .flat_map_iter(|(head, out)| {
-            let blocks = out.chunks_mut(QUERIES * input.value_dim).enumerate();
-            blocks.rev().map(move |(block, out)| (head, block * QUERIES, out))
-        })
-        .for_each(|(head, first, out)| work(head, first, out));
+/// Queries of one head that a task takes.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    sequence: usize,
+    head: usize,
+    /// Token of the first query.
+    first: usize,
+    rows: usize,
 }
 
-impl<E: Element> Attend<'_, E> {
+/// Runs `work` on every block of queries. The longest rows come first, so that what is left at the end is short.
+fn for_each_block<E: Element>(input: &Attend<'_, E>, work: impl Fn(Block) + Sync + Send) {
+    let blocks = input.tokens.div_ceil(QUERIES);
+    let heads = input.batch * input.n_heads;
+    let tasks = (0..blocks * heads).into_par_iter().with_max_len(1);
+    tasks.for_each(|at| {
+        let (block, head) = (blocks - 1 - at / heads, at % heads);
+        let first = block * QUERIES;
+        work(Block {
+            sequence: head / input.n_heads,
+            head: head % input.n_heads,
+            first,
+            rows: QUERIES.min(input.tokens - first),
+        });
+    });
+}
+
+/// Memory that tasks write different parts of.
+struct Places<'a, T> {
+    at: *mut T,
+    len: usize,
+    of: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: what is shared is an exclusive borrow of elements that may be sent, of which `part` hands out parts that its
+// callers keep apart.
+unsafe impl<T: Send> Sync for Places<'_, T> {}
+
+impl<'a, T> Places<'a, T> {
+    fn new(all: &'a mut [T]) -> Self {
+        Self {
+            at: all.as_mut_ptr(),
+            len: all.len(),
+            of: PhantomData,
+        }
+    }
+
+    /// `n` elements from `first` on.
+    ///
+    /// # Safety
+    /// Nobody else has any of them meanwhile.
+    #[allow(clippy::mut_from_ref, reason = "parts are kept apart by the callers")]
+    unsafe fn part(&self, first: usize, n: usize) -> &mut [T] {
+        assert!(first + n <= self.len, "a part beyond the end");
+        // SAFETY: within the borrow, and the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(first), n) }
+    }
+}
+
+impl<'a, E: Element> Entries<'a, E> {
+    /// The key of an entry, both parts of it.
+    fn key(&self, [sequence, head, row]: [usize; 3], shared_dim: usize, to: &mut [E]) {
+        let (own, shared) = to.split_at_mut(to.len() - shared_dim);
+        own.copy_from_slice(&self.k.from(sequence, head, row)[..own.len()]);
+        if let Some(rows) = &self.shared {
+            shared.copy_from_slice(&rows.from(sequence, 0, row)[..shared_dim]);
+        }
+    }
+
+    fn every(&self, stride: usize) -> Self {
+        Self {
+            k: self.k.every(stride),
+            shared: self.shared.map(|shared| shared.every(stride)),
+            v: self.v.every(stride),
+        }
+    }
+}
+
+impl<'a, E: Element> Attend<'a, E> {
     /// Keys that the query at this place sees.
     fn seen(&self, token: usize) -> usize {
         let position = self.start.saturating_add(token);
@@ -133,129 +213,175 @@ impl<E: Element> Attend<'_, E> {
         }
     }
 
-    fn check(&self, out: usize) -> Result<(), Mismatch> {
+    /// Where the query of a token lies in the output.
+    fn place(&self, block: &Block, row: usize) -> usize {
+        ((block.sequence * self.tokens + block.first + row) * self.n_heads + block.head) * self.value_dim
+    }
+
+    fn kv_head(&self, head: usize) -> usize {
+        head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// The closed entries, wherever they are.
+    fn check(&self, out: usize, lse: Option<usize>) -> Result<Entries<'a, E>, Mismatch> {
         let op = "attend";
-        let wrong = |what, expected, got| {
-            Err(Mismatch {
-                op,
-                what,
-                expected,
-                got,
-            })
+        let wrong = |what, expected, got| Mismatch {
+            op,
+            what,
+            expected,
+            got,
         };
         if self.n_kv_heads == 0 || self.n_heads == 0 || self.n_heads % self.n_kv_heads != 0 {
-            return wrong("the number of heads", self.n_kv_heads.max(1), self.n_heads);
+            return Err(wrong("the number of heads", self.n_kv_heads.max(1), self.n_heads));
         }
         if self.key_dim == 0 || self.value_dim == 0 {
-            return wrong("the size of a head", 1, 0);
+            return Err(wrong("the size of a head", 1, 0));
         }
         if self.stride == 0 || (self.own.is_none() && self.stride != 1) {
-            return wrong("the stride without own entries", 1, self.stride);
+            return Err(wrong("the stride without own entries", 1, self.stride));
         }
+        at_least(op, "the size of a key", self.key_dim, self.shared_dim)?;
         let Self {
             batch,
-            n_heads,
-            n_kv_heads,
-            tokens,
+            n_heads: h,
+            n_kv_heads: h_kv,
+            tokens: t,
             n_keys,
             key_dim,
             value_dim,
+            shared_dim,
             ..
         } = *self;
-        let length = |what, got: &[E], heads, rows, dim| {
-            at_least(op, what, got.len(), product(&[batch, heads, rows, dim]))
+        self.q.check(op, "the length of q", [batch, h, t, key_dim])?;
+        let check = |entries: &Entries<'a, E>, n: usize| {
+            let of_head = key_dim - shared_dim;
+            entries
+                .k
+                .check(op, "the length of k", [batch, h_kv, n, of_head])?;
+            entries
+                .v
+                .check(op, "the length of v", [batch, h_kv, n, value_dim])?;
+            match &entries.shared {
+                Some(shared) => shared.check(op, "the length of shared keys", [batch, 1, n, shared_dim]),
+                None if shared_dim > 0 => Err(wrong("the size of shared keys", 0, shared_dim)),
+                None => Ok(()),
+            }
         };
-        length("the length of q", self.q, n_heads, tokens, key_dim)?;
-        length("the length of k", self.k, n_kv_heads, n_keys, key_dim)?;
-        length("the length of v", self.v, n_kv_heads, n_keys, value_dim)?;
-        if let Some(own) = self.own {
-            length("the length of own k", own.k, n_kv_heads, tokens, key_dim)?;
-            length("the length of own v", own.v, n_kv_heads, tokens, value_dim)?;
+        if let Some(own) = &self.own {
+            check(own, t)?;
         }
-        if self.tokens > 0 {
-            at_least(op, "the number of keys", self.n_keys, self.seen(self.tokens - 1))?;
+        let closed = match (self.closed, self.own) {
+            (Some(closed), _) => closed,
+            (None, Some(own)) if self.start == 0 => own.every(self.stride),
+            (None, _) => return Err(wrong("the number of closed entries", n_keys, 0)),
+        };
+        check(&closed, n_keys)?;
+        if t > 0 {
+            at_least(op, "the number of keys", n_keys, self.seen(t - 1))?;
         }
-        let expected = product(&[batch, n_heads, tokens, value_dim]);
+        let rows = product(&[batch, h, t]);
+        if lse.is_some_and(|lse| lse != rows) {
+            return Err(wrong(
+                "the length of the logarithms",
+                rows,
+                lse.unwrap_or_default(),
+            ));
+        }
+        let expected = product(&[rows, value_dim]);
         if out != expected {
-            return wrong("the length of the output", expected, out);
+            return Err(wrong("the length of the output", expected, out));
         }
-        Ok(())
+        Ok(closed)
     }
 }
 
 /// Keys and values as the products want them.
 struct Keys {
-    /// For each KV head, blocks of KEYS keys, `[Dk, KEYS]` each: zeros where there is no key.
+    /// For each KV head, strips of STRIP keys, `[Dk, STRIP]` each: zeros where there is no key.
     keys: Scratch,
     head_keys: usize,
-    /// `[N, value_width]` for each KV head; none where the values can be used as they are.
-    values: Option<Scratch>,
+    /// `[N, value_width]` for each KV head.
+    values: Scratch,
     value_width: usize,
+    /// Whether a value that weighs nothing adds nothing: neither NaN nor infinity is among them.
+    are_finite: bool,
 }
 
 impl Keys {
-    fn lay_out<E: Element>(input: &Attend<'_, E>) -> Self {
-        let heads = input.batch * input.n_kv_heads;
+    fn lay_out<E: Element>(input: &Attend<'_, E>, closed: &Entries<'_, E>) -> Self {
+        let (heads, h_kv) = (input.batch * input.n_kv_heads, input.n_kv_heads);
         let (n, dim) = (input.n_keys, input.key_dim);
-        let head_keys = n.div_ceil(KEYS) * KEYS * dim;
-        let mut keys = Scratch::zeros(heads * head_keys);
-        let block = dim * KEYS;
-        if n > 0 {
-            keys.as_mut_slice()
-                .par_chunks_exact_mut(block)
-                .enumerate()
-                .for_each(|(at, to)| {
-                    let (head, first) = (at / n.div_ceil(KEYS), at % n.div_ceil(KEYS) * KEYS);
-                    let rows = &input.k[(head * n + first) * dim..];
-                    let rows = rows.chunks_exact(dim).take(KEYS.min(n - first));
-                    for (j, row) in rows.enumerate() {
-                        for (d, element) in row.iter().enumerate() {
-                            to[d * KEYS + j] = element.to_f32();
-                        }
-                    }
-                });
-        }
+        let strips = n.div_ceil(KEYS) * KEYS / STRIP;
+        let head_keys = strips * STRIP * dim;
         let value_width = whole(input.value_dim);
-        let as_they_are = E::IS_F32 && value_width == input.value_dim;
-        let values = (!as_they_are).then(|| {
-            let mut values = Scratch::zeros(heads * n * value_width);
-            let rows = values.as_mut_slice().par_chunks_exact_mut(value_width);
-            rows.zip(input.v.par_chunks_exact(input.value_dim))
-                .for_each(|(to, from)| {
+        let mut keys = Scratch::unwritten(heads * head_keys);
+        let mut values = Scratch::unwritten(heads * n * value_width);
+        if n == 0 {
+            return Self {
+                keys,
+                head_keys,
+                values,
+                value_width,
+                are_finite: true,
+            };
+        }
+        let of_strip = keys.as_mut_slice().par_chunks_exact_mut(dim * STRIP).enumerate();
+        of_strip.for_each_init(
+            || vec![E::default(); dim],
+            |key, (at, to)| {
+                let (head, first) = (at / strips, at % strips * STRIP);
+                for j in 0..STRIP {
+                    if first + j >= n {
+                        (0..dim).for_each(|d| to[d * STRIP + j] = 0.0);
+                        continue;
+                    }
+                    closed.key([head / h_kv, head % h_kv, first + j], input.shared_dim, key);
+                    for (d, element) in key.iter().enumerate() {
+                        to[d * STRIP + j] = element.to_f32();
+                    }
+                }
+            },
+        );
+        // A head's rows in runs: a row is too little for a task.
+        let run = 64.min(n);
+        let runs = values
+            .as_mut_slice()
+            .par_chunks_exact_mut(n * value_width)
+            .enumerate();
+        let are_finite = runs.flat_map(|(head, values)| {
+            let runs = values.par_chunks_mut(run * value_width).enumerate();
+            runs.map(move |(at, rows)| {
+                let mut is_finite = true;
+                for (row, to) in rows.chunks_exact_mut(value_width).enumerate() {
+                    let from = closed.v.from(head / h_kv, head % h_kv, at * run + row);
+                    let (to, rest) = to.split_at_mut(input.value_dim);
                     for (to, from) in to.iter_mut().zip(from) {
                         *to = from.to_f32();
+                        is_finite &= to.is_finite();
                     }
-                });
-            values
+                    rest.fill(0.0);
+                }
+                is_finite
+            })
         });
+        let are_finite = are_finite.reduce(|| true, |a, b| a & b);
         Self {
             keys,
             head_keys,
             values,
             value_width,
-        }
-    }
-
-    /// The values of a KV head.
-    fn values<E: Element>(&self, input: &Attend<'_, E>, head: usize) -> *const f32 {
-        match &self.values {
-            Some(values) => values.as_slice()[head * input.n_keys * self.value_width..].as_ptr(),
-            // They are f32 where there is no copy.
-            None => input.v[head * input.n_keys * self.value_width..].as_ptr().cast(),
+            are_finite,
         }
     }
 }
 
-/// A block of queries of one head.
+/// A block of queries of one head, and where its results go.
 struct Work<'a, E> {
     input: &'a Attend<'a, E>,
     keys: &'a Keys,
-    /// Sequence times heads plus head.
-    head: usize,
-    /// Token of the first query.
-    first: usize,
-    /// `[queries, Dv]`.
-    out: &'a mut [E],
+    block: Block,
+    out: &'a Places<'a, E>,
+    lse: Option<&'a Places<'a, f32>>,
 }
 
 for_each_level! {
@@ -268,49 +394,53 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     let Work {
         input,
         keys,
+        block,
+        out,
+        lse,
+    } = work;
+    let Block {
+        sequence,
         head,
         first,
-        out,
-    } = work;
-    let rows = out.len() / input.value_dim;
+        rows,
+    } = block;
     let (dim, width) = (input.key_dim, keys.value_width);
-    let group = input.n_heads / input.n_kv_heads;
-    let kv_head = head / input.n_heads * input.n_kv_heads + head % input.n_heads / group;
-
+    let kv_head = input.kv_head(head);
     let q_width = whole(dim);
-    let mut scratch = Scratch::zeros(rows * (q_width + KEYS + width + 2));
+    let mut scratch = Scratch::zeros(rows * (q_width + KEYS + width + 2) + whole(dim));
     let (q, rest) = scratch.as_mut_slice().split_at_mut(rows * q_width);
     let (weights, rest) = rest.split_at_mut(rows * KEYS);
     let (acc, rest) = rest.split_at_mut(rows * width);
-    let (maxima, totals) = rest.split_at_mut(rows);
-    let from = &input.q[(head * input.tokens + first) * dim..];
-    for (to, from) in q.chunks_exact_mut(q_width).zip(from.chunks_exact(dim)) {
+    let (maxima, rest) = rest.split_at_mut(rows);
+    let (totals, own_key) = rest.split_at_mut(rows);
+    for (row, to) in q.chunks_exact_mut(q_width).enumerate() {
+        let from = &input.q.from(sequence, head, first + row)[..dim];
         for (to, from) in to.iter_mut().zip(from) {
             *to = from.to_f32() * input.scale;
         }
     }
     maxima.fill(f32::NEG_INFINITY);
     if let Some(own) = input.own {
-        let at = kv_head * input.tokens + first;
+        let of_head = dim - input.shared_dim;
         for row in 0..rows {
-            let k = &own.k[(at + row) * dim..][..dim];
-            let v = &own.v[(at + row) * input.value_dim..][..input.value_dim];
+            let k = own.k.from(sequence, kv_head, first + row);
+            for d in 0..of_head {
+                own_key[d] = k[d].to_f32();
+            }
+            if let Some(shared) = &own.shared {
+                let shared = shared.from(sequence, 0, first + row);
+                for d in of_head..dim {
+                    own_key[d] = shared[d - of_head].to_f32();
+                }
+            }
+            let v = &own.v.from(sequence, kv_head, first + row)[..input.value_dim];
             // SAFETY: one row of `dim`, and the query is one of whole vectors with zeros beyond.
             unsafe {
-                scores::<S, E, 1, 1>(
-                    Matrix {
-                        at: q[row * q_width..].as_ptr(),
-                        stride: q_width,
-                    },
-                    Matrix {
-                        at: k.as_ptr(),
-                        stride: dim,
-                    },
+                scores::<S, f32, 1, 1>(
+                    Matrix::of(&q[row * q_width..], q_width),
+                    Matrix::of(own_key, dim),
                     dim,
-                    Matrix {
-                        at: &raw mut maxima[row],
-                        stride: 1,
-                    },
+                    Matrix::of_mut(&mut maxima[row..], 1),
                 );
             }
             totals[row] = 1.0;
@@ -320,104 +450,97 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
         }
     }
 
-    let all_keys = &keys.keys.as_slice()[kv_head * keys.head_keys..];
-    let values = keys.values(input, kv_head);
+    let kv = sequence * input.n_kv_heads + kv_head;
+    let all_keys = &keys.keys.as_slice()[kv * keys.head_keys..];
+    let values = &keys.values.as_slice()[kv * input.n_keys * width..];
     let last = input.seen(first + rows - 1);
     for from in (0..last).step_by(KEYS) {
         let n = KEYS.min(last - from);
-        let columns = whole(n);
-        // Rows before this one see no key of the block.
-        let skipped = (0..rows)
-            .find(|row| input.seen(first + row) > from)
-            .unwrap_or(rows);
-        let left = rows - skipped;
-        let weights = &mut weights[skipped * KEYS..];
-        let key_block = &all_keys[from * dim..][..KEYS * dim];
-        // SAFETY: `q` has `rows` rows of whole vectors, the block of keys `dim` rows of KEYS, `weights` a row of KEYS for each
-        // query, `acc` one of `width`, a multiple of the lanes, and so have the values; `n` of them are there. The
-        // processor has the instructions since `run_block` chose `S`.
+        let seen = |row: usize| input.seen(first + row).saturating_sub(from).min(n);
+        // Rows before this one see no key of the block; rows from `whole_from` on see all of it.
+        let skipped = (0..rows).find(|&row| seen(row) > 0).unwrap_or(rows);
+        let whole_from = (skipped..rows).find(|&row| seen(row) == n).unwrap_or(rows);
+        let values = &values[from * width..];
+        // SAFETY: `q` has `rows` rows of whole vectors; the strips of a block are there, whatever there is of keys;
+        // `weights` has a row of KEYS for each query, `acc` one of `width`, a multiple of the lanes, and so have the
+        // values; `n` of them are there. The processor has the instructions since `run_block` chose `S`.
         unsafe {
-            multiply::<S>(
-                Matrix {
-                    at: q.as_ptr().add(skipped * q_width),
-                    stride: q_width,
-                },
-                Matrix {
-                    at: key_block.as_ptr(),
-                    stride: KEYS,
-                },
-                [left, dim, columns],
-                Matrix {
-                    at: weights.as_mut_ptr(),
-                    stride: KEYS,
-                },
-                false,
-            );
-            for row in 0..left {
-                let query = skipped + row;
-                let seen = (input.seen(first + query) - from).min(n);
-                let weights = &mut weights[row * KEYS..][..seen];
-                let scale = soften::<S>(weights, &mut maxima[query], &mut totals[query]);
-                if scale != 1.0 {
-                    rescale::<S>(&mut acc[query * width..][..width], scale);
+            let mut top = skipped;
+            while top < rows {
+                // On the diagonal a few rows at a time, so that little of what is hidden is computed.
+                let bottom = if top < whole_from {
+                    (top + S::ROWS).min(whole_from)
+                } else {
+                    rows
+                };
+                let columns = seen(bottom - 1);
+                for strip in (0..columns).step_by(STRIP) {
+                    multiply::<S>(
+                        Matrix::of(&q[top * q_width..], q_width),
+                        Matrix::of(&all_keys[(from + strip) * dim..], STRIP),
+                        [bottom - top, dim, whole(columns - strip).min(STRIP)],
+                        Matrix::of_mut(&mut weights[top * KEYS + strip..], KEYS),
+                        false,
+                    );
                 }
-            }
-            let values = values.add(from * width);
-            let acc = &mut acc[skipped * width..];
-            let seen = |row: usize| (input.seen(first + skipped + row) - from).min(n);
-            if seen(0) == n {
-                weigh::<S>(weights, values, acc, width, 0..left, 0..n);
-                continue;
-            }
-            // On the diagonal a row must not touch what it does not see: 0 times NaN is NaN.
-            for top in (0..left).step_by(S::ROWS) {
-                let bottom = (top + S::ROWS).min(left);
-                let common = seen(top);
-                weigh::<S>(weights, values, acc, width, top..bottom, 0..common);
                 for row in top..bottom {
-                    weigh::<S>(weights, values, acc, width, row..row + 1, common..seen(row));
+                    let seen = seen(row);
+                    let (weights, hidden) = weights[row * KEYS..][..columns].split_at_mut(seen);
+                    let scale = soften::<S>(weights, &mut maxima[row], &mut totals[row]);
+                    if scale != 1.0 {
+                        rescale::<S>(&mut acc[row * width..][..width], scale);
+                    }
+                    hidden.fill(0.0);
                 }
+                if keys.are_finite || top >= whole_from {
+                    weigh::<S>(weights, values, acc, width, [top, bottom], columns);
+                } else {
+                    // A row must not touch what it does not see: 0 times NaN is NaN.
+                    for row in top..bottom {
+                        weigh::<S>(weights, values, acc, width, [row, row + 1], seen(row));
+                    }
+                }
+                top = bottom;
             }
         }
     }
-    for (row, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
-        let total = totals[row];
+    for row in 0..rows {
+        // SAFETY: no other task has this head's queries.
+        let out = unsafe { out.part(input.place(&block, row), input.value_dim) };
+        let inverse = 1.0 / totals[row];
         for (out, value) in out.iter_mut().zip(&acc[row * width..]) {
-            *out = E::from_f32(value / total);
+            *out = E::from_f32(value * inverse);
+        }
+        if let Some(lse) = lse {
+            let at = (sequence * input.n_heads + head) * input.tokens + first + row;
+            // SAFETY: the same.
+            let to = unsafe { lse.part(at, 1) };
+            to[0] = maxima[row] + totals[row].ln();
         }
     }
 }
 
-/// Adds the weighed values of some entries for some rows.
+/// Adds the first `n` weighed values of a block for some rows.
 ///
 /// # Safety
-/// 1. `weights` has rows of KEYS, `acc` of `width`, for all rows; `values` has rows of `width` for all entries.
+/// 1. `weights` has rows of KEYS, `acc` of `width`, for all rows; `values` has `n` rows of `width`.
 /// 2. The processor has the instructions of `S`.
 #[inline(always)]
 unsafe fn weigh<S: Simd>(
     weights: &[f32],
-    values: *const f32,
+    values: &[f32],
     acc: &mut [f32],
     width: usize,
-    rows: Range<usize>,
-    entries: Range<usize>,
+    [top, bottom]: [usize; 2],
+    n: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
         multiply::<S>(
-            Matrix {
-                at: weights.as_ptr().add(rows.start * KEYS + entries.start),
-                stride: KEYS,
-            },
-            Matrix {
-                at: values.add(entries.start * width),
-                stride: width,
-            },
-            [rows.len(), entries.len(), width],
-            Matrix {
-                at: acc.as_mut_ptr().add(rows.start * width),
-                stride: width,
-            },
+            Matrix::of(&weights[top * KEYS..], KEYS),
+            Matrix::of(values, width),
+            [bottom - top, n, width],
+            Matrix::of_mut(&mut acc[top * width..], width),
             true,
         );
     }

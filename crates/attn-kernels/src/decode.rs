@@ -34,6 +34,7 @@ use self::ahead::Ahead;
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
+use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
 use crate::softmax::{rescale, soften};
@@ -47,26 +48,6 @@ const SMALLEST_PIECE: usize = 128;
 
 /// Pieces a thread gets at least, where there is work for them: threads are not equally fast.
 const PIECES_A_THREAD: usize = 4;
-
-/// Entries `[B, Hkv, C, D]` of which each has its elements side by side.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a, E> {
-    /// The elements from the first entry on.
-    pub data: &'a [E],
-    /// From one sequence to the next.
-    pub batch_stride: usize,
-    /// From one head to the next.
-    pub head_stride: usize,
-    /// From one entry to the next.
-    pub row_stride: usize,
-}
-
-impl<'a, E> Rows<'a, E> {
-    /// The elements of a head from an entry on.
-    fn from(&self, sequence: usize, head: usize, entry: usize) -> &'a [E] {
-        &self.data[sequence * self.batch_stride + head * self.head_stride + entry * self.row_stride..]
-    }
-}
 
 /// Operands of [`decode`](decode()).
 #[derive(Debug, Clone, Copy)]
@@ -226,11 +207,9 @@ impl<E: Element> Decode<'_, E> {
                 if slots == 0 {
                     return wrong("the number of entries in use", 1, 0);
                 }
-                let end = product(&[sequence, rows.batch_stride])
-                    .saturating_add(product(&[h_kv - 1, rows.head_stride]))
-                    .saturating_add(product(&[slots - 1, rows.row_stride]))
-                    .saturating_add(dim);
-                at_least(op, "the length of the cache", rows.data.len(), end)?;
+                let end = product(&[sequence, rows.batch_stride]);
+                let data = rows.data.get(end.min(rows.data.len())..).unwrap_or_default();
+                Rows { data, ..*rows }.check(op, "the length of the cache", [1, h_kv, slots, dim])?;
             }
         }
         Ok(())

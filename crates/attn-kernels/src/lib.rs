@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `level.rs` | which instructions are used, and who says so |
 //! | `simd.rs`, `simd/` | a vector of f32, for each level |
-//! | `element.rs` | f32, bf16 and f16 in memory |
+//! | `element.rs`, `rows.rs` | f32, bf16 and f16, and operands, in memory |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
 //! | `decode.rs`, `attend.rs`, `project.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
@@ -23,14 +23,16 @@ mod element;
 mod error;
 mod level;
 mod project;
+mod rows;
 mod scratch;
 mod simd;
 mod softmax;
 mod tile;
 
-pub use attend::{Attend, Own, attend};
-pub use decode::{Decode, Rows, decode};
+pub use attend::{Attend, Entries, attend};
+pub use decode::{Decode, decode};
 pub use element::Element;
 pub use error::Mismatch;
 pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
 pub use project::{FEW_ROWS, Grouped, Orientation, Output, Project, project};
+pub use rows::Rows;

@@ -14,6 +14,20 @@ pub(crate) struct Matrix<T> {
     pub(crate) stride: usize,
 }
 
+impl<T> Matrix<*const T> {
+    pub(crate) fn of(rows: &[T], stride: usize) -> Self {
+        let at = rows.as_ptr();
+        Self { at, stride }
+    }
+}
+
+impl<T> Matrix<*mut T> {
+    pub(crate) fn of_mut(rows: &mut [T], stride: usize) -> Self {
+        let at = rows.as_mut_ptr();
+        Self { at, stride }
+    }
+}
+
 /// `scores[h][j] = q_h . k_j`, for H queries and K keys; `H K` is at most 16.
 ///
 /// # Safety

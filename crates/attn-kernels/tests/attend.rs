@@ -3,7 +3,7 @@
 
 mod common;
 
-use attn_kernels::{Attend, Element, Level, Own, attend};
+use attn_kernels::{Attend, Element, Entries, Level, Rows, attend};
 use common::{assert_close, random, tolerance};
 use half::{bf16, f16};
 
@@ -16,9 +16,31 @@ struct Sizes {
     start: usize,
     key_dim: usize,
     value_dim: usize,
+    /// Columns of keys that all heads share.
+    shared_dim: usize,
     /// With own entries.
     stride: Option<usize>,
+    /// Rows of tokens with all heads side by side, not heads with all tokens.
+    token_major: bool,
+    /// Closed entries are those of the own ones.
+    ends: bool,
 }
+
+/// `[batch, heads, n, dim]` in either order, with a gap after each row of heads.
+fn rows<E: Element>(data: &[E], heads: usize, n: usize, dim: usize, token_major: bool) -> Rows<'_, E> {
+    if !token_major {
+        return Rows::head_major(data, heads, n, dim);
+    }
+    let row_stride = heads * dim + GAP;
+    Rows {
+        data,
+        batch_stride: n * row_stride,
+        head_stride: dim,
+        row_stride,
+    }
+}
+
+const GAP: usize = 5;
 
 fn check<E: Element>(sizes: &Sizes) {
     let Sizes {
@@ -29,22 +51,40 @@ fn check<E: Element>(sizes: &Sizes) {
         start,
         key_dim,
         value_dim,
+        shared_dim,
         stride,
+        token_major,
+        ends,
     } = *sizes;
     let n_keys = match stride {
         Some(stride) => (start + tokens) / stride,
         None => start + tokens,
     };
-    let q: Vec<E> = random(batch * n_heads * tokens * key_dim, 1);
-    let k: Vec<E> = random(batch * n_kv_heads * n_keys * key_dim, 2);
-    let v: Vec<E> = random(batch * n_kv_heads * n_keys * value_dim, 3);
-    let own_k: Vec<E> = random(batch * n_kv_heads * tokens * key_dim, 4);
-    let own_v: Vec<E> = random(batch * n_kv_heads * tokens * value_dim, 5);
+    let data = |heads: usize, n: usize, dim: usize, seed| -> Vec<E> {
+        random(batch * n * (heads * dim + GAP), seed)
+    };
+    let of_head = key_dim - shared_dim;
+    let entries = |n: usize, seed| {
+        let k = data(n_kv_heads, n, of_head, seed);
+        let v = data(n_kv_heads, n, value_dim, seed + 1);
+        (k, v, data(1, n, shared_dim, seed + 2))
+    };
+    let q = data(n_heads, tokens, key_dim, 1);
+    let (closed, own) = (entries(n_keys, 2), entries(tokens, 5));
+    let view = |(k, v, shared): &(Vec<E>, Vec<E>, Vec<E>), n: usize| {
+        // The data live as long as this function: leaked once a case, in a test.
+        let leak = |data: &Vec<E>| -> &'static [E] { Box::leak(data.clone().into_boxed_slice()) };
+        Entries {
+            k: rows(leak(k), n_kv_heads, n, of_head, token_major),
+            v: rows(leak(v), n_kv_heads, n, value_dim, token_major),
+            shared: (shared_dim > 0).then(|| rows(leak(shared), 1, n, shared_dim, token_major)),
+        }
+    };
     let input = Attend {
-        q: &q,
-        k: &k,
-        v: &v,
-        own: stride.map(|_| Own { k: &own_k, v: &own_v }),
+        q: rows(&q, n_heads, tokens, key_dim, token_major),
+        closed: (!ends).then(|| view(&closed, n_keys)),
+        own: stride.map(|_| view(&own, tokens)),
+        shared_dim,
         batch,
         n_heads,
         n_kv_heads,
@@ -56,13 +96,15 @@ fn check<E: Element>(sizes: &Sizes) {
         stride: stride.unwrap_or(1),
         scale: (key_dim as f32).powf(-0.5),
     };
-    let expected = common::attend(&input);
+    let (expected, logarithms) = common::attend(&input);
     for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
         let mut out = vec![E::from_f32(f32::NAN); batch * n_heads * tokens * value_dim];
-        attend(&input, level, &mut out).unwrap();
+        let mut lse = vec![f32::NAN; batch * n_heads * tokens];
+        attend(&input, level, &mut out, Some(&mut lse)).unwrap();
         assert_close(&out, &expected, tolerance::<E>());
+        assert_close(&lse, &logarithms, 2e-6);
         let mut again = vec![E::from_f32(f32::NAN); out.len()];
-        attend(&input, level, &mut again).unwrap();
+        attend(&input, level, &mut again, None).unwrap();
         assert!(
             out.iter().zip(&again).all(|(a, b)| a.to_f32() == b.to_f32()),
             "{level}"
@@ -84,7 +126,10 @@ const PLAIN: Sizes = Sizes {
     start: 0,
     key_dim: 32,
     value_dim: 32,
+    shared_dim: 0,
     stride: None,
+    token_major: false,
+    ends: false,
 };
 
 #[test]
@@ -135,6 +180,29 @@ fn heads_batches_and_sizes_of_every_kind_agree_with_the_formula() {
 }
 
 #[test]
+fn operands_may_lie_in_either_order_and_keys_in_two_parts() {
+    for (batch, n_heads, n_kv_heads) in [(1, 2, 2), (2, 4, 2)] {
+        for (key_dim, shared_dim, value_dim) in [(32, 0, 16), (96, 32, 64), (40, 9, 24)] {
+            for (stride, ends) in [(None, false), (Some(2), false), (Some(2), true), (Some(3), true)] {
+                check_all(Sizes {
+                    batch,
+                    n_heads,
+                    n_kv_heads,
+                    key_dim,
+                    value_dim,
+                    shared_dim,
+                    stride,
+                    token_major: true,
+                    ends,
+                    tokens: 101,
+                    ..PLAIN
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
     for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
         let (tokens, dim, bad) = (200, 16, 130);
@@ -142,11 +210,16 @@ fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
         let mut k: Vec<f32> = random(tokens * dim, 2);
         let v: Vec<f32> = random(tokens * dim, 3);
         k[bad * dim + 3] = f32::NAN;
+        let entries = |k, v| Entries {
+            k: Rows::head_major(k, 1, tokens, dim),
+            shared: None,
+            v: Rows::head_major(v, 1, tokens, dim),
+        };
         let input = Attend {
-            q: &q,
-            k: &k,
-            v: &v,
+            q: Rows::head_major(&q, 1, tokens, dim),
+            closed: Some(entries(&k, &v)),
             own: None,
+            shared_dim: 0,
             batch: 1,
             n_heads: 1,
             n_kv_heads: 1,
@@ -163,18 +236,18 @@ fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
         let mut out = vec![0.0; tokens * dim];
         attend(
             &Attend {
-                k: &v,
-                v: &spoiled,
+                closed: Some(entries(&v, &spoiled)),
                 ..input
             },
             level,
             &mut out,
+            None,
         )
         .unwrap();
         for (t, row) in out.chunks(dim).enumerate() {
             assert!(row.iter().all(|x| x.is_nan() == (t >= bad)), "{level} {t}");
         }
-        attend(&input, level, &mut out).unwrap();
+        attend(&input, level, &mut out, None).unwrap();
         for (t, row) in out.chunks(dim).enumerate() {
             assert!(row.iter().all(|x| x.is_nan() == (t >= bad)), "{level} {t}");
         }
@@ -184,11 +257,16 @@ fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let x = vec![0.0_f32; 4 * 16];
+    let rows = Rows::head_major(&x, 1, 4, 16);
     let input = Attend {
-        q: &x,
-        k: &x,
-        v: &x,
+        q: rows,
+        closed: Some(Entries {
+            k: rows,
+            shared: None,
+            v: rows,
+        }),
         own: None,
+        shared_dim: 0,
         batch: 1,
         n_heads: 1,
         n_kv_heads: 1,
@@ -200,7 +278,7 @@ fn operands_that_do_not_fit_are_refused() {
         stride: 1,
         scale: 1.0,
     };
-    let run = |input: Attend<'_, f32>, out: usize| attend(&input, Level::Portable, &mut vec![0.0; out]);
+    let run = |input: Attend<'_, f32>, out: usize| attend(&input, Level::Portable, &mut vec![0.0; out], None);
     assert_eq!(run(input, 64), Ok(()));
     let refused = |input, out| run(input, out).unwrap_err().to_string();
     let later = Attend { start: 1, ..input };
@@ -210,4 +288,14 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(refused(input, 63).contains("output"));
     let more = Attend { n_heads: 2, ..input };
     assert!(refused(more, 128).contains("length of q"));
+    let none = Attend {
+        closed: None,
+        ..input
+    };
+    assert!(refused(none, 64).contains("closed entries"));
+    let shared = Attend {
+        shared_dim: 4,
+        ..input
+    };
+    assert!(refused(shared, 64).contains("shared keys"));
 }

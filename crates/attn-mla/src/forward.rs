@@ -55,12 +55,11 @@ impl Mla {
                 .latent
                 .dense(q, c, k_r, Some(&mask.narrow(0, start, q.dim(2)?)?));
         }
-        let (k, v) = self.latent.decompress(c, k_r)?;
+        let decompressed = self.latent.decompress(c, k_r)?;
         let scale = self.latent.scale();
         self.latent.output(&ops::attend(&AttendInput {
             q,
-            k: &k,
-            v: &v,
+            closed: Some(decompressed.entries()),
             own: None,
             start,
             stride: 1,

@@ -1,7 +1,7 @@
 //! The layer: gate, merge, then latent attention over blocks.
 
-use attn_core::latent::Latent;
-use attn_core::ops::{self, AttendInput, Own};
+use attn_core::latent::{Decompressed, Latent};
+use attn_core::ops::{self, AttendInput};
 use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights};
 use candle_core::{DType, Tensor};
 
@@ -73,27 +73,23 @@ impl Mtla {
         let (dtype, start) = (self.build.dtype, merged.start);
         let sums = merged.sums.to_dtype(dtype)?;
         let own_c = sums.narrow(1, t - n, n)?;
-        let (own_k, own_v) = self.latent.decompress(&own_c, &merged.k_r.narrow(1, t - n, n)?)?;
-
-        let ends = block_ends(start, t, s);
-        let (k, v) = if n == t && past.is_none() {
-            // Every block end is a query too: its key and value are there already.
-            let index = Tensor::new(ends.as_slice(), q.device())?;
-            (own_k.index_select(&index, 2)?, own_v.index_select(&index, 2)?)
+        let own = self.latent.decompress(&own_c, &merged.k_r.narrow(1, t - n, n)?)?;
+        // Where every block end is a query too, its key and value are there already.
+        let closed = if n == t && start == 0 {
+            None
         } else {
-            let index = Tensor::new(ends.as_slice(), q.device())?;
+            let index = Tensor::new(block_ends(start, t, s), q.device())?;
             let (mut c, mut k_r) = (sums.index_select(&index, 1)?, merged.k_r.index_select(&index, 1)?);
             if let Some((past_c, past_k_r)) = past {
                 c = Tensor::cat(&[&past_c, &c], 1)?;
                 k_r = Tensor::cat(&[&past_k_r, &k_r], 1)?;
             }
-            self.latent.decompress(&c, &k_r)?
+            Some(self.latent.decompress(&c, &k_r)?)
         };
         let heads = ops::attend(&AttendInput {
             q,
-            k: &k,
-            v: &v,
-            own: Some(Own { k: &own_k, v: &own_v }),
+            closed: closed.as_ref().map(Decompressed::entries),
+            own: Some(own.entries()),
             start: start + t - n,
             stride: s,
             scale: self.latent.scale(),

@@ -4,7 +4,7 @@
 use candle_core::{D, DType, Tensor};
 
 use crate::cache::accumulator_dtype;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::softmax::{Visible, softmax};
 use crate::ops::{AttendInput, DecodeInput};
 
@@ -75,13 +75,18 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
 pub fn attend(input: &AttendInput) -> Result<Tensor> {
     let AttendInput {
         q,
-        k,
-        v,
-        own,
         start,
         stride,
         scale,
+        ..
     } = *input;
+    let [Some((k, v)), own] = input.joined()? else {
+        return Err(Error::Shape {
+            op: "attend",
+            expected: "entries to attend to".to_string(),
+            got: q.dims().to_vec(),
+        });
+    };
     let (b, h, t, d) = q.dims4()?;
     let (_, h_kv, n, _) = k.dims4()?;
     let d_v = v.dim(D::Minus1)?;
@@ -89,12 +94,12 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
     let wide = accumulator_dtype(dtype);
     let heads = |x: &Tensor| widen(x, wide); // [B, Hkv, X, D] -> the same in f32
     let q = heads(q)?.reshape((b * h_kv, g, t, d))?;
-    let k = heads(k)?.reshape((b * h_kv, n, d))?;
-    let v = heads(v)?.reshape((b * h_kv, n, d_v))?;
+    let k = heads(&k)?.reshape((b * h_kv, n, d))?;
+    let v = heads(&v)?.reshape((b * h_kv, n, d_v))?;
     let own = match own {
-        Some(own) => Some((
-            heads(own.k)?.reshape((b * h_kv, 1, t, d))?,
-            heads(own.v)?.reshape((b * h_kv, 1, t, d_v))?,
+        Some((own_k, own_v)) => Some((
+            heads(&own_k)?.reshape((b * h_kv, 1, t, d))?,
+            heads(&own_v)?.reshape((b * h_kv, 1, t, d_v))?,
         )),
         None => None,
     };

@@ -6,7 +6,7 @@
 //! bf16 and f16 and without gradients, they run as native kernels at the [`level()`] of the processor; in f64, and
 //! where gradients are asked for, as the [`composite`] of candle's operations. [`naive`] is the reference of both. [`seedlike`] has the pieces of the seed's formulation that these replace.
 //!
-//! Operands are head-major, `[B, H, T, D]`: each head is one matrix product.
+//! Operands are `[B, H, T, D]`, in memory head by head or token by token.
 
 mod attend;
 pub mod composite;
@@ -16,7 +16,7 @@ pub(crate) mod native;
 pub mod seedlike;
 mod softmax;
 
-pub use attend::{AttendInput, Own, attend};
+pub use attend::{AttendInput, Entries, attend};
 pub use decode::{DecodeInput, decode};
 pub use native::level;
 pub use softmax::{Visible, softmax};

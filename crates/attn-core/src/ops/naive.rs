@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::geometry::Values;
 use crate::ops::{AttendInput, DecodeInput};
 
@@ -42,20 +42,23 @@ pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
 pub fn attend(input: &AttendInput, b: usize, t: usize) -> Result<Tensor> {
-    let (h, h_kv, i) = (input.q.dim(1)?, input.k.dim(1)?, input.start + t);
-    let seen = if input.own.is_some() {
-        i / input.stride
-    } else {
-        i + 1
+    let [Some((k_all, v_all)), own] = input.joined()? else {
+        return Err(Error::Shape {
+            op: "attend",
+            expected: "entries to attend to".to_string(),
+            got: input.q.dims().to_vec(),
+        });
     };
+    let (h, h_kv, i) = (input.q.dim(1)?, k_all.dim(1)?, input.start + t);
+    let seen = if own.is_some() { i / input.stride } else { i + 1 };
     let heads = (0..h).map(|head| {
         let kv = head / (h / h_kv);
         let q = rows(&input.q.narrow(2, t, 1)?, b, head)?;
-        let mut k = rows(&input.k.narrow(2, 0, seen)?, b, kv)?;
-        let mut v = rows(&input.v.narrow(2, 0, seen)?, b, kv)?;
-        if let Some(own) = input.own {
-            k.extend(rows(&own.k.narrow(2, t, 1)?, b, kv)?);
-            v.extend(rows(&own.v.narrow(2, t, 1)?, b, kv)?);
+        let mut k = rows(&k_all.narrow(2, 0, seen)?, b, kv)?;
+        let mut v = rows(&v_all.narrow(2, 0, seen)?, b, kv)?;
+        if let Some((own_k, own_v)) = &own {
+            k.extend(rows(&own_k.narrow(2, t, 1)?, b, kv)?);
+            v.extend(rows(&own_v.narrow(2, t, 1)?, b, kv)?);
         }
         Ok(one_query(&q[0], &k, &v, input.scale))
     });

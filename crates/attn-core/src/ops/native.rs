@@ -1,13 +1,15 @@
 //! The two operations by native kernels: on the CPU, in f32, bf16 and f16, where no gradient is asked for.
 
+use std::ops::Deref;
+
 use attn_kernels::{
-    Attend, Decode, Element, FEW_ROWS, Grouped, Level, Orientation, Output, Own, Project, Rows,
+    Attend, Decode, Element, Entries, FEW_ROWS, Grouped, Level, Orientation, Output, Project, Rows,
 };
-use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
+use candle_core::{DType, Layout, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::ops::{AttendInput, DecodeInput};
+use crate::ops::{self, AttendInput, DecodeInput};
 
 /// The instructions that the kernels use: those of the processor, or what `ATTN_CPU_LEVEL` lowers them to.
 ///
@@ -41,8 +43,11 @@ pub(super) fn decode(input: &DecodeInput) -> Result<Option<Tensor>> {
 
 /// `None` where there is no kernel for these operands.
 pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
-    let mut operands = vec![input.q, input.k, input.v];
-    operands.extend(input.own.iter().flat_map(|own| [own.k, own.v]));
+    let mut operands = vec![input.q];
+    for entries in [&input.closed, &input.own].into_iter().flatten() {
+        operands.extend([entries.k, entries.v]);
+        operands.extend(entries.shared);
+    }
     by_dtype!(&operands, attend_as(input))
 }
 
@@ -73,39 +78,6 @@ fn kernel_dtype(operands: &[&Tensor]) -> Option<DType> {
     taken.then_some(dtype)
 }
 
-/// Runs `work` on the elements of a tensor and their layout.
-fn with_elements<T: WithDType, R>(x: &Tensor, work: impl FnOnce(&[T], &Layout) -> Result<R>) -> Result<R> {
-    let (storage, layout) = x.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        return Err(Error::Unsupported {
-            what: "a native kernel off the CPU".to_string(),
-            remedy: "move its operands there".to_string(),
-        });
-    };
-    work(elements::<T>(storage)?, layout)
-}
-
-fn elements<T: WithDType>(storage: &CpuStorage) -> Result<&[T]> {
-    Ok(storage.as_slice::<T>()?)
-}
-
-/// `[B, Hkv, C, D]` as the kernel reads it: only the last axis must have no gaps.
-fn rows<'a, T>(elements: &'a [T], layout: &Layout) -> Result<Rows<'a, T>> {
-    let &[batch_stride, head_stride, row_stride, 1] = layout.stride() else {
-        return Err(Error::Shape {
-            op: "decode",
-            expected: "a cache whose entries lie side by side".to_string(),
-            got: layout.stride().to_vec(),
-        });
-    };
-    Ok(Rows {
-        data: &elements[layout.start_offset()..],
-        batch_stride,
-        head_stride,
-        row_stride,
-    })
-}
-
 fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
     let DecodeInput {
         q,
@@ -119,133 +91,197 @@ fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
     let (level, value_dim) = (level()?, layout.width());
     let q = q.contiguous()?;
     let mut out = vec![T::default(); b * h * value_dim];
-    with_elements::<T, _>(&q, |q, q_layout| {
-        with_elements::<T, _>(keys, |keys_all, keys_layout| {
-            let run = |values: Option<Rows<'_, T>>, out: &mut [T]| {
-                let decode = Decode {
-                    q: &q[q_layout.start_offset()..],
-                    keys: rows(keys_all, keys_layout)?,
-                    values,
-                    n_heads: h,
-                    n_kv_heads: keys.dim(1)?,
-                    key_dim,
-                    value_dim,
-                    slots,
-                    scale: scale as f32,
-                };
-                attn_kernels::decode(&decode, level, out).map_err(Error::from)
-            };
-            match values {
-                None => run(None, &mut out),
-                Some(values) => {
-                    with_elements::<T, _>(values, |all, layout| run(Some(rows(all, layout)?), &mut out))
-                }
-            }
-        })
-    })?;
-    Ok(Tensor::from_vec(out, (b, h, value_dim), q.device())?)
+    let (q, keys_of) = (guard(&q), guard(keys));
+    let values = values.map(guard);
+    let decode = Decode {
+        q: q.elements()?,
+        keys: keys_of.rows()?,
+        values: values.as_ref().map(Guard::rows).transpose()?,
+        n_heads: h,
+        n_kv_heads: keys.dim(1)?,
+        key_dim,
+        value_dim,
+        slots,
+        scale: scale as f32,
+    };
+    attn_kernels::decode::<T>(&decode, level, &mut out)?;
+    Ok(Tensor::from_vec(out, (b, h, value_dim), input.q.device())?)
 }
 
 fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {
-    let AttendInput {
-        q,
-        k,
-        v,
-        own,
-        start,
-        stride,
-        scale,
-    } = *input;
-    let (batch, n_heads, tokens, key_dim) = q.dims4()?;
-    let (_, n_kv_heads, n_keys, _) = k.dims4()?;
-    let (level, value_dim) = (level()?, v.dim(3)?);
-    let mut out = vec![T::default(); batch * n_heads * tokens * value_dim];
-    let mut operands = vec![q.contiguous()?, k.contiguous()?, v.contiguous()?];
-    if let Some(own) = own {
-        operands.extend([own.k.contiguous()?, own.v.contiguous()?]);
-    }
-    let guards: Vec<_> = operands.iter().map(Tensor::storage_and_layout).collect();
-    let mut slices = Vec::with_capacity(guards.len());
-    for (storage, layout) in &guards {
-        let Storage::Cpu(storage) = &**storage else {
-            continue;
-        };
-        slices.push(&elements::<T>(storage)?[layout.start_offset()..]);
-    }
-    let (q, k, v, own) = match slices.as_slice() {
-        [q, k, v] => (*q, *k, *v, None),
-        [q, k, v, own_k, own_v] => (*q, *k, *v, Some(Own { k: own_k, v: own_v })),
-        _ => {
-            return Err(Error::Unsupported {
-                what: "a native kernel off the CPU".to_string(),
-                remedy: "move its operands there".to_string(),
-            });
-        }
+    let (batch, n_heads, tokens, key_dim) = input.q.dims4()?;
+    let view = EntriesView::new;
+    let (q, closed, own) = (
+        side_by_side(input.q)?,
+        input.closed.as_ref().map(view).transpose()?,
+        input.own.as_ref().map(view).transpose()?,
+    );
+    let Some(entries) = closed.as_ref().or(own.as_ref()) else {
+        return Err(Error::Shape {
+            op: "attend",
+            expected: "entries to attend to".to_string(),
+            got: input.q.dims().to_vec(),
+        });
     };
+    let (level, value_dim) = (level()?, entries.v.dim(3)?);
+    let shared_dim = entries.shared.as_ref().map_or(Ok(0), |shared| shared.dim(2))?;
+    let n_kv_heads = entries.k.dim(1)?;
+    let mut out = vec![T::default(); batch * tokens * n_heads * value_dim];
+    let q = guard(&q);
+    let closed = closed.as_ref().map(EntriesView::guard);
+    let own = own.as_ref().map(EntriesView::guard);
     let attend = Attend {
-        q,
-        k,
-        v,
-        own,
+        q: q.rows()?,
+        closed: closed.as_ref().map(EntriesGuard::entries).transpose()?,
+        own: own.as_ref().map(EntriesGuard::entries).transpose()?,
+        shared_dim,
         batch,
         n_heads,
         n_kv_heads,
         tokens,
-        n_keys,
+        n_keys: input.n_closed()?,
         key_dim,
         value_dim,
-        start,
-        stride,
-        scale: scale as f32,
+        start: input.start,
+        stride: input.stride,
+        scale: input.scale as f32,
     };
-    attn_kernels::attend(&attend, level, &mut out)?;
-    Ok(Tensor::from_vec(
-        out,
-        (batch, n_heads, tokens, value_dim),
-        input.q.device(),
-    )?)
+    attn_kernels::attend::<T>(&attend, level, &mut out, None)?;
+    let shape = (batch, tokens, n_heads, value_dim);
+    Ok(Tensor::from_vec(out, shape, input.q.device())?.transpose(1, 2)?)
+}
+
+/// Entries whose rows have their elements side by side.
+struct EntriesView {
+    k: Tensor,
+    shared: Option<Tensor>,
+    v: Tensor,
+}
+
+impl EntriesView {
+    fn new(entries: &ops::Entries) -> Result<Self> {
+        Ok(Self {
+            k: side_by_side(entries.k)?,
+            shared: entries.shared.map(side_by_side).transpose()?,
+            v: side_by_side(entries.v)?,
+        })
+    }
+
+    fn guard(&self) -> EntriesGuard<'_, impl Deref<Target = Storage> + '_> {
+        EntriesGuard {
+            k: guard(&self.k),
+            shared: self.shared.as_ref().map(guard),
+            v: guard(&self.v),
+        }
+    }
+}
+
+/// A tensor on the CPU, held while its elements are read. `S` is candle's guard of a storage, which has no public name.
+struct Guard<'a, S> {
+    storage: S,
+    layout: &'a Layout,
+}
+
+fn guard(x: &Tensor) -> Guard<'_, impl Deref<Target = Storage> + '_> {
+    let (storage, layout) = x.storage_and_layout();
+    Guard { storage, layout }
+}
+
+/// Entries, held while they are read.
+struct EntriesGuard<'a, S> {
+    k: Guard<'a, S>,
+    shared: Option<Guard<'a, S>>,
+    v: Guard<'a, S>,
+}
+
+impl<S: Deref<Target = Storage>> EntriesGuard<'_, S> {
+    fn entries<T: WithDType>(&self) -> Result<Entries<'_, T>> {
+        Ok(Entries {
+            k: self.k.rows()?,
+            shared: self.shared.as_ref().map(Guard::rows).transpose()?,
+            v: self.v.rows()?,
+        })
+    }
+}
+
+impl<S: Deref<Target = Storage>> Guard<'_, S> {
+    /// The elements from the first on.
+    fn elements<T: WithDType>(&self) -> Result<&[T]> {
+        let Storage::Cpu(storage) = &*self.storage else {
+            return Err(Error::Unsupported {
+                what: "a native kernel off the CPU".to_string(),
+                remedy: "move its operands there".to_string(),
+            });
+        };
+        // An empty view may begin beyond the end.
+        Ok(storage
+            .as_slice::<T>()?
+            .get(self.layout.start_offset()..)
+            .unwrap_or_default())
+    }
+
+    /// `[B, heads, N, D]`, or `[B, N, D]` that all heads share; only the last axis must have no gaps.
+    fn rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
+        let (batch_stride, head_stride, row_stride) = match *self.layout.stride() {
+            [batch, head, row, 1] => (batch, head, row),
+            [batch, row, 1] => (batch, 0, row),
+            _ => {
+                return Err(Error::Shape {
+                    op: "a native kernel",
+                    expected: "rows whose elements lie side by side".to_string(),
+                    got: self.layout.stride().to_vec(),
+                });
+            }
+        };
+        Ok(Rows {
+            data: self.elements()?,
+            batch_stride,
+            head_stride,
+            row_stride,
+        })
+    }
+}
+
+/// The same tensor, or a copy where the elements of a row lie apart.
+fn side_by_side(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.stride().last() == Some(&1) {
+        x.clone()
+    } else {
+        x.contiguous()?
+    })
 }
 
 fn project_as<T: WithDType + Element>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((rows, inputs), outputs) = (x.dims2()?, weight.dim(0)?);
-    let (level, weight) = (level()?, weight.contiguous()?);
+    let (level, weight) = (level()?, side_by_side(weight)?);
+    let bias = bias.map(Tensor::contiguous).transpose()?;
     let mut data = vec![T::default(); rows * outputs];
-    with_elements::<T, _>(x, |x, x_layout| {
-        with_elements::<T, _>(&weight, |weight, weight_layout| {
-            let run = |bias: Option<&[T]>, data: &mut [T]| {
-                let project = Project {
-                    x: Grouped {
-                        data: &x[x_layout.start_offset()..],
-                        group_stride: 0,
-                        row_stride: inputs,
-                    },
-                    weight: Grouped {
-                        data: &weight[weight_layout.start_offset()..],
-                        group_stride: 0,
-                        row_stride: inputs,
-                    },
-                    orientation: Orientation::Outputs,
-                    bias,
-                    groups: 1,
-                    rows,
-                    inputs,
-                    outputs,
-                };
-                let mut out = Output {
-                    data,
-                    group_stride: 0,
-                    row_stride: outputs,
-                };
-                attn_kernels::project(&project, level, &mut out).map_err(Error::from)
-            };
-            match bias {
-                None => run(None, &mut data),
-                Some(bias) => with_elements::<T, _>(&bias.contiguous()?, |bias, layout| {
-                    run(Some(&bias[layout.start_offset()..]), &mut data)
-                }),
-            }
-        })
-    })?;
+    let (x_of, weight_of) = (guard(x), guard(&weight));
+    let bias = bias.as_ref().map(guard);
+    let project = Project {
+        x: Grouped {
+            data: x_of.elements()?,
+            group_stride: 0,
+            row_stride: x.stride()[0],
+        },
+        weight: Grouped {
+            data: weight_of.elements()?,
+            group_stride: 0,
+            row_stride: weight.stride()[0],
+        },
+        orientation: Orientation::Outputs,
+        bias: bias.as_ref().map(Guard::elements).transpose()?,
+        groups: 1,
+        rows,
+        inputs,
+        outputs,
+    };
+    let mut out = Output {
+        data: &mut data,
+        group_stride: 0,
+        row_stride: outputs,
+    };
+    attn_kernels::project::<T>(&project, level, &mut out)?;
     Ok(Tensor::from_vec(data, (rows, outputs), x.device())?)
 }
 
@@ -260,44 +296,32 @@ fn project_heads_as<T: WithDType + Element>(
         Orientation::Outputs => rows,
         Orientation::Inputs => columns,
     };
-    let level = level()?;
-    let gapless = |x: &Tensor| -> Result<Tensor> {
-        Ok(if x.stride().last() == Some(&1) {
-            x.clone()
-        } else {
-            x.contiguous()?
-        })
-    };
-    let (x, weight) = (gapless(x)?, gapless(weight)?);
+    let (x, weight) = (side_by_side(x)?, side_by_side(weight)?);
     let mut data = vec![T::default(); b * h * outputs];
-    with_elements::<T, _>(&x, |elements, layout| {
-        let x = Grouped {
-            data: &elements[layout.start_offset()..],
-            group_stride: layout.stride()[1],
-            row_stride: layout.stride()[0],
-        };
-        with_elements::<T, _>(&weight, |elements, layout| {
-            let project = Project {
-                x,
-                weight: Grouped {
-                    data: &elements[layout.start_offset()..],
-                    group_stride: layout.stride()[0],
-                    row_stride: layout.stride()[1],
-                },
-                orientation,
-                bias: None,
-                groups: h,
-                rows: b,
-                inputs,
-                outputs,
-            };
-            let mut out = Output {
-                data: &mut data,
-                group_stride: outputs,
-                row_stride: h * outputs,
-            };
-            attn_kernels::project(&project, level, &mut out).map_err(Error::from)
-        })
-    })?;
+    let (x_of, weight_of) = (guard(&x), guard(&weight));
+    let project = Project {
+        x: Grouped {
+            data: x_of.elements()?,
+            group_stride: x.stride()[1],
+            row_stride: x.stride()[0],
+        },
+        weight: Grouped {
+            data: weight_of.elements()?,
+            group_stride: weight.stride()[0],
+            row_stride: weight.stride()[1],
+        },
+        orientation,
+        bias: None,
+        groups: h,
+        rows: b,
+        inputs,
+        outputs,
+    };
+    let mut out = Output {
+        data: &mut data,
+        group_stride: outputs,
+        row_stride: h * outputs,
+    };
+    attn_kernels::project::<T>(&project, level()?, &mut out)?;
     Ok(Tensor::from_vec(data, (b, h, outputs), x.device())?)
 }

@@ -13,8 +13,8 @@ const LEVELS: [(u8, &str); 3] = [
     (4, "avx512f avx512bw avx512cd avx512dq avx512vl"),
 ];
 
-/// The highest level gemm is built for: candle leaves its feature for AVX-512 off.
-const GEMM_LEVEL: u8 = 3;
+/// The levels gemm has kernels for; the last of them with a feature that candle leaves off and this workspace turns on.
+const GEMM_LEVELS: [u8; 2] = [3, 4];
 
 /// Levels of x86-64, from 1 to 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +55,7 @@ impl Level {
                 .filter(|feature| !in_levels(feature))
                 .cloned()
                 .collect(),
-            // Below AVX2 and FMA gemm has no kernel for vectors of its own.
-            matrix_products: if available >= GEMM_LEVEL { GEMM_LEVEL } else { 1 },
+            matrix_products: if GEMM_LEVELS.contains(&available) { available } else { 1 },
             compiled: compiled(),
             // A variable that names no level is refused before anything runs.
             kernels: attn_core::ops::level()
@@ -153,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn gemm_is_still_built_without_its_level_4() {
+    fn gemm_is_built_with_its_level_4() {
         let manifest = include_str!("../../../../Cargo.toml");
-        assert!(
-            !manifest.contains("x86-v4"),
-            "raise GEMM_LEVEL where that feature of gemm is on"
-        );
+        let gemm = manifest.lines().find(|line| line.starts_with("gemm = "));
+        assert!(gemm.is_some_and(|line| line.contains("x86-v4")), "lower GEMM_LEVELS");
+        let v4 = format!("{V3} avx512f avx512bw avx512cd avx512dq avx512vl");
+        assert_eq!(of(&v4, &[]).matrix_products, 4);
     }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use attn_core::ops::{self, AttendInput, DecodeInput, Own};
+use attn_core::ops::{self, AttendInput, DecodeInput, Entries};
 use attn_core::{
     Attention, Build, Cache, Capacity, LayerConfig, Path, Queries, Scope, Weights, Workload, random_tensor,
 };
@@ -92,9 +92,8 @@ impl Operands {
     pub(crate) fn input(&self) -> AttendInput<'_> {
         AttendInput {
             q: &self.q,
-            k: &self.k,
-            v: &self.v,
-            own: self.own.as_ref().map(|(k, v)| Own { k, v }),
+            closed: Some(Entries::new(&self.k, &self.v)),
+            own: self.own.as_ref().map(|(k, v)| Entries::new(k, v)),
             start: 0,
             stride: self.stride,
             scale: self.scale,

@@ -10,12 +10,12 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Attend, KEYS, for_each_block};
+use super::{Attend, Block, Entries, KEYS, Places, for_each_block};
 use crate::amx::{
     SIDE, STEP, TERMS, Tiles, columns_to_panels, half_of, is_available, product_2_2, rows_to_panel,
 };
 use crate::scratch::Scratch;
-use crate::simd::{Avx512, Simd};
+use crate::simd::{Avx512, Simd, exp2};
 use crate::softmax::rescale;
 
 /// Rows and columns of a product.
@@ -23,24 +23,25 @@ const PAIR: usize = 2 * SIDE;
 
 /// As [`super::attend`], for operands that were checked. False, and nothing done, where tiles do not fit them: the
 /// tiles multiply hidden values with zero, which must not be NaN or infinite.
-pub(super) fn attend(input: &Attend<'_, bf16>, out: &mut [bf16]) -> bool {
-    let is_finite = |x: &bf16| x.to_bits() & 0x7f80 != 0x7f80;
-    if !is_available()
-        || !input
-            .v
-            .par_chunks(1 << 14)
-            .all(|chunk| chunk.iter().all(is_finite))
-    {
+pub(super) fn attend(
+    input: &Attend<'_, bf16>,
+    closed: &Entries<'_, bf16>,
+    out: &Places<'_, bf16>,
+    lse: Option<&Places<'_, f32>>,
+) -> bool {
+    if !is_available() {
         return false;
     }
-    let panels = Panels::lay_out(input);
-    for_each_block(input, out, |head, first, out| {
+    let Some(panels) = Panels::lay_out(input, closed) else {
+        return false;
+    };
+    for_each_block(input, |block| {
         let work = Work {
             input,
             panels: &panels,
-            head,
-            first,
+            block,
             out,
+            lse,
         };
         // SAFETY: the processor has tiles, and what they come with.
         unsafe { go_through(work) };
@@ -63,8 +64,9 @@ struct Panels {
 }
 
 impl Panels {
-    fn lay_out(input: &Attend<'_, bf16>) -> Self {
-        let heads = input.batch * input.n_kv_heads;
+    /// `None` where a value is not finite.
+    fn lay_out(input: &Attend<'_, bf16>, closed: &Entries<'_, bf16>) -> Option<Self> {
+        let (heads, h_kv) = (input.batch * input.n_kv_heads, input.n_kv_heads);
         let (n, dim, value_dim) = (input.n_keys, input.key_dim, input.value_dim);
         let blocks = n.div_ceil(KEYS);
         let key_panel = dim.next_multiple_of(TERMS) * SIDE;
@@ -73,65 +75,76 @@ impl Panels {
         let width = value_dim.next_multiple_of(PAIR);
         let value_head = blocks * KEYS * width;
         let mut values = Scratch::zeros(heads * value_head / 2);
-        if n > 0 {
-            let panels = keys
-                .as_mut_slice()
-                .par_chunks_exact_mut(key_panel / 2)
-                .enumerate();
-            panels.for_each(|(at, panel)| {
+        if n == 0 {
+            return Some(Self {
+                keys,
+                key_panel,
+                key_head,
+                values,
+                width,
+                value_head,
+            });
+        }
+        let panels = keys
+            .as_mut_slice()
+            .par_chunks_exact_mut(key_panel / 2)
+            .enumerate();
+        panels.for_each_init(
+            || vec![bf16::ZERO; SIDE * dim],
+            |rows, (at, panel)| {
                 let in_head = blocks * KEYS / SIDE;
                 let (head, first) = (at / in_head, at % in_head * SIDE);
                 let there = SIDE.min(n.saturating_sub(first));
-                if there > 0 {
-                    let rows = &input.k[(head * n + first) * dim..];
-                    // SAFETY: as many rows are there, and the panel is for `dim` terms.
-                    unsafe { rows_to_panel(rows.as_ptr(), dim, there, dim, panel.as_mut_ptr().cast()) };
+                for (row, key) in rows.chunks_exact_mut(dim).enumerate().take(there) {
+                    closed.key([head / h_kv, head % h_kv, first + row], input.shared_dim, key);
                 }
-            });
-            let of_block = values.as_mut_slice().par_chunks_exact_mut(KEYS * width / 2);
-            of_block.enumerate().for_each(|(at, block)| {
-                let (head, first) = (at / blocks, at % blocks * KEYS);
-                for column in (0..value_dim).step_by(PAIR) {
-                    let columns = PAIR.min(value_dim - column);
-                    for step in 0..KEYS / TERMS {
-                        let row = first + step * TERMS;
-                        let there = TERMS.min(n.saturating_sub(row));
-                        if there == 0 {
-                            continue; // the panels are zeros
-                        }
-                        let from = input.v[(head * n + row) * value_dim + column..].as_ptr();
-                        let of_panel = KEYS / TERMS * STEP;
-                        // SAFETY: as many rows of as many columns are there, and the block has room for its panels.
-                        unsafe {
-                            let to = block.as_mut_ptr().cast::<bf16>();
-                            let to = to.add(column / SIDE * of_panel + step * STEP);
-                            columns_to_panels(from, value_dim, there, columns, [to, to.add(of_panel)]);
-                        }
+                // SAFETY: as many rows are there, and the panel is for `dim` terms.
+                unsafe { rows_to_panel(rows.as_ptr(), dim, there, dim, panel.as_mut_ptr().cast()) };
+            },
+        );
+        let of_block = values.as_mut_slice().par_chunks_exact_mut(KEYS * width / 2);
+        let are_finite = of_block.enumerate().map(|(at, block)| {
+            let (head, first) = (at / blocks, at % blocks * KEYS);
+            let there = KEYS.min(n - first);
+            let row = |row: usize| closed.v.from(head / h_kv, head % h_kv, first + row);
+            let is_finite = |x: &bf16| x.to_bits() & 0x7f80 != 0x7f80;
+            if !(0..there).all(|at| row(at)[..value_dim].iter().all(is_finite)) {
+                return false;
+            }
+            for column in (0..value_dim).step_by(PAIR) {
+                let columns = PAIR.min(value_dim - column);
+                for (step, first) in (0..there).step_by(TERMS).enumerate() {
+                    let from = row(first)[column..].as_ptr();
+                    let of_panel = KEYS / TERMS * STEP;
+                    let n = TERMS.min(there - first);
+                    // SAFETY: as many rows of as many columns are there, and the block has room for its panels.
+                    unsafe {
+                        let to = block.as_mut_ptr().cast::<bf16>();
+                        let to = to.add(column / SIDE * of_panel + step * STEP);
+                        columns_to_panels(from, closed.v.row_stride, n, columns, [to, to.add(of_panel)]);
                     }
                 }
-            });
-        }
-        Self {
+            }
+            true
+        });
+        are_finite.reduce(|| true, |a, b| a & b).then_some(Self {
             keys,
             key_panel,
             key_head,
             values,
             width,
             value_head,
-        }
+        })
     }
 }
 
-/// A block of queries of one head.
+/// A block of queries of one head, and where its results go.
 struct Work<'a> {
     input: &'a Attend<'a, bf16>,
     panels: &'a Panels,
-    /// Sequence times heads plus head.
-    head: usize,
-    /// Token of the first query.
-    first: usize,
-    /// `[queries, Dv]`.
-    out: &'a mut [bf16],
+    block: Block,
+    out: &'a Places<'a, bf16>,
+    lse: Option<&'a Places<'a, f32>>,
 }
 
 /// The online softmax of a block of queries.
@@ -143,37 +156,44 @@ unsafe fn go_through(work: Work<'_>) {
     let Work {
         input,
         panels,
+        block,
+        out,
+        lse,
+    } = work;
+    let Block {
+        sequence,
         head,
         first,
-        out,
-    } = work;
-    let rows = out.len() / input.value_dim;
+        rows,
+    } = block;
     let padded = rows.next_multiple_of(PAIR);
     let (dim, width) = (input.key_dim, panels.width);
     let (q_width, steps) = (dim.next_multiple_of(TERMS), dim.div_ceil(TERMS));
-    let group = input.n_heads / input.n_kv_heads;
-    let kv_head = head / input.n_heads * input.n_kv_heads + head % input.n_heads / group;
+    let kv_head = input.kv_head(head);
 
-    let mut scratch = Scratch::zeros(padded * (q_width / 2 + KEYS + KEYS / 2 + width + 2));
+    let mut scratch = Scratch::zeros(padded * (q_width / 2 + KEYS + KEYS / 2 + width + 2) + q_width / 2);
     let (q, rest) = scratch.as_mut_slice().split_at_mut(padded * q_width / 2);
     let (scores, rest) = rest.split_at_mut(padded * KEYS);
     let (weights, rest) = rest.split_at_mut(padded * KEYS / 2);
     let (acc, rest) = rest.split_at_mut(padded * width);
-    let (maxima, totals) = rest.split_at_mut(padded);
+    let (maxima, rest) = rest.split_at_mut(padded);
+    let (totals, own_key) = rest.split_at_mut(padded);
     let (q, weights): (*mut bf16, *mut bf16) = (q.as_mut_ptr().cast(), weights.as_mut_ptr().cast());
-    let from = &input.q[(head * input.tokens + first) * dim..][..rows * dim];
-    for (row, from) in from.chunks_exact(dim).enumerate() {
+    for row in 0..rows {
+        let from = &input.q.from(sequence, head, first + row)[..dim];
         // SAFETY: `q` has `padded` rows of `q_width`.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), q.add(row * q_width), dim) };
     }
     maxima.fill(f32::NEG_INFINITY);
     if let Some(own) = input.own {
-        let at = kv_head * input.tokens + first;
+        // SAFETY: as many bf16, and every bit pattern is one.
+        let own_key = unsafe { std::slice::from_raw_parts_mut(own_key.as_mut_ptr().cast::<bf16>(), dim) };
         for row in 0..rows {
-            let v = &own.v[(at + row) * input.value_dim..][..input.value_dim];
-            let k = &own.k[(at + row) * dim..][..dim];
+            own.key([sequence, kv_head, first + row], input.shared_dim, own_key);
+            let v = &own.v.from(sequence, kv_head, first + row)[..input.value_dim];
             // SAFETY: both have `dim` elements.
-            maxima[row] = input.scale * unsafe { dot(from[row * dim..].as_ptr(), k.as_ptr(), dim) };
+            let score = unsafe { dot(q.add(row * q_width), own_key.as_ptr(), dim) };
+            maxima[row] = input.scale * std::f32::consts::LOG2_E * score;
             totals[row] = 1.0;
             for (to, from) in acc[row * width..].iter_mut().zip(v) {
                 *to = from.to_f32();
@@ -183,12 +203,10 @@ unsafe fn go_through(work: Work<'_>) {
     let keys = panels.keys.as_slice().as_ptr().cast::<bf16>();
     let values = panels.values.as_slice().as_ptr().cast::<bf16>();
     let last = input.seen(first + rows - 1);
+    let kv = sequence * input.n_kv_heads + kv_head;
     // SAFETY: panels are there for all keys up to a multiple of KEYS, scratch for `padded` rows.
     unsafe {
-        let (keys, values) = (
-            keys.add(kv_head * panels.key_head),
-            values.add(kv_head * panels.value_head),
-        );
+        let (keys, values) = (keys.add(kv * panels.key_head), values.add(kv * panels.value_head));
         let _tiles = Tiles::configure();
         for block in (0..last).step_by(KEYS) {
             let n = KEYS.min(last - block);
@@ -240,10 +258,18 @@ unsafe fn go_through(work: Work<'_>) {
             }
         }
     }
-    for (row, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
+    for row in 0..rows {
+        // SAFETY: no other task has this head's queries.
+        let out = unsafe { out.part(input.place(&block, row), input.value_dim) };
         let inverse = 1.0 / totals[row];
         for (out, value) in out.iter_mut().zip(&acc[row * width..]) {
             *out = bf16::from_f32(value * inverse);
+        }
+        if let Some(lse) = lse {
+            let at = (sequence * input.n_heads + head) * input.tokens + first + row;
+            // SAFETY: the same.
+            let to = unsafe { lse.part(at, 1) };
+            to[0] = maxima[row] * std::f32::consts::LN_2 + totals[row].ln();
         }
     }
 }
@@ -265,22 +291,24 @@ unsafe fn soften(
 ) -> f32 {
     // SAFETY: the caller's.
     unsafe {
-        let factor = _mm512_set1_ps(scale);
+        // Everything in powers of two: the scale takes the logarithm along.
+        let factor = _mm512_set1_ps(scale * std::f32::consts::LOG2_E);
         let least = _mm512_set1_ps(f32::NEG_INFINITY);
-        let mut max = _mm512_set1_ps(*maximum);
+        let mut most = least;
         for i in (0..seen).step_by(SIDE) {
-            let score = _mm512_mul_ps(factor, _mm512_loadu_ps(scores.add(i)));
-            max = _mm512_max_ps(max, _mm512_mask_blend_ps(mask(seen - i), least, score));
+            let score = _mm512_loadu_ps(scores.add(i));
+            most = _mm512_max_ps(most, _mm512_mask_blend_ps(mask(seen - i), least, score));
         }
-        let max = Avx512::largest(max);
+        let most = _mm512_max_ps(_mm512_set1_ps(*maximum), _mm512_mul_ps(factor, most));
+        let max = Avx512::largest(most);
         let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let shift = _mm512_set1_ps(-base);
+        let shift = _mm512_set1_ps(base);
         let mut sum = _mm512_setzero_ps();
         for i in (0..terms).step_by(SIDE) {
             let mut weight = _mm512_setzero_ps();
             if i < seen {
-                let score = _mm512_fmadd_ps(factor, _mm512_loadu_ps(scores.add(i)), shift);
-                weight = _mm512_maskz_mov_ps(mask(seen - i), Avx512::exp(score));
+                let score = _mm512_fmsub_ps(factor, _mm512_loadu_ps(scores.add(i)), shift);
+                weight = _mm512_maskz_mov_ps(mask(seen - i), exp2(score));
                 sum = _mm512_add_ps(sum, weight);
             }
             _mm256_storeu_si256(weights.add(i).cast(), half_of(weight));
@@ -288,7 +316,7 @@ unsafe fn soften(
         let shrink = if *maximum == max {
             1.0
         } else {
-            (*maximum - base).exp()
+            (*maximum - base).exp2()
         };
         *total = *total * shrink + Avx512::sum(sum);
         *maximum = max;

@@ -1,6 +1,6 @@
 //! Asking memory for the next block while this one is computed.
 
-use super::Rows;
+use crate::rows::Rows;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

@@ -1,7 +1,7 @@
 //! The operations as their formulas say them, in f64.
 #![allow(dead_code)] // each test file uses its own part
 
-use attn_kernels::{Attend, Decode, Element};
+use attn_kernels::{Attend, Decode, Element, Entries, Rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -33,7 +33,7 @@ pub fn decode<E: Element>(input: &Decode<'_, E>) -> Vec<f64> {
     let mut out = Vec::new();
     for (b, &slots) in input.slots.iter().enumerate() {
         for h in 0..input.n_heads {
-            let rows = |rows: &attn_kernels::Rows<'_, E>, dim: usize| -> Vec<Vec<f64>> {
+            let rows = |rows: &Rows<'_, E>, dim: usize| -> Vec<Vec<f64>> {
                 let head = b * rows.batch_stride + h / group * rows.head_stride;
                 (0..slots)
                     .map(|j| wide(&rows.data[head + j * rows.row_stride..][..dim]))
@@ -48,29 +48,47 @@ pub fn decode<E: Element>(input: &Decode<'_, E>) -> Vec<f64> {
     out
 }
 
-pub fn attend<E: Element>(input: &Attend<'_, E>) -> Vec<f64> {
+/// `[B, T, H, Dv]`, and the logarithms `[B, H, T]`.
+pub fn attend<E: Element>(input: &Attend<'_, E>) -> (Vec<f64>, Vec<f64>) {
     let group = input.n_heads / input.n_kv_heads;
     let mut out = Vec::new();
-    for head in 0..input.batch * input.n_heads {
-        let kv = head / input.n_heads * input.n_kv_heads + head % input.n_heads / group;
-        let row = |x: &[E], at: usize, dim: usize| wide(&x[at * dim..][..dim]);
+    let mut logarithms = vec![0.0; input.batch * input.n_heads * input.tokens];
+    let row = |rows: &Rows<'_, E>, at: [usize; 3], dim: usize| {
+        let first = at[0] * rows.batch_stride + at[1] * rows.head_stride + at[2] * rows.row_stride;
+        wide(&rows.data[first..][..dim])
+    };
+    let entry = |entries: &Entries<'_, E>, b: usize, kv: usize, j: usize| {
+        let mut key = row(&entries.k, [b, kv, j], input.key_dim - input.shared_dim);
+        if let Some(shared) = &entries.shared {
+            key.extend(row(shared, [b, 0, j], input.shared_dim));
+        }
+        (key, row(&entries.v, [b, kv, j], input.value_dim))
+    };
+    for b in 0..input.batch {
         for t in 0..input.tokens {
-            let seen = match input.own {
-                Some(_) => (input.start + t) / input.stride,
-                None => input.start + t + 1,
-            };
-            let q = row(input.q, head * input.tokens + t, input.key_dim);
-            let at = |j: usize| kv * input.n_keys + j;
-            let mut keys: Vec<_> = (0..seen).map(|j| row(input.k, at(j), input.key_dim)).collect();
-            let mut values: Vec<_> = (0..seen).map(|j| row(input.v, at(j), input.value_dim)).collect();
-            if let Some(own) = input.own {
-                keys.push(row(own.k, kv * input.tokens + t, input.key_dim));
-                values.push(row(own.v, kv * input.tokens + t, input.value_dim));
+            for h in 0..input.n_heads {
+                let seen = match input.own {
+                    Some(_) => (input.start + t) / input.stride,
+                    None => input.start + t + 1,
+                };
+                let closed = |j: usize| match (&input.closed, &input.own) {
+                    (Some(closed), _) => entry(closed, b, h / group, j),
+                    (None, Some(own)) => entry(own, b, h / group, (j + 1) * input.stride - 1),
+                    (None, None) => panic!("no entries"),
+                };
+                let mut entries: Vec<_> = (0..seen).map(closed).collect();
+                entries.extend(input.own.iter().map(|own| entry(own, b, h / group, t)));
+                let (keys, values): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+                let q = row(&input.q, [b, h, t], input.key_dim);
+                let scale = f64::from(input.scale);
+                let score = |k: &Vec<f64>| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
+                logarithms[(b * input.n_heads + h) * input.tokens + t] =
+                    keys.iter().map(|k| score(k).exp()).sum::<f64>().ln();
+                out.extend(softmax_sum(&q, &keys, &values, scale));
             }
-            out.extend(softmax_sum(&q, &keys, &values, f64::from(input.scale)));
         }
     }
-    out
+    (out, logarithms)
 }
 
 /// The largest difference, over the largest value.
