@@ -6,7 +6,7 @@ end of its input. A case is four words, workload, dtype, stride and length:
 
     forward f32 2 2048    B = 1, T = 2048, one call without a cache (training and evaluation path), inference mode
     train f32 2 2048      the same, and the gradients of all weights
-    decode f32 2 512      B = 8, one token each from a context of 512 on: the mean of 8 steps, cache given
+    decode f32 2 512      B = 8, one token each from a context of 512 on: the mean of 64 steps, cache given
 """
 
 import contextlib
@@ -35,7 +35,7 @@ GEOMETRY = {
     "q_lora_rank": 0,
 }
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-DECODE_BATCH, DECODE_STEPS = 8, 8
+DECODE_BATCH, DECODE_STEPS = 8, 64
 
 
 class Case:

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
 use crate::ops::{self, AttendInput, DecodeInput, Entries};
+use crate::pool::{in_pool, in_pool_awake};
 use crate::rope::{Pairing, Rope};
 use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Path};
 use crate::weights::{WeightSpec, Weights};
@@ -231,62 +232,68 @@ impl Attention for GroupedAttention {
     }
 
     fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        let starts = vec![0; b];
-        let q = self.queries(x, n, &starts)?;
-        let (k, v) = self.keys_values(x, &starts)?;
-        self.output(&self.attend(&q, &k, &v, t - n)?)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            let starts = vec![0; b];
+            let q = self.queries(x, n, &starts)?;
+            let (k, v) = self.keys_values(x, &starts)?;
+            self.output(&self.attend(&q, &k, &v, t - n)?)
+        })
     }
 
     fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        cache.check_batch(b)?;
-        let Some(past) = cache.uniform_len() else {
-            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
-        };
-        let starts = cache.lens().to_vec();
-        let q = self.queries(x, n, &starts)?;
-        let (k, v) = self.keys_values(x, &starts)?;
-        cache.write(&starts, &k, Some(&v))?;
-        cache.advance(t);
-        let (k, v) = match past {
-            0 => (k, v),
-            _ => (
-                cache.keys().narrow(2, 0, past + t)?,
-                cache.own_values()?.narrow(2, 0, past + t)?,
-            ),
-        };
-        self.output(&self.attend(&q, &k, &v, past + t - n)?)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            cache.check_batch(b)?;
+            let Some(past) = cache.uniform_len() else {
+                return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+            };
+            let starts = cache.lens().to_vec();
+            let q = self.queries(x, n, &starts)?;
+            let (k, v) = self.keys_values(x, &starts)?;
+            cache.write(&starts, &k, Some(&v))?;
+            cache.advance(t);
+            let (k, v) = match past {
+                0 => (k, v),
+                _ => (
+                    cache.keys().narrow(2, 0, past + t)?,
+                    cache.own_values()?.narrow(2, 0, past + t)?,
+                ),
+            };
+            self.output(&self.attend(&q, &k, &v, past + t - n)?)
+        })
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        let (b, _, _) = self.geometry.check_step(x)?;
-        cache.check_batch(b)?;
-        let seedlike = self.build.path == Path::Seedlike;
-        if seedlike && cache.uniform_len().is_none() {
-            return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
-        }
-        let starts = cache.lens().to_vec();
-        let q = self.queries(x, 1, &starts)?;
-        let (k, v) = self.keys_values(x, &starts)?;
-        cache.write(&starts, &k, Some(&v))?;
-        cache.advance(1);
-        if seedlike {
-            let h = self.geometry.n_heads;
-            let k = ops::seedlike::expand_heads(cache.keys(), h)?;
-            let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;
-            return self.output(&ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?);
-        }
-        let heads = ops::decode(&DecodeInput {
-            q: &q.squeeze(2)?,
-            keys: cache.keys(),
-            values: cache.values(),
-            layout: self.geometry.entry.values,
-            slots: &cache.slots(),
-            scale: self.scale,
-        })?;
-        self.output(&heads.unsqueeze(2)?)
+        in_pool_awake(|| {
+            let (b, _, _) = self.geometry.check_step(x)?;
+            cache.check_batch(b)?;
+            let seedlike = self.build.path == Path::Seedlike;
+            if seedlike && cache.uniform_len().is_none() {
+                return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+            }
+            let starts = cache.lens().to_vec();
+            let q = self.queries(x, 1, &starts)?;
+            let (k, v) = self.keys_values(x, &starts)?;
+            cache.write(&starts, &k, Some(&v))?;
+            cache.advance(1);
+            if seedlike {
+                let h = self.geometry.n_heads;
+                let k = ops::seedlike::expand_heads(cache.keys(), h)?;
+                let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;
+                return self.output(&ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?);
+            }
+            let heads = ops::decode(&DecodeInput {
+                q: &q.squeeze(2)?,
+                keys: cache.keys(),
+                values: cache.values(),
+                layout: self.geometry.entry.values,
+                slots: &cache.slots(),
+                scale: self.scale,
+            })?;
+            self.output(&heads.unsqueeze(2)?)
+        })
     }
 }

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
-use crate::ops::{self, DecodeInput, Entries, native};
+use crate::ops::native::{self, LatentsInput};
+use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
@@ -245,6 +246,28 @@ enum QueryProjection {
     LowRank { down: Linear, norm: Norm, up: Linear },
 }
 
+/// MTLA's hyper-network as constants of each block j: a token's weight is `sigmoid(c . u[j] + b[j])` (math: fact A).
+#[derive(Debug, Clone)]
+pub struct GateTable {
+    /// `[blocks, r]`, f32 (f64 for an f64 layer).
+    pub u: Tensor,
+    /// `[blocks]`.
+    pub b: Tensor,
+    /// Tokens s of a block.
+    pub stride: usize,
+}
+
+/// Merged latents of T tokens.
+#[derive(Debug, Clone)]
+pub struct Merged {
+    /// Partial sum of every token's block, `[B, T, r]`.
+    pub c: Tensor,
+    /// Rope key of every token, `[B, T, Dr]`.
+    pub k_r: Tensor,
+    /// The last token's partial sum before it is rounded, `[B, r]`, f32 (f64 for an f64 layer).
+    pub last: Tensor,
+}
+
 /// Keys and values of latents, as the decompression wrote them: token by token, with one rope key for all heads.
 #[derive(Debug, Clone)]
 pub struct Decompressed {
@@ -329,15 +352,81 @@ impl Latent {
     /// # Errors
     /// As [`queries`](Self::queries).
     pub fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        let both = self.wkv_a.forward(x)?;
+        if let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))? {
+            return Ok((c, k_r));
+        }
         let LatentConfig {
             kv_rank: r,
             rope_dim: d_r,
             ..
         } = self.config;
-        let both = self.wkv_a.forward(x)?;
         let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
         let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
         Ok((c, k_r.squeeze(2)?))
+    }
+
+    /// The same, latents merged by a gate from the sums of `open` blocks on, in one pass; `None` where there is no
+    /// kernel for these operands.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    pub fn merged(
+        &self,
+        x: &Tensor,
+        starts: &[usize],
+        gate: &GateTable,
+        open: Option<&Tensor>,
+    ) -> Result<Option<Merged>> {
+        if x.track_op() || !x.device().is_cpu() {
+            return Ok(None); // before the projection is computed for nothing
+        }
+        let both = self.wkv_a.forward(x)?;
+        let Some((c, k_r, Some(last))) =
+            native::latents(&self.latents_input(&both, starts, Some(gate), open))?
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Merged { c, k_r, last }))
+    }
+
+    /// Adds one token `[B, 1, M]` of every sequence to a cache: projected, normalised, merged by `gate` where there is
+    /// one, turned and written in one pass. False, and nothing done, where there is no kernel for it.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`].
+    pub fn append(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<bool> {
+        let starts = cache.lens().to_vec();
+        let stride = gate.map_or(1, |gate| gate.stride);
+        cache.reserve(starts.iter().max().map_or(0, |len| len + 1))?;
+        let slots: Vec<usize> = starts.iter().map(|len| len / stride).collect();
+        let both = self.wkv_a.forward(x)?;
+        let input = self.latents_input(&both, &starts, gate, cache.open());
+        let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
+            return Ok(false);
+        };
+        if let (Some(sums), true) = (sums, cache.open().is_some()) {
+            cache.set_open(sums);
+        }
+        cache.advance(1);
+        Ok(true)
+    }
+
+    fn latents_input<'a>(
+        &'a self,
+        x: &'a Tensor,
+        starts: &'a [usize],
+        gate: Option<&'a GateTable>,
+        open: Option<&'a Tensor>,
+    ) -> LatentsInput<'a> {
+        LatentsInput {
+            x,
+            norm: &self.kv_norm,
+            rope: &self.rope,
+            gate,
+            open,
+            starts,
+        }
     }
 
     /// Keys and values of latents `[B, N, r]` and rope keys `[B, N, Dr]`.
@@ -396,11 +485,11 @@ impl Latent {
         let (b, h, n, _) = q.dims4()?;
         let (w_uk, _) = self.up_projections()?;
         let rope = q.narrow(3, d_n, d_r)?;
-        if n == 1
-            && let Some(nope) =
-                native::project_heads(&q.narrow(3, 0, d_n)?.squeeze(2)?, &w_uk, Orientation::Inputs)?
-        {
-            return Ok(Tensor::cat(&[&nope.unsqueeze(2)?, &rope], D::Minus1)?);
+        if n == 1 {
+            let (nope, rope) = (q.narrow(3, 0, d_n)?.squeeze(2)?, rope.squeeze(2)?);
+            if let Some(q) = native::project_heads(&nope, &w_uk, Orientation::Inputs, Some(&rope))? {
+                return Ok(q.unsqueeze(2)?);
+            }
         }
         let nope = q.narrow(3, 0, d_n)?.transpose(0, 1)?.reshape((h, b * n, d_n))?;
         let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.transpose(0, 1)?; // [H, B n, r] -> [B, H, n, r]
@@ -416,7 +505,7 @@ impl Latent {
         let (b, h, n, r) = latents.dims4()?;
         let (_, w_uv) = self.up_projections()?;
         if n == 1
-            && let Some(v) = native::project_heads(&latents.squeeze(2)?, &w_uv, Orientation::Outputs)?
+            && let Some(v) = native::project_heads(&latents.squeeze(2)?, &w_uv, Orientation::Outputs, None)?
         {
             return self.output(&v.unsqueeze(2)?);
         }

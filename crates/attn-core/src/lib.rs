@@ -15,6 +15,7 @@ pub mod latent;
 pub mod linear;
 pub mod norm;
 pub mod ops;
+pub mod pool;
 pub mod rope;
 pub mod variant;
 pub mod weights;
@@ -25,6 +26,7 @@ pub use cache::{Cache, Capacity};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
+pub use pool::{in_pool, in_pool_awake};
 pub use variant::{
     Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,
 };

@@ -53,6 +53,18 @@ impl Norm {
         })
     }
 
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    pub(crate) fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// Normalises the last dimension, in f32 or wider.
     ///
     /// # Errors

@@ -37,10 +37,20 @@ pub struct Rope {
 
 /// Cosines and sines `[positions, dim / 2]`.
 #[derive(Debug, Default)]
-struct Table {
+pub(crate) struct Table {
     positions: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+}
+
+impl Table {
+    pub(crate) fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    pub(crate) fn sin(&self) -> &[f32] {
+        &self.sin
+    }
 }
 
 impl Rope {
@@ -95,7 +105,12 @@ impl Rope {
         })?)
     }
 
-    fn table(&self, positions: usize) -> Arc<Table> {
+    pub(crate) fn pairing(&self) -> Pairing {
+        self.pairing
+    }
+
+    /// Cosines and sines of at least so many positions.
+    pub(crate) fn table(&self, positions: usize) -> Arc<Table> {
         // A poisoned lock holds a whole table all the same: it is replaced in one assignment.
         let known = self.table.read().unwrap_or_else(|err| err.into_inner()).clone();
         if known.positions >= positions {

@@ -11,13 +11,12 @@
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use std::marker::PhantomData;
-
 use rayon::prelude::*;
 
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
+use crate::places::Places;
 use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
@@ -149,38 +148,6 @@ fn for_each_block<E: Element>(input: &Attend<'_, E>, work: impl Fn(Block) + Sync
             rows: QUERIES.min(input.tokens - first),
         });
     });
-}
-
-/// Memory that tasks write different parts of.
-struct Places<'a, T> {
-    at: *mut T,
-    len: usize,
-    of: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: what is shared is an exclusive borrow of elements that may be sent, of which `part` hands out parts that its
-// callers keep apart.
-unsafe impl<T: Send> Sync for Places<'_, T> {}
-
-impl<'a, T> Places<'a, T> {
-    fn new(all: &'a mut [T]) -> Self {
-        Self {
-            at: all.as_mut_ptr(),
-            len: all.len(),
-            of: PhantomData,
-        }
-    }
-
-    /// `n` elements from `first` on.
-    ///
-    /// # Safety
-    /// Nobody else has any of them meanwhile.
-    #[allow(clippy::mut_from_ref, reason = "parts are kept apart by the callers")]
-    unsafe fn part(&self, first: usize, n: usize) -> &mut [T] {
-        assert!(first + n <= self.len, "a part beyond the end");
-        // SAFETY: within the borrow, and the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.at.add(first), n) }
-    }
 }
 
 impl<'a, E: Element> Entries<'a, E> {

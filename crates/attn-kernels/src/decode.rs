@@ -46,6 +46,9 @@ const BLOCK: usize = 32;
 /// Entries below which a piece is not worth a task of its own.
 const SMALLEST_PIECE: usize = 128;
 
+/// Values of pieces up to which joining them takes less time than waking a thread for it.
+const SMALLEST_JOIN: usize = 1 << 16;
+
 /// Pieces a thread gets at least, where there is work for them: threads are not equally fast.
 const PIECES_A_THREAD: usize = 4;
 
@@ -141,13 +144,18 @@ pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) ->
         (0..group).for_each(|h| maxima_to_weights(own, state, h, rows));
     }
     let states = states.as_slice();
-    let heads_of = out.par_chunks_exact_mut(group * input.value_dim).enumerate();
-    heads_of.for_each(|(head, out)| {
+    let join_head = |(head, out): (usize, &mut [E])| {
         let own = &states[first[head] * state..first[head + 1] * state];
         for (h, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
             join(own, state, h, heads + h * value_width, out);
         }
-    });
+    };
+    let each = group * input.value_dim;
+    if pieces.len() * each <= SMALLEST_JOIN {
+        out.chunks_exact_mut(each).enumerate().for_each(join_head);
+    } else {
+        out.par_chunks_exact_mut(each).enumerate().for_each(join_head);
+    }
     Ok(())
 }
 
@@ -219,12 +227,14 @@ impl<E: Element> Decode<'_, E> {
 /// The queries in f32, scaled, in rows of whole vectors.
 fn scaled<E: Element>(input: &Decode<'_, E>, width: usize) -> Scratch {
     let rows = input.slots.len() * input.n_heads;
-    let mut q = Scratch::zeros(rows * width);
+    let mut q = Scratch::unwritten(rows * width);
     let from = input.q.chunks_exact(input.key_dim);
     for (to, from) in q.as_mut_slice().chunks_exact_mut(width).zip(from) {
+        let (to, rest) = to.split_at_mut(input.key_dim);
         for (to, from) in to.iter_mut().zip(from) {
             *to = from.to_f32() * input.scale;
         }
+        rest.fill(0.0);
     }
     q
 }

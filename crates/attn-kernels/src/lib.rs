@@ -1,6 +1,7 @@
 //! The two operations behind every attention variant as native CPU kernels: [`decode`](decode()), one query per
 //! sequence against its cached entries, and [`attend`](attend()), causal attention of whole sequences, block-strided
-//! with a diagonal. Beside them [`project`](project()), the few rows of a decode step through a weight.
+//! with a diagonal. Beside them [`project`](project()), rows through a weight, and [`latents`](latents()), the cache
+//! entries of MLA and MTLA.
 //!
 //! Operands are slices; tensors, gradients and devices are the caller's. Caches are f32, bf16 or f16, scores and sums
 //! always f32. What a processor can do is found at run time ([`Level`]); every level gives the same result up to the
@@ -11,9 +12,10 @@
 //! | `level.rs` | which instructions are used, and who says so |
 //! | `simd.rs`, `simd/` | a vector of f32, for each level |
 //! | `element.rs`, `rows.rs` | f32, bf16 and f16, and operands, in memory |
+//! | `scratch.rs`, `places.rs` | memory that is used again, and that tasks share |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
-//! | `decode.rs`, `attend.rs`, `project.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
+//! | `decode.rs`, `attend.rs`, `project.rs`, `latents.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -21,7 +23,9 @@ mod attend;
 mod decode;
 mod element;
 mod error;
+mod latents;
 mod level;
+mod places;
 mod project;
 mod rows;
 mod scratch;
@@ -33,6 +37,7 @@ pub use attend::{Attend, Entries, attend};
 pub use decode::{Decode, decode};
 pub use element::Element;
 pub use error::Mismatch;
+pub use latents::{Gate, Latents, LatentsOut, Norm, Place, Turn, latents};
 pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
 pub use project::{FEW_ROWS, Grouped, Orientation, Output, Project, project};
 pub use rows::Rows;

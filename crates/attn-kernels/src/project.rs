@@ -121,7 +121,7 @@ pub fn project<E: Element>(
     let parts = input.parts();
     let each = parts.iter().map(|part| part.to - part.from).max().unwrap_or(0);
     let size = input.rows * each.next_multiple_of(OUTPUTS);
-    let mut sums = Scratch::zeros(parts.len() * size);
+    let mut sums = Scratch::unwritten(parts.len() * size);
     let pieces = sums.as_mut_slice().par_chunks_exact_mut(size);
     parts.par_iter().zip(pieces).for_each(|(part, sums)| {
         let x = &x.as_slice()[part.group * input.rows * width..][..input.rows * width];
@@ -185,13 +185,15 @@ impl<E: Element> Project<'_, E> {
 
     /// `x` in f32, in rows of whole vectors.
     fn widened(&self, width: usize) -> Scratch {
-        let mut wide = Scratch::zeros(self.groups * self.rows * width);
+        let mut wide = Scratch::unwritten(self.groups * self.rows * width);
         for (at, to) in wide.as_mut_slice().chunks_exact_mut(width).enumerate() {
             let (group, row) = (at / self.rows, at % self.rows);
             let from = &self.x.data[group * self.x.group_stride + row * self.x.row_stride..];
-            for (to, from) in to.iter_mut().zip(&from[..self.inputs]) {
+            let (to, rest) = to.split_at_mut(self.inputs);
+            for (to, from) in to.iter_mut().zip(from) {
                 *to = from.to_f32();
             }
+            rest.fill(0.0);
         }
         wide
     }
@@ -244,6 +246,10 @@ fn compute<S: Simd, E: Element>(work: Work<'_, E>) {
     let outputs = to - from;
     let stride = outputs.next_multiple_of(OUTPUTS);
     let weight = &input.weight.data[group * input.weight.group_stride..];
+    let rows = match input.orientation {
+        Orientation::Outputs => &weight[from * input.weight.row_stride..],
+        Orientation::Inputs => &weight[from..],
+    };
     let mut row = 0;
     while row < input.rows {
         let x = Matrix {
@@ -259,55 +265,31 @@ fn compute<S: Simd, E: Element>(work: Work<'_, E>) {
         unsafe {
             row += match (input.orientation, input.rows - row) {
                 (Orientation::Outputs, 8..) => {
-                    by_outputs::<S, E, 8, 2>(
-                        input,
-                        x,
-                        &weight[from * input.weight.row_stride..],
-                        outputs,
-                        to,
-                    );
+                    by_outputs::<S, E, 8, 2>(input, x, rows, outputs, to);
                     8
                 }
                 (Orientation::Outputs, 4..) => {
-                    by_outputs::<S, E, 4, 4>(
-                        input,
-                        x,
-                        &weight[from * input.weight.row_stride..],
-                        outputs,
-                        to,
-                    );
+                    by_outputs::<S, E, 4, 4>(input, x, rows, outputs, to);
                     4
                 }
                 (Orientation::Outputs, 2..) => {
-                    by_outputs::<S, E, 2, 8>(
-                        input,
-                        x,
-                        &weight[from * input.weight.row_stride..],
-                        outputs,
-                        to,
-                    );
+                    by_outputs::<S, E, 2, 8>(input, x, rows, outputs, to);
                     2
                 }
                 (Orientation::Outputs, _) => {
-                    by_outputs::<S, E, 1, 16>(
-                        input,
-                        x,
-                        &weight[from * input.weight.row_stride..],
-                        outputs,
-                        to,
-                    );
+                    by_outputs::<S, E, 1, 16>(input, x, rows, outputs, to);
                     1
                 }
                 (Orientation::Inputs, 8..) => {
-                    by_inputs::<S, E, 8, 2>(input, x, &weight[from..], outputs, to);
+                    by_inputs::<S, E, 8, 2>(input, x, rows, outputs, to);
                     8
                 }
                 (Orientation::Inputs, 4..) => {
-                    by_inputs::<S, E, 4, 4>(input, x, &weight[from..], outputs, to);
+                    by_inputs::<S, E, 4, 4>(input, x, rows, outputs, to);
                     4
                 }
                 (Orientation::Inputs, _) => {
-                    by_inputs::<S, E, 1, 4>(input, x, &weight[from..], outputs, to);
+                    by_inputs::<S, E, 1, 4>(input, x, rows, outputs, to);
                     1
                 }
             };

@@ -2,7 +2,10 @@
 
 use attn_core::latent::{Latent, LatentConfig};
 use attn_core::ops::{self, AttendInput};
-use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights};
+use attn_core::{
+    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights, in_pool,
+    in_pool_awake,
+};
 use candle_core::Tensor;
 
 use crate::cache::entry;
@@ -78,49 +81,62 @@ impl Attention for Mla {
     }
 
     fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        let starts = vec![0; b];
-        let q = self.latent.queries(x, n, &starts)?;
-        let (c, k_r) = self.latent.latents(x, &starts)?;
-        self.attend(&q, &c, &k_r, t - n)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            let starts = vec![0; b];
+            let q = self.latent.queries(x, n, &starts)?;
+            let (c, k_r) = self.latent.latents(x, &starts)?;
+            self.attend(&q, &c, &k_r, t - n)
+        })
     }
 
     fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        cache.check_batch(b)?;
-        let Some(past) = cache.uniform_len() else {
-            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
-        };
-        let starts = cache.lens().to_vec();
-        let q = self.latent.queries(x, n, &starts)?;
-        let (c, k_r) = self.latent.latents(x, &starts)?;
-        self.latent.write(cache, &starts, &c, &k_r)?;
-        cache.advance(t);
-        let (c, k_r) = match past {
-            0 => (c, k_r),
-            _ => self.latent.cached(cache, past + t)?,
-        };
-        self.attend(&q, &c, &k_r, past + t - n)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            cache.check_batch(b)?;
+            let Some(past) = cache.uniform_len() else {
+                return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+            };
+            let starts = cache.lens().to_vec();
+            let q = self.latent.queries(x, n, &starts)?;
+            let (c, k_r) = self.latent.latents(x, &starts)?;
+            self.latent.write(cache, &starts, &c, &k_r)?;
+            cache.advance(t);
+            let (c, k_r) = match past {
+                0 => (c, k_r),
+                _ => self.latent.cached(cache, past + t)?,
+            };
+            self.attend(&q, &c, &k_r, past + t - n)
+        })
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        let (b, _, _) = self.geometry.check_step(x)?;
-        cache.check_batch(b)?;
-        let seedlike = self.build.path == Path::Seedlike;
-        if seedlike && cache.uniform_len().is_none() {
-            return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
-        }
-        let starts = cache.lens().to_vec();
-        let q = self.latent.queries(x, 1, &starts)?;
-        let (c, k_r) = self.latent.latents(x, &starts)?;
-        self.latent.write(cache, &starts, &c, &k_r)?;
-        cache.advance(1);
-        if seedlike {
-            let (c, k_r) = self.latent.cached(cache, starts[0] + 1)?;
-            return self.latent.dense(&q, &c, &k_r, None);
-        }
-        self.latent.decode_absorbed(&q, cache)
+        in_pool_awake(|| {
+            let (b, _, _) = self.geometry.check_step(x)?;
+            cache.check_batch(b)?;
+            let seedlike = self.build.path == Path::Seedlike;
+            if seedlike && cache.uniform_len().is_none() {
+                return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+            }
+            let starts = cache.lens().to_vec();
+            // Side by side: neither has work for all threads from its begin to its end.
+            let (q, appended) = rayon::join(
+                || self.latent.queries(x, 1, &starts),
+                || -> Result<bool> { Ok(!seedlike && self.latent.append(x, cache, None)?) },
+            );
+            let q = q?;
+            if !appended? {
+                let (c, k_r) = self.latent.latents(x, &starts)?;
+                self.latent.write(cache, &starts, &c, &k_r)?;
+                cache.advance(1);
+            }
+            if seedlike {
+                let (c, k_r) = self.latent.cached(cache, starts[0] + 1)?;
+                return self.latent.dense(&q, &c, &k_r, None);
+            }
+            self.latent.decode_absorbed(&q, cache)
+        })
     }
 }

@@ -14,7 +14,7 @@ use candle_core::{DType, Device, Tensor};
 type Error = Box<dyn std::error::Error>;
 
 const DECODE_BATCH: usize = 8;
-const DECODE_STEPS: usize = 8;
+const DECODE_STEPS: usize = 64;
 const D_MODEL: usize = 512;
 
 /// The layer and the operands of a case.

@@ -1,8 +1,10 @@
 //! The layer: gate, merge, then latent attention over blocks.
 
-use attn_core::latent::{Decompressed, Latent};
+use attn_core::latent::{Decompressed, Latent, Merged};
 use attn_core::ops::{self, AttendInput};
-use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights};
+use attn_core::{
+    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool, in_pool_awake,
+};
 use candle_core::{DType, Tensor};
 
 use crate::cache::{merge_step, partial_sums};
@@ -16,15 +18,6 @@ pub struct Mtla {
     pub(crate) build: Build,
     pub(crate) latent: Latent,
     pub(crate) gate: Gate,
-}
-
-/// What T tokens at `start..start + T` add to their sequences.
-struct Merged {
-    /// Partial sum of every token, `[B, T, r]`, f32 (f64 for an f64 layer).
-    sums: Tensor,
-    /// Rope key of every token, `[B, T, Dr]`.
-    k_r: Tensor,
-    start: usize,
 }
 
 impl Mtla {
@@ -51,16 +44,22 @@ impl Mtla {
         }
     }
 
+    /// What T tokens at `start..start + T` add to their sequences.
     fn merge(&self, x: &Tensor, start: usize, open: Option<&Tensor>) -> Result<Merged> {
         let (b, t, _) = x.dims3()?;
-        let s = self.geometry.stride;
-        let (c, k_r) = self.latent.latents(x, &vec![start; b])?;
+        let (s, starts) = (self.geometry.stride, vec![start; b]);
+        let table = self.gate.table((start + t).div_ceil(s), self.wide())?;
+        if let Some(merged) = self.latent.merged(x, &starts, &table, open)? {
+            return Ok(merged);
+        }
+        let (c, k_r) = self.latent.latents(x, &starts)?;
         let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
         let gated = self.gate.apply(&c, &blocks, self.wide())?;
+        let sums = partial_sums(&gated, open, start, s)?;
         Ok(Merged {
-            sums: partial_sums(&gated, open, start, s)?,
+            last: sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?,
+            c: sums.to_dtype(self.build.dtype)?,
             k_r,
-            start,
         })
     }
 
@@ -68,18 +67,25 @@ impl Mtla {
     ///
     /// Keys are the `past` slots closed before this call, decompressed again from the cache, and the ends of the
     /// blocks this call closes; each query's own partial sum is the diagonal.
-    fn attend(&self, q: &Tensor, merged: &Merged, past: Option<(Tensor, Tensor)>) -> Result<Tensor> {
+    fn attend(
+        &self,
+        q: &Tensor,
+        merged: &Merged,
+        start: usize,
+        past: Option<(Tensor, Tensor)>,
+    ) -> Result<Tensor> {
         let (n, t, s) = (q.dim(2)?, merged.k_r.dim(1)?, self.geometry.stride);
-        let (dtype, start) = (self.build.dtype, merged.start);
-        let sums = merged.sums.to_dtype(dtype)?;
-        let own_c = sums.narrow(1, t - n, n)?;
+        let own_c = merged.c.narrow(1, t - n, n)?;
         let own = self.latent.decompress(&own_c, &merged.k_r.narrow(1, t - n, n)?)?;
         // Where every block end is a query too, its key and value are there already.
         let closed = if n == t && start == 0 {
             None
         } else {
             let index = Tensor::new(block_ends(start, t, s), q.device())?;
-            let (mut c, mut k_r) = (sums.index_select(&index, 1)?, merged.k_r.index_select(&index, 1)?);
+            let (mut c, mut k_r) = (
+                merged.c.index_select(&index, 1)?,
+                merged.k_r.index_select(&index, 1)?,
+            );
             if let Some((past_c, past_k_r)) = past {
                 c = Tensor::cat(&[&past_c, &c], 1)?;
                 k_r = Tensor::cat(&[&past_k_r, &k_r], 1)?;
@@ -98,18 +104,17 @@ impl Mtla {
     }
 
     /// Writes the slots that T tokens touched, and keeps the sums of the one left open.
-    fn store(&self, merged: &Merged, cache: &mut Cache) -> Result<()> {
-        let (t, s) = (merged.k_r.dim(1)?, self.geometry.stride);
-        let mut rows = block_ends(merged.start, t, s);
-        if (merged.start + t) % s != 0 {
+    fn store(&self, merged: &Merged, start: usize, cache: &mut Cache) -> Result<()> {
+        let (b, t, s) = (merged.k_r.dim(0)?, merged.k_r.dim(1)?, self.geometry.stride);
+        let mut rows = block_ends(start, t, s);
+        if (start + t) % s != 0 {
             rows.push(t as u32 - 1);
-            cache.set_open(merged.sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?);
+            cache.set_open(merged.last.clone());
         }
         let index = Tensor::new(rows, merged.k_r.device())?;
-        let c = merged.sums.index_select(&index, 1)?;
+        let c = merged.c.index_select(&index, 1)?;
         let k_r = merged.k_r.index_select(&index, 1)?;
-        self.latent
-            .write(cache, &vec![merged.start / s; merged.k_r.dim(0)?], &c, &k_r)?;
+        self.latent.write(cache, &vec![start / s; b], &c, &k_r)?;
         cache.advance(t);
         Ok(())
     }
@@ -133,58 +138,72 @@ impl Attention for Mtla {
     }
 
     fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        if self.build.path == Path::Seedlike {
-            return Ok(self.forward_seedlike(x, n)?.0);
-        }
-        let q = self.latent.queries(x, n, &vec![0; b])?;
-        self.attend(&q, &self.merge(x, 0, None)?, None)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            if self.build.path == Path::Seedlike {
+                return Ok(self.forward_seedlike(x, n)?.0);
+            }
+            let q = self.latent.queries(x, n, &vec![0; b])?;
+            self.attend(&q, &self.merge(x, 0, None)?, 0, None)
+        })
     }
 
     fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
-        let (b, t, _) = self.geometry.check_input(x)?;
-        let n = queries.count(t)?;
-        cache.check_batch(b)?;
-        let Some(past) = cache.uniform_len() else {
-            return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
-        };
-        if self.build.path == Path::Seedlike {
-            return self.prefill_seedlike(x, cache, n);
-        }
-        let s = self.geometry.stride;
-        let open = if past % s == 0 { None } else { cache.open() };
-        let merged = self.merge(x, past, open)?;
-        let closed = match past / s {
-            0 => None,
-            slots => Some(self.latent.cached(cache, slots)?),
-        };
-        let q = self.latent.queries(x, n, &vec![past; b])?;
-        let y = self.attend(&q, &merged, closed)?;
-        self.store(&merged, cache)?;
-        Ok(y)
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            cache.check_batch(b)?;
+            let Some(past) = cache.uniform_len() else {
+                return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+            };
+            if self.build.path == Path::Seedlike {
+                return self.prefill_seedlike(x, cache, n);
+            }
+            let s = self.geometry.stride;
+            let open = if past % s == 0 { None } else { cache.open() };
+            let merged = self.merge(x, past, open)?;
+            let closed = match past / s {
+                0 => None,
+                slots => Some(self.latent.cached(cache, slots)?),
+            };
+            let q = self.latent.queries(x, n, &vec![past; b])?;
+            let y = self.attend(&q, &merged, past, closed)?;
+            self.store(&merged, past, cache)?;
+            Ok(y)
+        })
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        let (b, _, _) = self.geometry.check_step(x)?;
-        cache.check_batch(b)?;
-        if self.build.path == Path::Seedlike {
-            if cache.uniform_len().is_none() {
-                return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+        in_pool_awake(|| {
+            let (b, _, _) = self.geometry.check_step(x)?;
+            cache.check_batch(b)?;
+            if self.build.path == Path::Seedlike {
+                if cache.uniform_len().is_none() {
+                    return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+                }
+                return self.decode_seedlike(x, cache);
             }
-            return self.decode_seedlike(x, cache);
-        }
-        let s = self.geometry.stride;
-        let starts = cache.lens().to_vec();
-        let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
-        let q = self.latent.queries(x, 1, &starts)?;
-        let (c, k_r) = self.latent.latents(x, &starts)?;
-        let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
-        let gated = self.gate.apply(&c, &blocks, self.wide())?;
-        cache.reserve(starts.iter().max().map_or(0, |len| len + 1))?;
-        let sums = merge_step(&gated, cache, s)?;
-        self.latent.write(cache, &slots, &sums, &k_r)?;
-        cache.advance(1);
-        self.latent.decode_absorbed(&q, cache)
+            let s = self.geometry.stride;
+            let starts = cache.lens().to_vec();
+            let end = starts.iter().max().map_or(0, |len| len + 1);
+            let table = self.gate.table(end.div_ceil(s), self.wide())?;
+            // Side by side: neither has work for all threads from its begin to its end.
+            let (q, appended) = rayon::join(
+                || self.latent.queries(x, 1, &starts),
+                || self.latent.append(x, cache, Some(&table)),
+            );
+            let q = q?;
+            if !appended? {
+                let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
+                let (c, k_r) = self.latent.latents(x, &starts)?;
+                let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
+                let gated = self.gate.apply(&c, &blocks, self.wide())?;
+                let sums = merge_step(&gated, cache, s)?;
+                self.latent.write(cache, &slots, &sums, &k_r)?;
+                cache.advance(1);
+            }
+            self.latent.decode_absorbed(&q, cache)
+        })
     }
 }

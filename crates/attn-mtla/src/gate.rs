@@ -2,6 +2,7 @@
 
 use std::sync::RwLock;
 
+use attn_core::latent::GateTable;
 use attn_core::linear::Linear;
 use attn_core::{Result, Weights};
 use candle_core::{D, DType, Device, Tensor};
@@ -16,17 +17,8 @@ pub(crate) struct Gate {
     rank: usize,
     /// Bias of `fc_p`, `[inner]`.
     bias_p: Tensor,
-    table: RwLock<Option<Table>>,
-}
-
-/// What the product with a latent needs of each block (math: fact A): `u[j] = W_p^T fc_c(pe(j))` and
-/// `b[j] = bias_p . fc_c(pe(j))`, constants of the trained layer.
-#[derive(Debug, Clone)]
-struct Table {
-    /// `[blocks, r]`.
-    u: Tensor,
-    /// `[blocks]`.
-    b: Tensor,
+    stride: usize,
+    table: RwLock<Option<GateTable>>,
 }
 
 impl Gate {
@@ -37,6 +29,7 @@ impl Gate {
             fc_p: Linear::load("hypernet_down.fc_p", inner, r, true, weights)?,
             rank: r,
             bias_p: weights.get("hypernet_down.fc_p.bias", &[inner])?,
+            stride: config.stride,
             table: RwLock::new(None),
         })
     }
@@ -77,7 +70,8 @@ impl Gate {
         sigmoid(&rows.matmul(&self.fc_p.forward(c)?.t()?)?)
     }
 
-    fn table(&self, blocks: usize, wide: DType) -> Result<Table> {
+    /// Constants of at least so many blocks: `u[j] = W_p^T fc_c(pe(j))`, `b[j] = bias_p . fc_c(pe(j))`.
+    pub(crate) fn table(&self, blocks: usize, wide: DType) -> Result<GateTable> {
         let tracked =
             self.fc_c.weight().track_op() || self.fc_p.weight().track_op() || self.bias_p.track_op();
         if tracked {
@@ -96,7 +90,7 @@ impl Gate {
         Ok(table)
     }
 
-    fn compute(&self, blocks: usize, wide: DType) -> Result<Table> {
+    fn compute(&self, blocks: usize, wide: DType) -> Result<GateTable> {
         let device: &Device = self.bias_p.device();
         let encodings: Vec<f32> = (0..blocks as u32).flat_map(|j| encoding(j, self.rank)).collect();
         let pe =
@@ -106,7 +100,11 @@ impl Gate {
         let b = rows
             .matmul(&self.bias_p.to_dtype(wide)?.unsqueeze(1)?)?
             .squeeze(1)?;
-        Ok(Table { u, b })
+        Ok(GateTable {
+            u,
+            b,
+            stride: self.stride,
+        })
     }
 }
 

@@ -55,7 +55,11 @@ impl Level {
                 .filter(|feature| !in_levels(feature))
                 .cloned()
                 .collect(),
-            matrix_products: if GEMM_LEVELS.contains(&available) { available } else { 1 },
+            matrix_products: if GEMM_LEVELS.contains(&available) {
+                available
+            } else {
+                1
+            },
             compiled: compiled(),
             // A variable that names no level is refused before anything runs.
             kernels: attn_core::ops::level()
@@ -155,7 +159,10 @@ mod tests {
     fn gemm_is_built_with_its_level_4() {
         let manifest = include_str!("../../../../Cargo.toml");
         let gemm = manifest.lines().find(|line| line.starts_with("gemm = "));
-        assert!(gemm.is_some_and(|line| line.contains("x86-v4")), "lower GEMM_LEVELS");
+        assert!(
+            gemm.is_some_and(|line| line.contains("x86-v4")),
+            "lower GEMM_LEVELS"
+        );
         let v4 = format!("{V3} avx512f avx512bw avx512cd avx512dq avx512vl");
         assert_eq!(of(&v4, &[]).matrix_products, 4);
     }

@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Attend, Block, Entries, KEYS, Places, for_each_block};
+use super::{Attend, Block, Entries, KEYS, for_each_block};
 use crate::amx::{
     SIDE, STEP, TERMS, Tiles, columns_to_panels, half_of, is_available, product_2_2, rows_to_panel,
 };
+use crate::places::Places;
 use crate::scratch::Scratch;
 use crate::simd::{Avx512, Simd, exp2};
 use crate::softmax::rescale;
