@@ -24,6 +24,11 @@ impl Linear {
         specs
     }
 
+    /// The projection by a weight `[out, in]` and a bias `[out]`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
     /// The projection called `name` among `weights`.
     ///
     /// # Errors

@@ -8,10 +8,13 @@
 //! # Source
 //! FlashAttention-2 (Dao, 2023) for the order of the loops; MTLA, arXiv 2505.13544, section 4.3, for the mask.
 
+mod backward;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use rayon::prelude::*;
+
+pub use self::backward::{Backward, Gradients, attend_backward};
 
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
@@ -278,10 +281,11 @@ impl Keys {
     fn lay_out<E: Element>(input: &Attend<'_, E>, closed: &Entries<'_, E>) -> Self {
         let (heads, h_kv) = (input.batch * input.n_kv_heads, input.n_kv_heads);
         let (n, dim) = (input.n_keys, input.key_dim);
-        let strips = n.div_ceil(KEYS) * KEYS / STRIP;
-        let head_keys = strips * STRIP * dim;
+        let head_keys = n.div_ceil(KEYS) * KEYS * dim;
         let value_width = whole(input.value_dim);
-        let mut keys = Scratch::unwritten(heads * head_keys);
+        let keys = strips_of(heads, n, dim, |at, key: &mut [E]| {
+            closed.key([at[0] / h_kv, at[0] % h_kv, at[1]], input.shared_dim, key);
+        });
         let mut values = Scratch::unwritten(heads * n * value_width);
         if n == 0 {
             return Self {
@@ -292,23 +296,6 @@ impl Keys {
                 are_finite: true,
             };
         }
-        let of_strip = keys.as_mut_slice().par_chunks_exact_mut(dim * STRIP).enumerate();
-        of_strip.for_each_init(
-            || vec![E::default(); dim],
-            |key, (at, to)| {
-                let (head, first) = (at / strips, at % strips * STRIP);
-                for j in 0..STRIP {
-                    if first + j >= n {
-                        (0..dim).for_each(|d| to[d * STRIP + j] = 0.0);
-                        continue;
-                    }
-                    closed.key([head / h_kv, head % h_kv, first + j], input.shared_dim, key);
-                    for (d, element) in key.iter().enumerate() {
-                        to[d * STRIP + j] = element.to_f32();
-                    }
-                }
-            },
-        );
         // A head's rows in runs: a row is too little for a task.
         let run = 64.min(n);
         let runs = values
@@ -340,6 +327,39 @@ impl Keys {
             are_finite,
         }
     }
+}
+
+/// For each head, blocks of KEYS entries in strips of STRIP, `[dim, STRIP]` each: zeros where there is no entry. `row`
+/// writes the row of a head and entry.
+fn strips_of<E: Element>(
+    heads: usize,
+    n: usize,
+    dim: usize,
+    row: impl Fn([usize; 2], &mut [E]) + Sync + Send,
+) -> Scratch {
+    let strips = n.div_ceil(KEYS) * KEYS / STRIP;
+    let mut all = Scratch::unwritten(heads * strips * STRIP * dim);
+    if n == 0 {
+        return all;
+    }
+    let of_strip = all.as_mut_slice().par_chunks_exact_mut(dim * STRIP).enumerate();
+    of_strip.for_each_init(
+        || vec![E::default(); dim],
+        |from, (at, to)| {
+            let (head, first) = (at / strips, at % strips * STRIP);
+            for j in 0..STRIP {
+                if first + j >= n {
+                    (0..dim).for_each(|d| to[d * STRIP + j] = 0.0);
+                    continue;
+                }
+                row([head, first + j], from);
+                for (d, element) in from.iter().enumerate() {
+                    to[d * STRIP + j] = element.to_f32();
+                }
+            }
+        },
+    );
+    all
 }
 
 /// A block of queries of one head, and where its results go.
@@ -442,7 +462,7 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                 };
                 let columns = seen(bottom - 1);
                 for strip in (0..columns).step_by(STRIP) {
-                    multiply::<S>(
+                    multiply::<S, false>(
                         Matrix::of(&q[top * q_width..], q_width),
                         Matrix::of(&all_keys[(from + strip) * dim..], STRIP),
                         [bottom - top, dim, whole(columns - strip).min(STRIP)],
@@ -503,7 +523,7 @@ unsafe fn weigh<S: Simd>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        multiply::<S>(
+        multiply::<S, false>(
             Matrix::of(&weights[top * KEYS..], KEYS),
             Matrix::of(values, width),
             [bottom - top, n, width],

@@ -547,10 +547,10 @@ unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
                 ..acc
             };
             d += if dim - d >= C * S::LANES {
-                weigh::<S, E, H, C>(weights, values, n, S::LANES, acc, true);
+                weigh::<S, E, H, C, false>(weights, values, n, S::LANES, acc, true);
                 C * S::LANES
             } else {
-                weigh::<S, E, H, 1>(weights, values, n, S::LANES.min(dim - d), acc, true);
+                weigh::<S, E, H, 1, false>(weights, values, n, S::LANES.min(dim - d), acc, true);
                 S::LANES
             };
         }

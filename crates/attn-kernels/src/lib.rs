@@ -33,7 +33,7 @@ mod simd;
 mod softmax;
 mod tile;
 
-pub use attend::{Attend, Entries, attend};
+pub use attend::{Attend, Backward, Entries, Gradients, attend, attend_backward};
 pub use decode::{Decode, decode};
 pub use element::Element;
 pub use error::Mismatch;

@@ -86,14 +86,15 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
     }
 }
 
-/// `c[h] = sum_j weights[h][j] v_j`, or `c[h] += ..` with `add`, for H rows and C vectors of columns.
+/// `c[h] = sum_j weights[h][j] v_j`, or `c[h] += ..` with `add`, for H rows and C vectors of columns. TURNED weights lie
+/// as `[n, H]`.
 ///
 /// # Safety
-/// 1. `weights` has H rows of `n`; `values` has `n` rows of C vectors, the last of them of `last` elements; `c` has H
+/// 1. `weights` has H rows of `n`, or where they are turned `n` rows of H; `values` has `n` rows of C vectors, the last of them of `last` elements; `c` has H
 ///    rows of C whole vectors.
 /// 2. The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
+pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize, const TURNED: bool>(
     weights: Matrix<*const f32>,
     values: Matrix<*const E>,
     n: usize,
@@ -123,7 +124,12 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
                 };
             }
             for h in 0..H {
-                let weight = S::splat(*weights.at.add(h * weights.stride + j));
+                let at = if TURNED {
+                    j * weights.stride + h
+                } else {
+                    h * weights.stride + j
+                };
+                let weight = S::splat(*weights.at.add(at));
                 for i in 0..C {
                     sums[h][i] = S::mul_add(weight, v[i], sums[h][i]);
                 }
@@ -137,13 +143,13 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize>(
     }
 }
 
-/// `C = A B`, or `C += A B` with `add`.
+/// `C = A B`, or `C += A B` with `add`; a TURNED A lies as its transpose.
 ///
 /// # Safety
-/// 1. `a` has `rows` rows of `n`; `b` has `n` rows of `columns`, a multiple of the lanes, and so has `c` `rows`.
+/// 1. `a` has `rows` rows of `n`, or where it is turned `n` rows of `rows`; `b` has `n` rows of `columns`, a multiple of the lanes, and so has `c` `rows`.
 /// 2. The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn multiply<S: Simd>(
+pub(crate) unsafe fn multiply<S: Simd, const TURNED: bool>(
     a: Matrix<*const f32>,
     b: Matrix<*const f32>,
     [rows, n, columns]: [usize; 3],
@@ -163,7 +169,7 @@ pub(crate) unsafe fn multiply<S: Simd>(
             let mut row = 0;
             while row < rows {
                 let a = Matrix {
-                    at: a.at.add(row * a.stride),
+                    at: a.at.add(if TURNED { row } else { row * a.stride }),
                     ..a
                 };
                 let c = Matrix {
@@ -172,27 +178,27 @@ pub(crate) unsafe fn multiply<S: Simd>(
                 };
                 row += match (is_wide, rows - row) {
                     (true, left) if left >= 12 && S::ROWS >= 12 => {
-                        weigh::<S, f32, 12, 2>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 12, 2, TURNED>(a, b, n, S::LANES, c, add);
                         12
                     }
                     (true, left) if left >= 6 && S::ROWS >= 6 => {
-                        weigh::<S, f32, 6, 2>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 6, 2, TURNED>(a, b, n, S::LANES, c, add);
                         6
                     }
                     (true, left) if left >= 4 => {
-                        weigh::<S, f32, 4, 2>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 4, 2, TURNED>(a, b, n, S::LANES, c, add);
                         4
                     }
                     (true, _) => {
-                        weigh::<S, f32, 1, 2>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 1, 2, TURNED>(a, b, n, S::LANES, c, add);
                         1
                     }
                     (false, left) if left >= 8 => {
-                        weigh::<S, f32, 8, 1>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 8, 1, TURNED>(a, b, n, S::LANES, c, add);
                         8
                     }
                     (false, _) => {
-                        weigh::<S, f32, 1, 1>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 1, 1, TURNED>(a, b, n, S::LANES, c, add);
                         1
                     }
                 };
@@ -212,21 +218,20 @@ mod tests {
         for (rows, n, columns) in [(1, 1, 8), (5, 3, 16), (13, 7, 24), (31, 20, 40)] {
             let a: Vec<f32> = (0..rows * n).map(|i| (i % 7) as f32 - 3.0).collect();
             let b: Vec<f32> = (0..n * columns).map(|i| (i % 5) as f32 - 2.0).collect();
+            // The same, turned.
+            let turned: Vec<f32> = (0..n * rows).map(|i| a[i % rows * n + i / rows]).collect();
             let mut c = vec![f32::NAN; rows * columns];
-            let of = |at, stride| Matrix { at, stride };
             for add in [false, true] {
+                let (sizes, right) = ([rows, n, columns], Matrix::of(&b, columns));
                 // SAFETY: the slices are of these sizes, and every processor has the portable level.
                 unsafe {
-                    multiply::<Portable>(
-                        of(a.as_ptr(), n),
-                        of(b.as_ptr(), columns),
-                        [rows, n, columns],
-                        Matrix {
-                            at: c.as_mut_ptr(),
-                            stride: columns,
-                        },
-                        add,
-                    );
+                    if add {
+                        let a = Matrix::of(&turned, rows);
+                        multiply::<Portable, true>(a, right, sizes, Matrix::of_mut(&mut c, columns), add);
+                    } else {
+                        let a = Matrix::of(&a, n);
+                        multiply::<Portable, false>(a, right, sizes, Matrix::of_mut(&mut c, columns), add);
+                    }
                 }
                 let times = if add { 2.0 } else { 1.0 };
                 for row in 0..rows {

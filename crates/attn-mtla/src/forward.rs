@@ -10,6 +10,7 @@ use candle_core::{DType, Tensor};
 use crate::cache::{merge_step, partial_sums};
 use crate::config::MtlaConfig;
 use crate::gate::Gate;
+use crate::sums::gated_sums;
 
 /// Multi-head temporal latent attention on either path.
 #[derive(Debug)]
@@ -54,8 +55,12 @@ impl Mtla {
         }
         let (c, k_r) = self.latent.latents(x, &starts)?;
         let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
-        let gated = self.gate.apply(&c, &blocks, self.wide())?;
-        let sums = partial_sums(&gated, open, start, s)?;
+        let sums = if open.is_none() && start % s == 0 && c.device().is_cpu() {
+            let c = c.to_dtype(self.wide())?;
+            gated_sums(&c, &self.gate.logits(&c, &blocks)?, s)?
+        } else {
+            partial_sums(&self.gate.apply(&c, &blocks, self.wide())?, open, start, s)?
+        };
         Ok(Merged {
             last: sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?,
             c: sums.to_dtype(self.build.dtype)?,

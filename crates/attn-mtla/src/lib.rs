@@ -31,6 +31,7 @@ mod config;
 mod forward;
 mod gate;
 mod seedlike;
+mod sums;
 
 pub use cache::entry;
 pub use config::{MtlaConfig, VARIANT, configure};

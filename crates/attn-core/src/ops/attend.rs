@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ops::{composite, native};
+use crate::ops::{composite, gradient, native};
 
 /// Keys and values, one of each for every entry. Rows may lie anywhere, their elements side by side.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +131,10 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
             got: vec![b, h_kv, n, stride],
         });
     }
-    match native::attend(input)? {
+    if let Some(out) = native::attend(input)? {
+        return Ok(out);
+    }
+    match gradient::attend(input)? {
         Some(out) => Ok(out),
         None => composite::attend(input),
     }

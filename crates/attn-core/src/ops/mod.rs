@@ -3,14 +3,15 @@
 //! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole
 //! sequences, block-strided with a diagonal where a variant merges along time. Both take grouped heads as they
 //! are (H / Hkv query heads share a KV head, nothing is expanded), compute in f32 or f64. On the CPU, in f32,
-//! bf16 and f16 and without gradients, they run as native kernels at the [`level()`] of the processor; in f64, and
-//! where gradients are asked for, as the [`composite`] of candle's operations. [`naive`] is the reference of both. [`seedlike`] has the pieces of the seed's formulation that these replace.
+//! bf16 and f16, they run as native kernels at the [`level()`] of the processor, attend with its gradients; in f64, and
+//! decode with gradients, as the [`composite`] of candle's operations. [`naive`] is the reference of both. [`seedlike`] has the pieces of the seed's formulation that these replace.
 //!
 //! Operands are `[B, H, T, D]`, in memory head by head or token by token.
 
 mod attend;
 pub mod composite;
 mod decode;
+mod gradient;
 pub mod naive;
 pub(crate) mod native;
 pub mod seedlike;

@@ -242,12 +242,12 @@ impl EntriesView {
 }
 
 /// A tensor on the CPU, held while its elements are read. `S` is candle's guard of a storage, which has no public name.
-struct Guard<'a, S> {
+pub(super) struct Guard<'a, S> {
     storage: S,
     layout: &'a Layout,
 }
 
-fn guard(x: &Tensor) -> Guard<'_, impl Deref<Target = Storage> + '_> {
+pub(super) fn guard(x: &Tensor) -> Guard<'_, impl Deref<Target = Storage> + '_> {
     let (storage, layout) = x.storage_and_layout();
     Guard { storage, layout }
 }
@@ -271,7 +271,7 @@ impl<S: Deref<Target = Storage>> EntriesGuard<'_, S> {
 
 impl<S: Deref<Target = Storage>> Guard<'_, S> {
     /// The elements from the first on.
-    fn elements<T: WithDType>(&self) -> Result<&[T]> {
+    pub(super) fn elements<T: WithDType>(&self) -> Result<&[T]> {
         let Storage::Cpu(storage) = &*self.storage else {
             return Err(Error::Unsupported {
                 what: "a native kernel off the CPU".to_string(),
@@ -286,7 +286,7 @@ impl<S: Deref<Target = Storage>> Guard<'_, S> {
     }
 
     /// `[B, heads, N, D]`, or `[B, N, D]` that all heads share; only the last axis must have no gaps.
-    fn rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
+    pub(super) fn rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
         let (batch_stride, head_stride, row_stride) = match *self.layout.stride() {
             [batch, head, row, 1] => (batch, head, row),
             [batch, row, 1] => (batch, 0, row),
@@ -308,7 +308,7 @@ impl<S: Deref<Target = Storage>> Guard<'_, S> {
 }
 
 /// The same tensor, or a copy where the elements of a row lie apart.
-fn side_by_side(x: &Tensor) -> Result<Tensor> {
+pub(super) fn side_by_side(x: &Tensor) -> Result<Tensor> {
     Ok(if x.stride().last() == Some(&1) {
         x.clone()
     } else {

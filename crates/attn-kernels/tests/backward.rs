@@ -1,0 +1,211 @@
+//! The gradients of attend against their formula in f64, on every level that runs here.
+#![allow(clippy::unwrap_used)] // in helpers too
+
+mod common;
+
+use attn_kernels::{Attend, Backward, Element, Entries, Gradients, Level, Rows, attend, attend_backward};
+use common::{assert_close, random};
+use half::bf16;
+
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    tokens: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// With own entries, of which those that close a block are the others.
+    stride: Option<usize>,
+}
+
+/// Gradients of `sum(grad out)` by the dense formula: every weight of every query.
+fn formula<E: Element>(sizes: &Sizes, [q, k, v, grad]: [&[E]; 4], scale: f64) -> [Vec<f64>; 3] {
+    let Sizes {
+        batch,
+        n_heads,
+        n_kv_heads,
+        tokens,
+        key_dim,
+        value_dim,
+        stride,
+    } = *sizes;
+    let row = |x: &[E], at: usize, dim: usize| -> Vec<f64> {
+        x[at * dim..][..dim]
+            .iter()
+            .map(|x| f64::from(x.to_f32()))
+            .collect()
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    for b in 0..batch {
+        for h in 0..n_heads {
+            let kv = b * n_kv_heads + h / (n_heads / n_kv_heads);
+            for t in 0..tokens {
+                let mut entries: Vec<usize> = match stride {
+                    None => (0..=t).collect(),
+                    Some(s) => (0..t / s).map(|j| (j + 1) * s - 1).collect(),
+                };
+                entries.extend(stride.map(|_| t));
+                let query = row(q, (b * n_heads + h) * tokens + t, key_dim);
+                let gradient = row(grad, (b * n_heads + h) * tokens + t, value_dim);
+                let keys: Vec<_> = entries.iter().map(|j| row(k, kv * tokens + j, key_dim)).collect();
+                let values: Vec<_> = entries
+                    .iter()
+                    .map(|j| row(v, kv * tokens + j, value_dim))
+                    .collect();
+                let weights: Vec<f64> = keys.iter().map(|key| (scale * dot(&query, key)).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                let weights: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
+                let of_weights: Vec<f64> = values.iter().map(|value| dot(&gradient, value)).collect();
+                let mean = dot(&weights, &of_weights);
+                for (i, j) in entries.iter().enumerate() {
+                    let ds = scale * weights[i] * (of_weights[i] - mean);
+                    for d in 0..key_dim {
+                        dq[((b * tokens + t) * n_heads + h) * key_dim + d] += ds * keys[i][d];
+                        dk[(kv * tokens + j) * key_dim + d] += ds * query[d];
+                    }
+                    for d in 0..value_dim {
+                        dv[(kv * tokens + j) * value_dim + d] += weights[i] * gradient[d];
+                    }
+                }
+            }
+        }
+    }
+    [dq, dk, dv]
+}
+
+fn check<E: Element>(sizes: &Sizes, tolerance: f64) {
+    let Sizes {
+        batch,
+        n_heads,
+        n_kv_heads,
+        tokens,
+        key_dim,
+        value_dim,
+        stride,
+    } = *sizes;
+    let q: Vec<E> = random(batch * n_heads * tokens * key_dim, 1);
+    let k: Vec<E> = random(batch * n_kv_heads * tokens * key_dim, 2);
+    let v: Vec<E> = random(batch * n_kv_heads * tokens * value_dim, 3);
+    let grad: Vec<E> = random(batch * n_heads * tokens * value_dim, 4);
+    let entries = Entries {
+        k: Rows::head_major(&k, n_kv_heads, tokens, key_dim),
+        shared: None,
+        v: Rows::head_major(&v, n_kv_heads, tokens, value_dim),
+    };
+    let input = Attend {
+        q: Rows::head_major(&q, n_heads, tokens, key_dim),
+        closed: stride.is_none().then_some(entries),
+        own: stride.map(|_| entries),
+        shared_dim: 0,
+        batch,
+        n_heads,
+        n_kv_heads,
+        tokens,
+        n_keys: tokens / stride.unwrap_or(1),
+        key_dim,
+        value_dim,
+        start: 0,
+        stride: stride.unwrap_or(1),
+        scale: 0.7,
+    };
+    let expected = formula(sizes, [&q, &k, &v, &grad], f64::from(0.7_f32));
+    for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+        let mut out = vec![E::default(); batch * n_heads * tokens * value_dim];
+        let mut lse = vec![0.0; batch * n_heads * tokens];
+        attend(&input, level, &mut out, Some(&mut lse)).unwrap();
+        let backward = Backward {
+            input,
+            out: &out,
+            lse: &lse,
+            grad: Rows::head_major(&grad, n_heads, tokens, value_dim),
+        };
+        let run = || {
+            let nan = |n: usize| vec![E::from_f32(f32::NAN); n];
+            let mut all = [nan(q.len()), nan(k.len()), nan(v.len())];
+            let [q, k, v] = &mut all;
+            attend_backward(&backward, level, &mut Gradients { q, k, v }).unwrap();
+            all
+        };
+        let got = run();
+        // Together, because some are zeros but for the rounding of what they are differences of.
+        assert_close(&got.concat(), &expected.concat(), tolerance);
+        for (a, b) in got.iter().flatten().zip(run().iter().flatten()) {
+            assert_eq!(a.to_f32().to_bits(), b.to_f32().to_bits(), "{level}");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_every_kind_agree_with_the_formula() {
+    for tokens in [1, 3, 63, 97, 130, 260] {
+        for stride in [None, Some(1), Some(2), Some(3), Some(4)] {
+            for (batch, n_heads, n_kv_heads) in [(1, 1, 1), (2, 4, 2)] {
+                for (key_dim, value_dim) in [(16, 16), (17, 9), (96, 64)] {
+                    let sizes = Sizes {
+                        batch,
+                        n_heads,
+                        n_kv_heads,
+                        tokens,
+                        key_dim,
+                        value_dim,
+                        stride,
+                    };
+                    check::<f32>(&sizes, 1e-5);
+                    // The output, which the gradients start from, is rounded.
+                    check::<bf16>(&sizes, 2e-2);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused() {
+    let x = vec![0.0_f32; 4 * 16];
+    let rows = Rows::head_major(&x, 1, 4, 16);
+    let entries = Entries {
+        k: rows,
+        shared: None,
+        v: rows,
+    };
+    let input = Attend {
+        q: rows,
+        closed: Some(entries),
+        own: None,
+        shared_dim: 0,
+        batch: 1,
+        n_heads: 1,
+        n_kv_heads: 1,
+        tokens: 4,
+        n_keys: 4,
+        key_dim: 16,
+        value_dim: 16,
+        start: 0,
+        stride: 1,
+        scale: 1.0,
+    };
+    let refused = |input: Attend<'_, f32>, q: usize| {
+        let backward = Backward {
+            input,
+            out: &x,
+            lse: &[0.0; 4],
+            grad: rows,
+        };
+        let (mut q, mut k, mut v) = (vec![0.0; q], vec![0.0; 64], vec![0.0; 64]);
+        let mut gradients = Gradients {
+            q: &mut q,
+            k: &mut k,
+            v: &mut v,
+        };
+        attend_backward(&backward, Level::Portable, &mut gradients).map_err(|error| error.to_string())
+    };
+    assert_eq!(refused(input, 64), Ok(()));
+    assert!(refused(input, 63).unwrap_err().contains("q's gradient"));
+    let both = Attend {
+        own: Some(entries),
+        ..input
+    };
+    assert!(refused(both, 64).unwrap_err().contains("kinds of entries"));
+}
