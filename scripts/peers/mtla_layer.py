@@ -19,6 +19,10 @@ import time
 # Before torch: its OpenMP pool is sized on import.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from turns import without_broken_amx
+
+ISA = without_broken_amx()
+
 import torch
 
 with contextlib.redirect_stdout(sys.stderr):  # the package prints on import
@@ -114,7 +118,7 @@ class Case:
 
 
 def main():
-    versions = f"{PEER}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+    versions = f"{PEER}, torch {torch.__version__}{ISA}, Python {sys.version.split()[0]}"
     about = {"ready": True, "versions": versions, "threads": torch.get_num_threads()}
     print(json.dumps(about), flush=True)
     name, case = None, None

@@ -12,6 +12,10 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from turns import without_broken_amx
+
+ISA = without_broken_amx()
+
 import torch
 
 # Query heads, KV heads, key size, value size; None where values are the first columns of the keys.
@@ -57,7 +61,7 @@ def attend(q, k, v, causal, grouped):
 def main():
     torch.manual_seed(42)
     known = {}
-    about = {"ready": True, "versions": f"torch {torch.__version__}", "threads": torch.get_num_threads()}
+    about = {"ready": True, "versions": f"torch {torch.__version__}{ISA}", "threads": torch.get_num_threads()}
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         case = line.strip()

@@ -56,6 +56,19 @@ class Program:
                 self.child.kill()
 
 
+def without_broken_amx():
+    """Before torch is imported: keeps oneDNN from AMX where its first product in bf16 kills the process.
+
+    Some virtual machines have AMX but do not describe its tiles (CPUID leaf 1Dh is empty); oneDNN then configures none.
+    Returns what a result has to say of it.
+    """
+    product = "import torch; torch.ones(64, 64).bfloat16() @ torch.ones(64, 64).bfloat16()"
+    if subprocess.run([sys.executable, "-c", product], capture_output=True).returncode == 0:
+        return ""
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
+    return ", oneDNN kept to AVX512_CORE_BF16 because its AMX dies on this machine"
+
+
 def measure(programs, cases, rounds, rng):
     """samples[case][program] in seconds; index i is round i."""
     samples = {case: {p.name: [] for p in programs} for case in cases}

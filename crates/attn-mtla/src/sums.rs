@@ -65,8 +65,8 @@ impl GatedSums {
                     let weight = logits[first + token].sigmoid();
                     let mut along = T::default();
                     for d in 0..r {
-                        later[d] = later[d] + grad[at + d];
-                        along = along + later[d] * c[at + d];
+                        later[d] += grad[at + d];
+                        along += later[d] * c[at + d];
                         dc[token * r + d] = weight * later[d];
                     }
                     d_logits[token] = along * weight * (T::ONE - weight);

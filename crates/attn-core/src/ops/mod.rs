@@ -1,10 +1,11 @@
 //! The two operations every variant is made of.
 //!
-//! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole
-//! sequences, block-strided with a diagonal where a variant merges along time. Both take grouped heads as they
-//! are (H / Hkv query heads share a KV head, nothing is expanded), compute in f32 or f64. On the CPU, in f32,
-//! bf16 and f16, they run as native kernels at the [`level()`] of the processor, attend with its gradients; in f64, and
-//! decode with gradients, as the [`composite`] of candle's operations. [`naive`] is the reference of both. [`seedlike`] has the pieces of the seed's formulation that these replace.
+//! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole sequences,
+//! block-strided with a diagonal where a variant merges along time. Both take grouped heads as they are (H / Hkv query
+//! heads share a KV head, nothing is expanded), and compute in f32 or f64. On the CPU, in f32, bf16 and f16, they run as
+//! native kernels at the [`level()`] of the processor, attend with its gradients too; in f64, elsewhere, and for decode
+//! with gradients, as the [`composite`] of candle's operations. [`naive`] is the reference of both, [`seedlike`] has the
+//! pieces of the seed's formulation that these replace.
 //!
 //! Operands are `[B, H, T, D]`, in memory head by head or token by token.
 
