@@ -48,8 +48,8 @@ def main():
         rates = sorted({(row["dtype_resolved"], row["ceiling_flops_per_s"]) for row in rows})
         rates = ", ".join(f"{dtype} {rate * 1e-9:.0f} GFLOP/s" for dtype, rate in rates)
         print(f"\n## {name}\n")
-        print(f"- context {first['context']}, batch {first['batch']}, kernels at level {first['cpu_level']}")
-        print(f"- CPU: {first["machine"]}, {first['threads']} threads")
+        print(f"- context {first['context']}, batch {first['batch']}, {first['cpu_level'].split(',')[0]}")
+        print(f"- CPU: {first['machine']}, {first['threads']} threads")
         print(f"- reads {first['ceiling_bytes_per_s'] * 1e-9:.1f} GB/s; matrix products: {rates}\n")
         head = ["variant", "dtype", "scope", "cache", "time", "bytes", "operations", "floor / time", "target",
                 "reached", "trust"]

@@ -107,7 +107,8 @@ impl Drop for Tiles {
     }
 }
 
-/// `C = A B`, or `C += A B` with `ADD`: 32 rows, 32 columns, `steps` times 32 terms.
+/// `C = A B`, or `C += A B` with `ADD`: 32 rows, 32 columns, `steps` times 32 terms. `between` runs before each step:
+/// while the tiles are busy there is time to ask memory for more.
 ///
 /// # Safety
 /// 1. Tiles are configured in this thread.
@@ -121,6 +122,7 @@ pub(crate) unsafe fn product_2_2<const ADD: bool>(
     steps: usize,
     c: *mut f32,
     c_stride: usize,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -145,6 +147,7 @@ pub(crate) unsafe fn product_2_2<const ADD: bool>(
             );
         }
         for step in 0..steps {
+            between();
             asm!(
                 "tileloadd tmm4, [{a} + {s}]",
                 "tileloadd tmm6, [{b} + {p}]",
@@ -182,6 +185,7 @@ pub(crate) unsafe fn product_4_1(
     steps: usize,
     c: *mut f32,
     c_stride: usize,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -194,6 +198,7 @@ pub(crate) unsafe fn product_4_1(
         );
         let low = a.byte_add(32 * a_stride);
         for step in 0..steps {
+            between();
             asm!(
                 "tileloadd tmm6, [{b} + {p}]",
                 "tileloadd tmm4, [{a} + {s}]",
@@ -241,6 +246,7 @@ pub(crate) unsafe fn weigh_1_4(
     steps: usize,
     c: *mut f32,
     c_stride: usize,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -253,6 +259,7 @@ pub(crate) unsafe fn weigh_1_4(
             options(nostack, readonly),
         );
         for step in 0..steps {
+            between();
             asm!(
                 "tileloadd tmm6, [{v} + {s}]",
                 "tileloadd tmm4, [{w} + {p}]",
@@ -290,6 +297,7 @@ pub(crate) unsafe fn weigh_2_2(
     steps: usize,
     c: *mut f32,
     c_stride: usize,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -303,6 +311,7 @@ pub(crate) unsafe fn weigh_2_2(
             options(nostack, readonly),
         );
         for step in 0..steps {
+            between();
             asm!(
                 "tileloadd tmm7, [{v} + {s}]",
                 "tileloadd tmm4, [{w} + {p}]",
@@ -523,8 +532,8 @@ mod tests {
         unsafe {
             let _tiles = Tiles::configure();
             let both = [panels.as_ptr(), panels[2 * STEP..].as_ptr()];
-            product_2_2::<false>(a.as_ptr(), 2 * width, both, 2, c.as_mut_ptr(), 4 * columns);
-            product_2_2::<true>(a.as_ptr(), 2 * width, both, 2, c.as_mut_ptr(), 4 * columns);
+            product_2_2::<false>(a.as_ptr(), 2 * width, both, 2, c.as_mut_ptr(), 4 * columns, || ());
+            product_2_2::<true>(a.as_ptr(), 2 * width, both, 2, c.as_mut_ptr(), 4 * columns, || ());
         }
         for (i, sum) in c.iter().enumerate() {
             assert_eq!(*sum, 2.0 * expected(i / columns, i % columns), "{i}");
@@ -557,6 +566,7 @@ mod tests {
                 2,
                 c.as_mut_ptr(),
                 4 * SIDE,
+                || (),
             );
         }
         for (i, sum) in c.iter().enumerate() {
@@ -596,10 +606,10 @@ mod tests {
             let both = [weights[0].as_ptr(), weights[1].as_ptr()];
             for column in [0, 2 * SIDE] {
                 let (v, c) = (v.as_ptr().add(column), c.as_mut_ptr().add(column));
-                weigh_2_2(both, v, 2 * columns, entries / SIDE, c, 4 * columns);
+                weigh_2_2(both, v, 2 * columns, entries / SIDE, c, 4 * columns, || ());
             }
             let (steps, c) = (entries / SIDE, c.as_mut_ptr());
-            weigh_1_4(both[0], v.as_ptr(), 2 * columns, steps, c, 4 * columns);
+            weigh_1_4(both[0], v.as_ptr(), 2 * columns, steps, c, 4 * columns, || ());
         }
         for (head, row) in c.chunks_exact_mut(columns).enumerate() {
             // SAFETY: the processor has AVX-512, and a row is two groups.

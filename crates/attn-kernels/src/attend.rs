@@ -428,6 +428,7 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                     Matrix::of(own_key, dim),
                     dim,
                     Matrix::of_mut(&mut maxima[row..], 1),
+                    || (),
                 );
             }
             totals[row] = 1.0;

@@ -315,6 +315,18 @@ for_each_level! {
 
 #[inline(always)]
 fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
+    let group = work.input.n_heads / work.input.n_kv_heads;
+    // Where a tile computes little, memory is asked at every step of it; where it computes much, that would cost more
+    // than it brings.
+    if group <= 8 && work.input.key_dim <= 128 {
+        go_through_by::<S, E, true>(work);
+    } else {
+        go_through_by::<S, E, false>(work);
+    }
+}
+
+#[inline(always)]
+fn go_through_by<S: Simd, E: Element, const FINE: bool>(work: Work<'_, E>) {
     let Work {
         input,
         piece: Piece { head, from, to },
@@ -350,7 +362,7 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
         let next = first + BLOCK;
         if next < to - from {
             let n = BLOCK.min(to - from - next);
-            let calls = calls::<S>(group, input.value_dim);
+            let calls = calls::<S, FINE>(group, BLOCK, [input.key_dim, input.value_dim]);
             let next_values = input.values.as_ref().map(|values| {
                 let next = &values_from[next * values.row_stride..];
                 (next, values)
@@ -362,14 +374,14 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
         // beyond `key_dim`, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the processor has
         // the instructions since `run_piece` chose `S`.
         unsafe {
-            score_block::<S, E>(q, key_rows, [group, n, input.key_dim], weights, &mut ahead);
+            score_block::<S, E, FINE>(q, key_rows, [group, n, input.key_dim], weights, &mut ahead);
             for h in 0..group {
                 let scale = soften::<S>(&mut weights[h * BLOCK..][..n], &mut maxima[h], &mut totals[h]);
                 if scale != 1.0 {
                     rescale::<S>(&mut acc[h * value_width..][..value_width], scale);
                 }
             }
-            weigh_block::<S, E>(
+            weigh_block::<S, E, FINE>(
                 weights,
                 value_rows,
                 [group, n, input.value_dim],
@@ -383,11 +395,19 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     }
 }
 
-/// Tiles of a block, of scores and of values: how often the next one can be asked for.
-fn calls<S: Simd>(group: usize, value_dim: usize) -> usize {
-    // As many scores, and as many vectors of values, as the tiles below hold.
-    let (scores, vectors) = (16, if group >= 8 { 16 } else { 4 * group.min(4) });
-    group * BLOCK / scores + (group * value_dim).div_ceil(vectors * S::LANES)
+/// Tiles of a block of `n` entries, of scores and of values, or where it is FINE their steps: how often the next one can
+/// be asked for.
+fn calls<S: Simd, const FINE: bool>(group: usize, n: usize, [key_dim, value_dim]: [usize; 2]) -> usize {
+    // As many heads and entries, and heads and vectors of values, as the tiles below hold.
+    let (heads, vectors) = if group >= 8 { (8, 2) } else { (group.min(4), 4) };
+    let groups = group.div_ceil(heads);
+    let scores = groups * n.div_ceil(16 / heads);
+    let values = groups * value_dim.div_ceil(vectors * S::LANES);
+    if FINE {
+        scores * key_dim.div_ceil(S::LANES) + values * n
+    } else {
+        scores + values
+    }
 }
 
 /// Scores of `n` entries for all heads of the group.
@@ -395,7 +415,7 @@ fn calls<S: Simd>(group: usize, value_dim: usize) -> usize {
 /// # Safety
 /// As of [`scores`], for all rows; `weights` has rows of BLOCK.
 #[inline(always)]
-unsafe fn score_block<S: Simd, E: Element>(
+unsafe fn score_block<S: Simd, E: Element, const FINE: bool>(
     q: Matrix<*const f32>,
     keys: Matrix<*const E>,
     [group, n, dim]: [usize; 3],
@@ -417,19 +437,19 @@ unsafe fn score_block<S: Simd, E: Element>(
             };
             h += match group - h {
                 8.. => {
-                    score_rows::<S, E, 8, 2>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 8, 2>(q, keys, n, dim, to, ahead);
                     8
                 }
                 4.. => {
-                    score_rows::<S, E, 4, 4>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 4, 4>(q, keys, n, dim, to, ahead);
                     4
                 }
                 2.. => {
-                    score_rows::<S, E, 2, 8>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 2, 8>(q, keys, n, dim, to, ahead);
                     2
                 }
                 _ => {
-                    score_rows::<S, E, 1, 16>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 1, 16>(q, keys, n, dim, to, ahead);
                     1
                 }
             };
@@ -442,7 +462,7 @@ unsafe fn score_block<S: Simd, E: Element>(
 /// # Safety
 /// As of [`scores`], for `n` entries.
 #[inline(always)]
-unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
+unsafe fn score_rows<S: Simd, E: Element, const FINE: bool, const H: usize, const K: usize>(
     q: Matrix<*const f32>,
     keys: Matrix<*const E>,
     n: usize,
@@ -452,7 +472,7 @@ unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
 ) {
     let mut j = 0;
     while j < n {
-        ahead.some();
+        ahead.tile::<FINE>();
         // SAFETY: the caller's; no tile goes beyond `n` entries.
         unsafe {
             let keys = Matrix {
@@ -464,10 +484,10 @@ unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
                 ..to
             };
             j += if n - j >= K {
-                scores::<S, E, H, K>(q, keys, dim, to);
+                scores::<S, E, H, K>(q, keys, dim, to, || ahead.step::<FINE>());
                 K
             } else {
-                scores::<S, E, H, 1>(q, keys, dim, to);
+                scores::<S, E, H, 1>(q, keys, dim, to, || ahead.step::<FINE>());
                 1
             };
         }
@@ -479,7 +499,7 @@ unsafe fn score_rows<S: Simd, E: Element, const H: usize, const K: usize>(
 /// # Safety
 /// As of [`weigh`], for all columns; `weights` has rows of BLOCK, `acc` rows of whole vectors of 16.
 #[inline(always)]
-unsafe fn weigh_block<S: Simd, E: Element>(
+unsafe fn weigh_block<S: Simd, E: Element, const FINE: bool>(
     weights: &[f32],
     values: Matrix<*const E>,
     [group, n, dim]: [usize; 3],
@@ -500,19 +520,19 @@ unsafe fn weigh_block<S: Simd, E: Element>(
             };
             h += match group - h {
                 8.. => {
-                    weigh_columns::<S, E, 8, 2>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 8, 2>(weights, values, n, dim, acc, ahead);
                     8
                 }
                 4.. => {
-                    weigh_columns::<S, E, 4, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 4, 4>(weights, values, n, dim, acc, ahead);
                     4
                 }
                 2.. => {
-                    weigh_columns::<S, E, 2, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 2, 4>(weights, values, n, dim, acc, ahead);
                     2
                 }
                 _ => {
-                    weigh_columns::<S, E, 1, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 1, 4>(weights, values, n, dim, acc, ahead);
                     1
                 }
             };
@@ -525,7 +545,7 @@ unsafe fn weigh_block<S: Simd, E: Element>(
 /// # Safety
 /// As of [`weigh`], for all columns.
 #[inline(always)]
-unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
+unsafe fn weigh_columns<S: Simd, E: Element, const FINE: bool, const H: usize, const C: usize>(
     weights: Matrix<*const f32>,
     values: Matrix<*const E>,
     n: usize,
@@ -535,7 +555,7 @@ unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
 ) {
     let mut d = 0;
     while d < dim {
-        ahead.some();
+        ahead.tile::<FINE>();
         // SAFETY: the caller's; no tile goes beyond `dim` columns, but for the last vector, which is told.
         unsafe {
             let values = Matrix {
@@ -547,10 +567,12 @@ unsafe fn weigh_columns<S: Simd, E: Element, const H: usize, const C: usize>(
                 ..acc
             };
             d += if dim - d >= C * S::LANES {
-                weigh::<S, E, H, C, false>(weights, values, n, S::LANES, acc, true);
+                weigh::<S, E, H, C, false>(weights, values, n, S::LANES, acc, true, || ahead.step::<FINE>());
                 C * S::LANES
             } else {
-                weigh::<S, E, H, 1, false>(weights, values, n, S::LANES.min(dim - d), acc, true);
+                weigh::<S, E, H, 1, false>(weights, values, n, S::LANES.min(dim - d), acc, true, || {
+                    ahead.some()
+                });
                 S::LANES
             };
         }

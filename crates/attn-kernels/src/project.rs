@@ -323,10 +323,10 @@ unsafe fn by_outputs<S: Simd, E: Element, const R: usize, const K: usize>(
                 ..to
             };
             j += if outputs - j >= K {
-                scores::<S, E, R, K>(x, rows, input.inputs, to);
+                scores::<S, E, R, K>(x, rows, input.inputs, to, || ());
                 K
             } else {
-                scores::<S, E, R, 1>(x, rows, input.inputs, to);
+                scores::<S, E, R, 1>(x, rows, input.inputs, to, || ());
                 1
             };
         }
@@ -359,10 +359,18 @@ unsafe fn by_inputs<S: Simd, E: Element, const R: usize, const C: usize>(
                 ..to
             };
             j += if outputs - j >= C * S::LANES {
-                weigh::<S, E, R, C, false>(x, rows, input.inputs, S::LANES, to, false);
+                weigh::<S, E, R, C, false>(x, rows, input.inputs, S::LANES, to, false, || ());
                 C * S::LANES
             } else {
-                weigh::<S, E, R, 1, false>(x, rows, input.inputs, S::LANES.min(outputs - j), to, false);
+                weigh::<S, E, R, 1, false>(
+                    x,
+                    rows,
+                    input.inputs,
+                    S::LANES.min(outputs - j),
+                    to,
+                    false,
+                    || (),
+                );
                 S::LANES
             };
         }

@@ -28,7 +28,8 @@ impl<T> Matrix<*mut T> {
     }
 }
 
-/// `scores[h][j] = q_h . k_j`, for H queries and K keys; `H K` is at most 16.
+/// `scores[h][j] = q_h . k_j`, for H queries and K keys; `H K` is at most 16. `between` runs before each vector of
+/// terms.
 ///
 /// # Safety
 /// 1. `q` has H rows of `dim` f32 rounded up to whole vectors, zeros beyond `dim`; `keys` has K rows of `dim`;
@@ -40,6 +41,7 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
     keys: Matrix<*const E>,
     dim: usize,
     scores: Matrix<*mut f32>,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: rows and columns stay within what the caller vouches for.
     unsafe {
@@ -47,6 +49,7 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
         let mut sums = [[zero; K]; H];
         let mut d = 0;
         while d < dim {
+            between();
             let is_whole = d + S::LANES <= dim;
             let mut k = [zero; K];
             for j in 0..K {
@@ -87,7 +90,7 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
 }
 
 /// `c[h] = sum_j weights[h][j] v_j`, or `c[h] += ..` with `add`, for H rows and C vectors of columns. TURNED weights lie
-/// as `[n, H]`.
+/// as `[n, H]`. `between` runs before each term.
 ///
 /// # Safety
 /// 1. `weights` has H rows of `n`, or where they are turned `n` rows of H; `values` has `n` rows of C vectors, the last of them of `last` elements; `c` has H
@@ -101,6 +104,7 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize, 
     last: usize,
     c: Matrix<*mut f32>,
     add: bool,
+    mut between: impl FnMut(),
 ) {
     // SAFETY: rows and columns stay within what the caller vouches for.
     unsafe {
@@ -113,6 +117,7 @@ pub(crate) unsafe fn weigh<S: Simd, E: Element, const H: usize, const C: usize, 
             }
         }
         for j in 0..n {
+            between();
             let mut v = [S::splat(0.0); C];
             for i in 0..C {
                 let at = values.at.add(j * values.stride + i * S::LANES);
@@ -178,27 +183,27 @@ pub(crate) unsafe fn multiply<S: Simd, const TURNED: bool>(
                 };
                 row += match (is_wide, rows - row) {
                     (true, left) if left >= 12 && S::ROWS >= 12 => {
-                        weigh::<S, f32, 12, 2, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 12, 2, TURNED>(a, b, n, S::LANES, c, add, || ());
                         12
                     }
                     (true, left) if left >= 6 && S::ROWS >= 6 => {
-                        weigh::<S, f32, 6, 2, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 6, 2, TURNED>(a, b, n, S::LANES, c, add, || ());
                         6
                     }
                     (true, left) if left >= 4 => {
-                        weigh::<S, f32, 4, 2, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 4, 2, TURNED>(a, b, n, S::LANES, c, add, || ());
                         4
                     }
                     (true, _) => {
-                        weigh::<S, f32, 1, 2, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 1, 2, TURNED>(a, b, n, S::LANES, c, add, || ());
                         1
                     }
                     (false, left) if left >= 8 => {
-                        weigh::<S, f32, 8, 1, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 8, 1, TURNED>(a, b, n, S::LANES, c, add, || ());
                         8
                     }
                     (false, _) => {
-                        weigh::<S, f32, 1, 1, TURNED>(a, b, n, S::LANES, c, add);
+                        weigh::<S, f32, 1, 1, TURNED>(a, b, n, S::LANES, c, add, || ());
                         1
                     }
                 };

@@ -324,9 +324,9 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                 // since `run_head` chose `S`.
                 unsafe {
                     let (q, k) = (Matrix::of(q, k_width), Matrix::of(own_k, k_width));
-                    scores::<S, f32, 1, 1>(q, k, key_dim, Matrix::of_mut(&mut score, 1));
+                    scores::<S, f32, 1, 1>(q, k, key_dim, Matrix::of_mut(&mut score, 1), || ());
                     let (grad, v) = (Matrix::of(grad, v_width), Matrix::of(own_v, v_width));
-                    scores::<S, f32, 1, 1>(grad, v, value_dim, Matrix::of_mut(&mut dp, 1));
+                    scores::<S, f32, 1, 1>(grad, v, value_dim, Matrix::of_mut(&mut dp, 1), || ());
                 }
                 let p = (scale * score[0] - lse[token]).exp();
                 let ds = scale * p * (dp[0] - block.d[row]);

@@ -227,6 +227,7 @@ unsafe fn go_through(work: Work<'_>) {
                         steps,
                         scores.as_mut_ptr().add(top * KEYS + column),
                         4 * KEYS,
+                        || (),
                     );
                 }
                 let terms = seen.next_multiple_of(TERMS);
@@ -254,6 +255,7 @@ unsafe fn go_through(work: Work<'_>) {
                         terms / TERMS,
                         acc.as_mut_ptr().add(top * width + column),
                         4 * width,
+                        || (),
                     );
                 }
             }

@@ -5,13 +5,15 @@ use crate::rows::Rows;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Lines of keys and of values that are still to be asked for. Entries lie one after the other, so that a block is a
+/// Lines of keys, then of values, that are still to be asked for. Entries lie one after the other, so that a block is a
 /// run of lines; what may lie between two entries is fetched with them.
 pub(super) struct Ahead {
-    at: [*const u8; 2],
-    left: [usize; 2],
-    /// Lines to ask for at a time.
-    each: [usize; 2],
+    at: *const u8,
+    left: usize,
+    /// Values, after the keys.
+    next: (*const u8, usize),
+    /// Lines to ask for at a time: a few, because a thread that waits for memory computes nothing.
+    each: usize,
 }
 
 impl Ahead {
@@ -24,15 +26,16 @@ impl Ahead {
         values: Option<(&[E], &Rows<'_, E>)>,
     ) -> Self {
         let lines = |rows: &Rows<'_, E>| (n * rows.row_stride * size_of::<E>()).div_ceil(LINE);
-        let (at, value_lines) = match values {
+        let next = match values {
             Some((at, rows)) => (at.as_ptr().cast(), lines(rows)),
             None => (std::ptr::null(), 0),
         };
-        let left = [lines(key_rows), value_lines];
+        let left = lines(key_rows);
         Self {
-            at: [keys.as_ptr().cast(), at],
+            at: keys.as_ptr().cast(),
             left,
-            each: [left[0].div_ceil(calls), left[1].div_ceil(calls)],
+            next,
+            each: (left + next.1).div_ceil(calls.max(1)),
         }
     }
 
@@ -40,23 +43,42 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn none() -> Self {
         Self {
-            at: [std::ptr::null(); 2],
-            left: [0; 2],
-            each: [0; 2],
+            at: std::ptr::null(),
+            left: 0,
+            next: (std::ptr::null(), 0),
+            each: 0,
+        }
+    }
+
+    /// Asks for some lines at a step of a tile, where that is FINE enough.
+    #[inline(always)]
+    pub(super) fn step<const FINE: bool>(&mut self) {
+        if FINE {
+            self.some();
+        }
+    }
+
+    /// Asks for some lines at a tile, where its steps do not.
+    #[inline(always)]
+    pub(super) fn tile<const FINE: bool>(&mut self) {
+        if !FINE {
+            self.some();
         }
     }
 
     /// Asks for some lines.
     #[inline(always)]
     pub(super) fn some(&mut self) {
-        for of in 0..2 {
-            let n = self.each[of].min(self.left[of]);
-            for line in 0..n {
-                prefetch(self.at[of].wrapping_add(line * LINE));
-            }
-            self.at[of] = self.at[of].wrapping_add(n * LINE);
-            self.left[of] -= n;
+        if self.left == 0 {
+            (self.at, self.left) = self.next;
+            self.next.1 = 0;
         }
+        let n = self.each.min(self.left);
+        for line in 0..n {
+            prefetch(self.at.wrapping_add(line * LINE));
+        }
+        self.at = self.at.wrapping_add(n * LINE);
+        self.left -= n;
     }
 }
 

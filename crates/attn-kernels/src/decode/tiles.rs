@@ -62,6 +62,16 @@ impl Layout {
         })
     }
 
+    /// Steps of a block of so many entries, of the softmax and of both products: how often the next block can be asked
+    /// for.
+    fn calls(&self, entries: usize) -> usize {
+        let tiles = self.rows / SIDE;
+        let (pairs, single) = (tiles / 2, tiles % 2);
+        let score = entries / REST * (self.key_dim / TERMS) * (2 * pairs + single);
+        let weigh = entries / SIDE * (self.value_dim / PAIR * pairs + self.value_dim / COLUMNS * single);
+        score + tiles * entries / SIDE + weigh
+    }
+
     /// f32 of scratch for a piece, beside its maxima, sums and values.
     pub(super) fn scratch(&self) -> usize {
         let halves = [
@@ -179,7 +189,7 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
             let mut ahead = Ahead::none();
             if first < to - from {
                 let n = BLOCK.min(to - from - first);
-                let calls = rows / SIDE * (block.whole / SIDE + value_dim / COLUMNS);
+                let calls = layout.calls(block.whole);
                 let next_values = input.values.as_ref().map(|values| {
                     let next = &value_rows[first * values.row_stride..];
                     (next, values)
@@ -187,7 +197,7 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
                 let next_keys = &key_rows[first * keys.row_stride..];
                 ahead = Ahead::new(n, calls, (next_keys, keys), next_values);
             }
-            score(&block, layout, &room);
+            score(&block, layout, &room, &mut ahead);
             for tile in (0..rows).step_by(SIDE) {
                 let sums = [&mut *maxima, &mut *totals];
                 let scale = soften(&block, tile, rows, input.scale, sums, &room, &mut ahead);
@@ -233,7 +243,7 @@ unsafe fn copy_rows(from: *const bf16, stride: usize, n: usize, width: usize, to
 /// # Safety
 /// Tiles are configured, and everything is of the layout's size.
 #[inline]
-unsafe fn score(block: &Block, layout: Layout, room: &Room) {
+unsafe fn score(block: &Block, layout: Layout, room: &Room, ahead: &mut Ahead) {
     let Layout { rows, key_dim, .. } = layout;
     let (steps, stride) = (key_dim / TERMS, 2 * block.key_stride);
     // SAFETY: the caller's.
@@ -251,6 +261,7 @@ unsafe fn score(block: &Block, layout: Layout, room: &Room) {
                         steps,
                         room.scores.add((entry + half) * rows + tile),
                         4 * rows,
+                        || ahead.some(),
                     );
                 }
                 tile += PAIR;
@@ -258,7 +269,7 @@ unsafe fn score(block: &Block, layout: Layout, room: &Room) {
             if tile < rows {
                 let queries = room.queries.add(tile * key_dim);
                 let to = room.scores.add(entry * rows + tile);
-                product_4_1(keys, stride, queries, steps, to, 4 * rows);
+                product_4_1(keys, stride, queries, steps, to, 4 * rows, || ahead.some());
             }
         }
     }
@@ -362,19 +373,33 @@ unsafe fn weigh(block: &Block, layout: Layout, acc: &mut [f32], room: &Room, ahe
         while tile + PAIR <= rows {
             let weights = room.weights.add(tile / SIDE * WEIGHTS).cast_const();
             for column in (0..value_dim).step_by(PAIR) {
-                ahead.some();
                 let both = [weights, weights.add(WEIGHTS)];
                 let to = acc.as_mut_ptr().add(tile * width + column);
-                weigh_2_2(both, block.values.add(column), stride, steps, to, 4 * width);
+                weigh_2_2(
+                    both,
+                    block.values.add(column),
+                    stride,
+                    steps,
+                    to,
+                    4 * width,
+                    || ahead.some(),
+                );
             }
             tile += PAIR;
         }
         if tile < rows {
             let weights = room.weights.add(tile / SIDE * WEIGHTS);
             for column in (0..value_dim).step_by(COLUMNS) {
-                ahead.some();
                 let to = acc.as_mut_ptr().add(tile * width + column);
-                weigh_1_4(weights, block.values.add(column), stride, steps, to, 4 * width);
+                weigh_1_4(
+                    weights,
+                    block.values.add(column),
+                    stride,
+                    steps,
+                    to,
+                    4 * width,
+                    || ahead.some(),
+                );
             }
         }
     }

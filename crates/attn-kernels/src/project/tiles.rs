@@ -130,6 +130,7 @@ unsafe fn multiply(input: &Project<'_, bf16>, panels: &Scratch, first: usize, ou
                     steps,
                     sums.as_mut_ptr(),
                     4 * PAIR,
+                    || (),
                 );
                 for row in top..rows.min(top + PAIR) {
                     let to = &mut out[row * outputs + column..][..columns];
