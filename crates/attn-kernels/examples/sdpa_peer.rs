@@ -28,10 +28,32 @@ struct Operands<E> {
     is_prefix: bool,
     batch: usize,
     length: usize,
-    q: Vec<E>,
-    k: Vec<E>,
-    v: Vec<E>,
+    q: FromLine<E>,
+    k: FromLine<E>,
+    v: FromLine<E>,
     out: Vec<E>,
+}
+
+/// Elements from the begin of a cache line on, where layers keep their caches, and PyTorch its tensors.
+struct FromLine<E> {
+    elements: Vec<E>,
+    first: usize,
+}
+
+impl<E: Element> FromLine<E> {
+    fn new(n: usize, next: impl FnMut() -> E) -> Self {
+        const LINE: usize = 64;
+        let spare = LINE / size_of::<E>();
+        let mut elements: Vec<E> = Vec::with_capacity(n + spare);
+        let first = elements.as_ptr().align_offset(LINE).min(spare);
+        elements.resize(first, E::default());
+        elements.extend(std::iter::repeat_with(next).take(n));
+        Self { elements, first }
+    }
+
+    fn get(&self) -> &[E] {
+        &self.elements[self.first..]
+    }
 }
 
 impl<E: Element> Operands<E> {
@@ -45,12 +67,11 @@ impl<E: Element> Operands<E> {
         let (batch, length): (usize, usize) = (batch.parse()?, length.parse()?);
         let queries = if workload == "decode" { 1 } else { length };
         let mut state = 42_u32;
-        let mut fill = |n: usize| -> Vec<E> {
-            let mut next = || {
+        let mut fill = |n: usize| {
+            FromLine::new(n, || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 E::from_f32((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
-            };
-            (0..n).map(|_| next()).collect()
+            })
         };
         Ok(Self {
             is_decode: workload == "decode",
@@ -75,11 +96,11 @@ impl<E: Element> Operands<E> {
         if !self.is_decode {
             let keys = |data, dim| Rows::head_major(data, n_kv_heads, self.length, dim);
             let input = Attend {
-                q: Rows::head_major(&self.q, n_heads, self.length, key_dim),
+                q: Rows::head_major(self.q.get(), n_heads, self.length, key_dim),
                 closed: Some(Entries {
-                    k: keys(&self.k, key_dim),
+                    k: keys(self.k.get(), key_dim),
                     shared: None,
-                    v: keys(&self.v, value_dim),
+                    v: keys(self.v.get(), value_dim),
                 }),
                 own: None,
                 shared_dim: 0,
@@ -99,9 +120,9 @@ impl<E: Element> Operands<E> {
         let (length, slots) = (self.length, vec![self.length; self.batch]);
         let rows = |data, dim| Rows::head_major(data, n_kv_heads, length, dim);
         let input = Decode {
-            q: &self.q,
-            keys: rows(&self.k, key_dim),
-            values: (!self.is_prefix).then(|| rows(&self.v, value_dim)),
+            q: self.q.get(),
+            keys: rows(self.k.get(), key_dim),
+            values: (!self.is_prefix).then(|| rows(self.v.get(), value_dim)),
             n_heads,
             n_kv_heads,
             key_dim,
