@@ -29,7 +29,8 @@ def main():
     for row in rows:
         workload, dtype, *rest = row["case"].split()
         panel = f"{workload} {rest[0]}" if len(rest) == 3 else workload
-        panels.setdefault(panel, []).append((dtype, " ".join(rest[1:] if len(rest) == 3 else rest), row))
+        label = f"B {rest[1]}, {rest[2]}" if len(rest) == 3 else f"s {rest[0]}, {rest[1]}"
+        panels.setdefault(panel, []).append((dtype, label, row))
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     most = max(len(panel) for panel in panels.values())
@@ -47,7 +48,7 @@ def main():
             axis.plot([ratio], [y], "o", color=COLOURS[dtype], markersize=4)
         axis.axvline(1.0, color="0.5", linewidth=0.8)
         axis.set_yticks(range(len(labels)), labels, fontsize=7)
-        axis.invert_yaxis()
+        axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.set_xscale("log")
         axis.set_title(panel, fontsize=9)
         axis.tick_params(axis="x", labelsize=7)
