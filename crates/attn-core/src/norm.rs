@@ -1,6 +1,7 @@
 //! Normalisation of latents: LayerNorm (the seed) or RMSNorm (DeepSeek).
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor, WithDType};
+use num_traits::Float;
 use rayon::prelude::*;
 
 use crate::cache::accumulator_dtype;
@@ -112,7 +113,7 @@ struct Standardise {
 
 impl Standardise {
     /// Runs `work` on rows of the output and the inputs' rows, and is given how many elements a row has.
-    fn rows<T: Real>(width: usize, out: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
+    fn rows<T: WithDType + Float>(width: usize, out: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
         out.par_chunks_exact_mut(width)
             .with_min_len((1usize << 14).div_ceil(width))
             .enumerate()
@@ -120,18 +121,23 @@ impl Standardise {
     }
 
     /// What a row is shifted by, and what it is then multiplied with.
-    fn of_row<T: Real>(&self, x: &[T]) -> (T, T) {
-        let n = T::of(x.len() as f64);
+    fn of_row<T: WithDType + Float>(&self, x: &[T]) -> (T, T) {
+        let n = T::from_f64(x.len() as f64);
         let mean = match self.centred {
-            true => x.iter().fold(T::of(0.0), |sum, &x| sum + x) / n,
-            false => T::of(0.0),
+            true => x.iter().fold(T::from_f64(0.0), |sum, &x| sum + x) / n,
+            false => T::from_f64(0.0),
         };
-        let squares = x.iter().fold(T::of(0.0), |sum, &x| sum + (x - mean) * (x - mean));
-        (mean, T::of(1.0) / (squares / n + T::of(self.eps)).root())
+        let squares = x
+            .iter()
+            .fold(T::from_f64(0.0), |sum, &x| sum + (x - mean) * (x - mean));
+        (
+            mean,
+            T::from_f64(1.0) / (squares / n + T::from_f64(self.eps)).sqrt(),
+        )
     }
 
-    fn forward<T: Real>(&self, x: &[T], width: usize) -> Vec<T> {
-        let mut out = vec![T::of(0.0); x.len()];
+    fn forward<T: WithDType + Float>(&self, x: &[T], width: usize) -> Vec<T> {
+        let mut out = vec![T::from_f64(0.0); x.len()];
         Self::rows(width, &mut out, |row, out| {
             let x = &x[row * width..][..width];
             let (mean, scale) = self.of_row(x);
@@ -143,17 +149,21 @@ impl Standardise {
     }
 
     /// `scale (g - mean(g) - y mean(g y))`, the first mean only where rows are centred.
-    fn backward<T: Real>(&self, x: &[T], y: &[T], grad: &[T], width: usize) -> Vec<T> {
-        let mut out = vec![T::of(0.0); x.len()];
+    fn backward<T: WithDType + Float>(&self, x: &[T], y: &[T], grad: &[T], width: usize) -> Vec<T> {
+        let mut out = vec![T::from_f64(0.0); x.len()];
         Self::rows(width, &mut out, |row, out| {
             let [x, y, grad] = [x, y, grad].map(|all| &all[row * width..][..width]);
             let (_, scale) = self.of_row(x);
-            let n = T::of(width as f64);
+            let n = T::from_f64(width as f64);
             let mean = match self.centred {
-                true => grad.iter().fold(T::of(0.0), |sum, &g| sum + g) / n,
-                false => T::of(0.0),
+                true => grad.iter().fold(T::from_f64(0.0), |sum, &g| sum + g) / n,
+                false => T::from_f64(0.0),
             };
-            let along = grad.iter().zip(y).fold(T::of(0.0), |sum, (&g, &y)| sum + g * y) / n;
+            let along = grad
+                .iter()
+                .zip(y)
+                .fold(T::from_f64(0.0), |sum, (&g, &y)| sum + g * y)
+                / n;
             for ((out, &g), &y) in out.iter_mut().zip(grad).zip(y) {
                 *out = scale * (g - mean - y * along);
             }
@@ -161,7 +171,12 @@ impl Standardise {
         out
     }
 
-    fn backward_as<T: Real>(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> candle_core::Result<Tensor> {
+    fn backward_as<T: WithDType + Float>(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<Tensor> {
         let flat = |x: &Tensor| x.contiguous()?.flatten_all()?.to_vec1::<T>();
         let width = x.dim(D::Minus1)?;
         let out = self.backward(&flat(x)?, &flat(y)?, &flat(grad)?, width);
@@ -192,37 +207,5 @@ impl CustomOp1 for Standardise {
             DType::F64 => self.backward_as::<f64>(x, y, grad)?,
             _ => self.backward_as::<f32>(x, y, grad)?,
         }))
-    }
-}
-
-/// f32 and f64.
-trait Real:
-    WithDType
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::Div<Output = Self>
-{
-    fn of(value: f64) -> Self;
-    fn root(self) -> Self;
-}
-
-impl Real for f32 {
-    fn of(value: f64) -> Self {
-        value as f32
-    }
-
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
-
-impl Real for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
-
-    fn root(self) -> Self {
-        self.sqrt()
     }
 }

@@ -1,10 +1,9 @@
 //! The merge of training: gate and partial sums as one operation with a gradient. As operations of candle it is twelve
 //! passes over the latents, and twice as many backwards.
 
-use std::ops::{Add, Mul, Sub};
-
 use attn_core::Result;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, WithDType};
+use num_traits::Float;
 use rayon::prelude::*;
 
 /// [`partial_sums`](crate::cache::partial_sums) of sequences from their beginning, weights `sigmoid(logits)`, as one pass with a gradient.
@@ -23,7 +22,7 @@ struct GatedSums {
 }
 
 impl GatedSums {
-    fn forward<T: Real>(self, c: &[T], logits: &[T], [t, r]: [usize; 2]) -> Vec<T> {
+    fn forward<T: WithDType + Float + Default>(self, c: &[T], logits: &[T], [t, r]: [usize; 2]) -> Vec<T> {
         let mut sums = vec![T::default(); c.len()];
         let of_sequence = sums.par_chunks_mut(t * r).enumerate();
         of_sequence.for_each(|(sequence, sums)| {
@@ -31,7 +30,7 @@ impl GatedSums {
             of_block.for_each(|(block, sums)| {
                 let first = sequence * t + block * self.stride;
                 for token in 0..sums.len() / r {
-                    let weight = logits[first + token].sigmoid();
+                    let weight = sigmoid(logits[first + token]);
                     let c = &c[(first + token) * r..][..r];
                     let (before, sum) = sums.split_at_mut(token * r);
                     let before = before.rchunks(r).next();
@@ -45,7 +44,13 @@ impl GatedSums {
     }
 
     /// Of a token's latent and logit, from the gradients of all sums that it is in.
-    fn backward<T: Real>(self, c: &[T], logits: &[T], grad: &[T], [t, r]: [usize; 2]) -> (Vec<T>, Vec<T>) {
+    fn backward<T: WithDType + Float + Default>(
+        self,
+        c: &[T],
+        logits: &[T],
+        grad: &[T],
+        [t, r]: [usize; 2],
+    ) -> (Vec<T>, Vec<T>) {
         let (mut dc, mut d_logits) = (vec![T::default(); c.len()], vec![T::default(); logits.len()]);
         let of_sequence = dc
             .par_chunks_mut(t * r)
@@ -62,21 +67,21 @@ impl GatedSums {
                 let mut later = vec![T::default(); r];
                 for token in (0..d_logits.len()).rev() {
                     let at = (first + token) * r;
-                    let weight = logits[first + token].sigmoid();
+                    let weight = sigmoid(logits[first + token]);
                     let mut along = T::default();
                     for d in 0..r {
                         later[d] += grad[at + d];
                         along += later[d] * c[at + d];
                         dc[token * r + d] = weight * later[d];
                     }
-                    d_logits[token] = along * weight * (T::ONE - weight);
+                    d_logits[token] = along * weight * (T::one() - weight);
                 }
             });
         });
         (dc, d_logits)
     }
 
-    fn backward_as<T: Real>(
+    fn backward_as<T: WithDType + Float + Default>(
         self,
         c: &Tensor,
         logits: &Tensor,
@@ -138,24 +143,6 @@ impl CustomOp2 for GatedSums {
     }
 }
 
-/// f32 and f64.
-trait Real: WithDType + Default + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
-    const ONE: Self;
-    fn sigmoid(self) -> Self;
-}
-
-impl Real for f32 {
-    const ONE: Self = 1.0;
-
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + (-self).exp())
-    }
-}
-
-impl Real for f64 {
-    const ONE: Self = 1.0;
-
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + (-self).exp())
-    }
+fn sigmoid<T: Float>(x: T) -> T {
+    T::one() / (T::one() + (-x).exp())
 }
