@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
 use crate::ops::{self, AttendInput, DecodeInput, Entries};
-use crate::pool::{in_pool, in_pool_awake};
+use crate::pool::in_pool;
 use crate::rope::{Pairing, Rope};
 use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Path};
 use crate::weights::{WeightSpec, Weights};
@@ -267,7 +267,7 @@ impl Attention for GroupedAttention {
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        in_pool_awake(|| {
+        in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
             let seedlike = self.build.path == Path::Seedlike;

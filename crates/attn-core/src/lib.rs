@@ -26,7 +26,7 @@ pub use cache::{Cache, Capacity};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
-pub use pool::{in_pool, in_pool_awake};
+pub use pool::in_pool;
 pub use variant::{
     Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,
 };

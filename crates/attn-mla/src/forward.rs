@@ -4,7 +4,6 @@ use attn_core::latent::{Latent, LatentConfig};
 use attn_core::ops::{self, AttendInput};
 use attn_core::{
     Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights, in_pool,
-    in_pool_awake,
 };
 use candle_core::Tensor;
 
@@ -113,7 +112,7 @@ impl Attention for Mla {
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        in_pool_awake(|| {
+        in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
             let seedlike = self.build.path == Path::Seedlike;

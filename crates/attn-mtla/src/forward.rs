@@ -2,9 +2,7 @@
 
 use attn_core::latent::{Decompressed, Latent, Merged};
 use attn_core::ops::{self, AttendInput};
-use attn_core::{
-    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool, in_pool_awake,
-};
+use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool};
 use candle_core::{DType, Tensor};
 
 use crate::cache::{merge_step, partial_sums};
@@ -180,7 +178,7 @@ impl Attention for Mtla {
     }
 
     fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
-        in_pool_awake(|| {
+        in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
             if self.build.path == Path::Seedlike {
