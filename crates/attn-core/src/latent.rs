@@ -378,7 +378,7 @@ impl Latent {
         gate: &GateTable,
         open: Option<&Tensor>,
     ) -> Result<Option<Merged>> {
-        if x.track_op() || !x.device().is_cpu() {
+        if !self.has_latents_kernel(x) {
             return Ok(None); // before the projection is computed for nothing
         }
         let both = self.wkv_a.forward(x)?;
@@ -396,6 +396,9 @@ impl Latent {
     /// # Errors
     /// [`Error::CacheFull`].
     pub fn append(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<bool> {
+        if !self.has_latents_kernel(x) {
+            return Ok(false);
+        }
         let starts = cache.lens().to_vec();
         let stride = gate.map_or(1, |gate| gate.stride);
         cache.reserve(starts.iter().max().map_or(0, |len| len + 1))?;
@@ -410,6 +413,10 @@ impl Latent {
         }
         cache.advance(1);
         Ok(true)
+    }
+
+    fn has_latents_kernel(&self, x: &Tensor) -> bool {
+        native::takes(&[x, self.wkv_a.weight(), self.kv_norm.weight()])
     }
 
     fn latents_input<'a>(

@@ -107,6 +107,62 @@ impl Drop for Tiles {
     }
 }
 
+/// Makes the first four tiles, which hold the sums, zeros.
+///
+/// # Safety
+/// Tiles are configured in this thread.
+#[inline(always)]
+unsafe fn zero_sums() {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            options(nostack, nomem)
+        );
+    }
+}
+
+/// Loads the sums of 32 rows and 32 columns.
+///
+/// # Safety
+/// Tiles are configured in this thread; `c` has 32 rows of 32 f32, `c_stride` bytes apart.
+#[inline(always)]
+unsafe fn load_2_2(c: *const f32, c_stride: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{c} + {s}]",
+            "tileloadd tmm1, [{c} + {s} + 64]",
+            "tileloadd tmm2, [{d} + {s}]",
+            "tileloadd tmm3, [{d} + {s} + 64]",
+            c = in(reg) c, d = in(reg) c.byte_add(16 * c_stride), s = in(reg) c_stride,
+            options(nostack, readonly),
+        );
+    }
+}
+
+/// Stores them.
+///
+/// # Safety
+/// As of [`load_2_2`].
+#[inline(always)]
+unsafe fn store_2_2(c: *mut f32, c_stride: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "tilestored [{c} + {s}], tmm0",
+            "tilestored [{c} + {s} + 64], tmm1",
+            "tilestored [{d} + {s}], tmm2",
+            "tilestored [{d} + {s} + 64], tmm3",
+            c = in(reg) c, d = in(reg) c.byte_add(16 * c_stride), s = in(reg) c_stride,
+            options(nostack),
+        );
+    }
+}
+
 /// `C = A B`, or `C += A B` with `ADD`: 32 rows, 32 columns, `steps` times 32 terms. `between` runs before each step:
 /// while the tiles are busy there is time to ask memory for more.
 ///
@@ -127,24 +183,10 @@ pub(crate) unsafe fn product_2_2<const ADD: bool>(
     // SAFETY: the caller's.
     unsafe {
         let a_low = a.byte_add(16 * a_stride);
-        let c_low = c.byte_add(16 * c_stride);
         if ADD {
-            asm!(
-                "tileloadd tmm0, [{c} + {s}]",
-                "tileloadd tmm1, [{c} + {s} + 64]",
-                "tileloadd tmm2, [{d} + {s}]",
-                "tileloadd tmm3, [{d} + {s} + 64]",
-                c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
-                options(nostack, readonly),
-            );
+            load_2_2(c, c_stride);
         } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nostack, nomem)
-            );
+            zero_sums();
         }
         for step in 0..steps {
             between();
@@ -162,14 +204,7 @@ pub(crate) unsafe fn product_2_2<const ADD: bool>(
                 options(nostack, readonly),
             );
         }
-        asm!(
-            "tilestored [{c} + {s}], tmm0",
-            "tilestored [{c} + {s} + 64], tmm1",
-            "tilestored [{d} + {s}], tmm2",
-            "tilestored [{d} + {s} + 64], tmm3",
-            c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
-            options(nostack),
-        );
+        store_2_2(c, c_stride);
     }
 }
 
@@ -189,13 +224,7 @@ pub(crate) unsafe fn product_4_1(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            options(nostack, nomem)
-        );
+        zero_sums();
         let low = a.byte_add(32 * a_stride);
         for step in 0..steps {
             between();
@@ -301,15 +330,7 @@ pub(crate) unsafe fn weigh_2_2(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let c_low = c.byte_add(16 * c_stride);
-        asm!(
-            "tileloadd tmm0, [{c} + {s}]",
-            "tileloadd tmm1, [{c} + {s} + 64]",
-            "tileloadd tmm2, [{d} + {s}]",
-            "tileloadd tmm3, [{d} + {s} + 64]",
-            c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
-            options(nostack, readonly),
-        );
+        load_2_2(c, c_stride);
         for step in 0..steps {
             between();
             asm!(
@@ -328,14 +349,7 @@ pub(crate) unsafe fn weigh_2_2(
                 options(nostack, readonly),
             );
         }
-        asm!(
-            "tilestored [{c} + {s}], tmm0",
-            "tilestored [{c} + {s} + 64], tmm1",
-            "tilestored [{d} + {s}], tmm2",
-            "tilestored [{d} + {s} + 64], tmm3",
-            c = in(reg) c, d = in(reg) c_low, s = in(reg) c_stride,
-            options(nostack),
-        );
+        store_2_2(c, c_stride);
     }
 }
 

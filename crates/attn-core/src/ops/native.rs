@@ -134,6 +134,14 @@ pub(crate) fn append(input: &LatentsInput, keys: &Tensor, slots: &[usize]) -> Re
     by_dtype!(&operands, append_as(input, keys, slots))
 }
 
+/// Whether there are kernels for these operands, and for what comes of them.
+pub(crate) fn takes(operands: &[&Tensor]) -> bool {
+    matches!(
+        kernel_dtype(operands),
+        Some(DType::F32 | DType::BF16 | DType::F16)
+    )
+}
+
 /// The dtype of operands that a kernel takes.
 fn kernel_dtype(operands: &[&Tensor]) -> Option<DType> {
     let dtype = operands.first()?.dtype();
