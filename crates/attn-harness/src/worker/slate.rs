@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,10 @@ pub struct Note {
 const WORDS: usize = 4;
 /// Where the refused bytes stand.
 const REFUSED_AT: u64 = 24;
+
+/// Whether a request was refused in this step: the first is the reason, those after it are made in saying so (a
+/// backtrace allocates tens of megabytes).
+static HAS_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// The runner's end.
 #[derive(Debug)]
@@ -129,6 +134,7 @@ impl Chalk {
     /// Notes that a step begins.
     pub fn note(&mut self, case: usize, phase: Phase) {
         self.steps += 1;
+        HAS_REFUSED.store(false, Relaxed);
         let words = [self.steps, case as u64, phase as u64, 0];
         let mut bytes = [0; 8 * WORDS];
         for (at, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -147,9 +153,11 @@ impl Chalk {
     }
 }
 
-/// Notes a refused allocation. Allocates nothing: the allocator itself calls it.
+/// Notes the first refused allocation of a step. Allocates nothing: the allocator itself calls it.
 pub fn refuse(file: &File, bytes: u64) {
-    let _ = write_at(file, &bytes.to_le_bytes(), REFUSED_AT);
+    if !HAS_REFUSED.swap(true, Relaxed) {
+        let _ = write_at(file, &bytes.to_le_bytes(), REFUSED_AT);
+    }
 }
 
 #[cfg(unix)]
@@ -188,6 +196,7 @@ mod tests {
         chalk.note(3, Phase::Verifying);
         chalk.note(5, Phase::Sampling);
         refuse(&chalk.file().unwrap(), 1 << 40);
+        refuse(&chalk.file().unwrap(), 1 << 16);
         let note = slate.read();
         assert_eq!((note.steps, note.case, note.phase), (2, 5, Phase::Sampling));
         assert_eq!(note.refused_bytes, Some(1 << 40));
