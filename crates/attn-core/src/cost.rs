@@ -128,14 +128,8 @@ impl Geometry {
         let (b, t, e) = (batch as u64, tokens as u64, element_bytes as u64);
         let width = (self.score_dim + self.v_dim) as u64;
         let mut flops = 2 * b * self.n_heads as u64 * width * visible_pairs(0, tokens, self.stride);
-        // Queries and outputs, then keys and values: block ends and, where blocks are longer than a token,
-        // every query's own partial sum.
-        let own = if self.stride > 1 {
-            tokens + tokens / self.stride
-        } else {
-            tokens
-        };
-        let mut bytes = b * e * width * (self.n_heads as u64 * t + self.n_kv_heads as u64 * own as u64);
+        // Queries and outputs, then keys and values: a token's own, block ends being among them.
+        let mut bytes = b * e * width * t * (self.n_heads + self.n_kv_heads) as u64;
         if scope == Scope::Layer {
             flops += 2 * b * t * (self.forward_macs.query + self.forward_macs.key) as u64;
             bytes += self.layer_bytes(b * t, e) + self.kv_bytes(batch, tokens, element_bytes);

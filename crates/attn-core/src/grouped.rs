@@ -172,16 +172,16 @@ impl GroupedAttention {
         })
     }
 
-    /// Queries of the last `n` tokens, `[B, H, n, D]`; `starts` are the positions of `x`'s first tokens.
+    /// Queries of the last `n` tokens, `[B, n, H, D]`; `starts` are the positions of `x`'s first tokens.
     fn queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
         let q = self.q_proj.forward(&x.narrow(1, t - n, n)?)?;
         let q = q.reshape((b, n, self.geometry.n_heads, self.head_dim))?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        Ok(self.rope.apply(&q, &starts)?.transpose(1, 2)?)
+        self.rope.apply(&q, &starts)
     }
 
-    /// Keys (turned) and values of all tokens, `[B, Hkv, T, D]` each.
+    /// Keys (turned) and values of all tokens, `[B, T, Hkv, D]` each.
     fn keys_values(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
         let (b, t, _) = x.dims3()?;
         let heads = (b, t, self.geometry.n_kv_heads, self.head_dim);
@@ -189,7 +189,7 @@ impl GroupedAttention {
             .rope
             .apply(&self.k_proj.forward(x)?.reshape(heads)?, starts)?;
         let v = self.v_proj.forward(x)?.reshape(heads)?;
-        Ok((k.transpose(1, 2)?, v.transpose(1, 2)?))
+        Ok((k, v))
     }
 
     /// Attention of queries at `start..` over keys from the sequence's beginning.
@@ -197,28 +197,35 @@ impl GroupedAttention {
         match self.build.path {
             Path::Fused => ops::attend(&AttendInput {
                 q,
-                closed: Some(Entries::new(k, v)),
+                closed: Some(Entries::Apart { k, v }),
                 own: None,
                 start,
                 stride: 1,
                 scale: self.scale,
             }),
             Path::Seedlike => {
-                let (h, n, l) = (self.geometry.n_heads, q.dim(2)?, k.dim(2)?);
-                let k = ops::seedlike::expand_heads(k, h)?;
-                let v = ops::seedlike::expand_heads(v, h)?;
+                let (h, n, l) = (self.geometry.n_heads, q.dim(1)?, k.dim(1)?);
+                let k = ops::seedlike::expand_heads(&k.transpose(1, 2)?, h)?;
+                let v = ops::seedlike::expand_heads(&v.transpose(1, 2)?, h)?;
                 let mask = ops::seedlike::dense_mask(l, |i, j| j <= i, q.dtype(), q.device())?;
                 let mask = mask.narrow(0, start, n)?;
-                ops::seedlike::dense_attention(q, &k, &v, Some(&mask), self.scale)
+                let q = q.transpose(1, 2)?;
+                Ok(ops::seedlike::dense_attention(&q, &k, &v, Some(&mask), self.scale)?.transpose(1, 2)?)
             }
         }
     }
 
-    /// Output projection of `[B, H, n, D]`.
+    /// Output projection of `[B, n, H, D]`.
     fn output(&self, heads: &Tensor) -> Result<Tensor> {
-        let (b, h, n, d) = heads.dims4()?;
-        self.out_proj
-            .forward(&heads.transpose(1, 2)?.reshape((b, n, h * d))?)
+        let (b, n, h, d) = heads.dims4()?;
+        self.out_proj.forward(&heads.reshape((b, n, h * d))?)
+    }
+
+    /// Writes keys and values `[B, T, Hkv, D]` to the slots from `starts` on.
+    fn store(&self, cache: &mut Cache, starts: &[usize], k: &Tensor, v: &Tensor) -> Result<()> {
+        cache.write(starts, &k.transpose(1, 2)?, Some(&v.transpose(1, 2)?))?;
+        cache.advance(k.dim(1)?);
+        Ok(())
     }
 }
 
@@ -253,13 +260,12 @@ impl Attention for GroupedAttention {
             let starts = cache.lens().to_vec();
             let q = self.queries(x, n, &starts)?;
             let (k, v) = self.keys_values(x, &starts)?;
-            cache.write(&starts, &k, Some(&v))?;
-            cache.advance(t);
+            self.store(cache, &starts, &k, &v)?;
             let (k, v) = match past {
                 0 => (k, v),
                 _ => (
-                    cache.keys().narrow(2, 0, past + t)?,
-                    cache.own_values()?.narrow(2, 0, past + t)?,
+                    cache.keys().narrow(2, 0, past + t)?.transpose(1, 2)?,
+                    cache.own_values()?.narrow(2, 0, past + t)?.transpose(1, 2)?,
                 ),
             };
             self.output(&self.attend(&q, &k, &v, past + t - n)?)
@@ -277,23 +283,24 @@ impl Attention for GroupedAttention {
             let starts = cache.lens().to_vec();
             let q = self.queries(x, 1, &starts)?;
             let (k, v) = self.keys_values(x, &starts)?;
-            cache.write(&starts, &k, Some(&v))?;
-            cache.advance(1);
+            self.store(cache, &starts, &k, &v)?;
             if seedlike {
                 let h = self.geometry.n_heads;
                 let k = ops::seedlike::expand_heads(cache.keys(), h)?;
                 let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;
-                return self.output(&ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?);
+                let q = q.transpose(1, 2)?;
+                let heads = ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?;
+                return self.output(&heads.transpose(1, 2)?);
             }
             let heads = ops::decode(&DecodeInput {
-                q: &q.squeeze(2)?,
+                q: &q.squeeze(1)?,
                 keys: cache.keys(),
                 values: cache.values(),
                 layout: self.geometry.entry.values,
                 slots: &cache.slots(),
                 scale: self.scale,
             })?;
-            self.output(&heads.unsqueeze(2)?)
+            self.output(&heads.unsqueeze(1)?)
         })
     }
 }

@@ -271,21 +271,20 @@ pub struct Merged {
 /// Keys and values of latents, as the decompression wrote them: token by token, with one rope key for all heads.
 #[derive(Debug, Clone)]
 pub struct Decompressed {
-    /// `[B, H, N, Dn]`, a view.
-    k: Tensor,
+    /// `[B, N, H, Dn + Dv]`.
+    kv: Tensor,
     /// `[B, N, Dr]`.
     k_r: Tensor,
-    /// `[B, H, N, Dv]`, a view.
-    v: Tensor,
+    nope_dim: usize,
 }
 
 impl Decompressed {
     /// As the operation takes them.
     pub fn entries(&self) -> Entries<'_> {
-        Entries {
-            k: &self.k,
-            shared: Some(&self.k_r),
-            v: &self.v,
+        Entries::Joint {
+            kv: &self.kv,
+            k_r: &self.k_r,
+            nope_dim: self.nope_dim,
         }
     }
 }
@@ -331,7 +330,7 @@ impl Latent {
         self.scale
     }
 
-    /// Queries of the last `n` tokens, rope part turned: `[B, H, n, Dn + Dr]`.
+    /// Queries of the last `n` tokens, rope part turned: `[B, n, H, Dn + Dr]`.
     ///
     /// # Errors
     /// [`Error::Shape`] where `starts` (positions of `x`'s first tokens) is not one per sequence.
@@ -344,7 +343,7 @@ impl Latent {
         };
         let q = q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        Ok(self.rope.apply(&q, &starts)?.transpose(1, 2)?)
+        self.rope.apply(&q, &starts)
     }
 
     /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned.
@@ -448,21 +447,20 @@ impl Latent {
             ..
         } = self.config;
         let (b, n, _) = c.dims3()?;
-        let kv = self.wkv_b.forward(c)?.reshape((b, n, h, d_n + d_v))?;
         Ok(Decompressed {
-            k: kv.narrow(3, 0, d_n)?.transpose(1, 2)?,
+            kv: self.wkv_b.forward(c)?.reshape((b, n, h, d_n + d_v))?,
             k_r: k_r.clone(),
-            v: kv.narrow(3, d_n, d_v)?.transpose(1, 2)?,
+            nope_dim: d_n,
         })
     }
 
-    /// Output projection of `[B, H, n, Dv]`: `[B, n, M]`.
+    /// Output projection of `[B, n, H, Dv]`: `[B, n, M]`.
     ///
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
     pub fn output(&self, heads: &Tensor) -> Result<Tensor> {
-        let (b, h, n, d_v) = heads.dims4()?;
-        self.wo.forward(&heads.transpose(1, 2)?.reshape((b, n, h * d_v))?)
+        let (b, n, h, d_v) = heads.dims4()?;
+        self.wo.forward(&heads.reshape((b, n, h * d_v))?)
     }
 
     /// `W_UK` `[H, Dn, r]` and `W_UV` `[H, Dv, r]`, views of `wkv_b`.
@@ -478,7 +476,7 @@ impl Latent {
         Ok((w.narrow(1, 0, d_n)?, w.narrow(1, d_n, d_v)?))
     }
 
-    /// Queries `[B, H, n, Dn + Dr]` with `W_UK` absorbed: `[B, H, n, r + Dr]`, to be multiplied with cache entries.
+    /// Queries `[B, n, H, Dn + Dr]` with `W_UK` absorbed: `[B, n, H, r + Dr]`, to be multiplied with cache entries.
     ///
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
@@ -489,58 +487,58 @@ impl Latent {
             kv_rank: r,
             ..
         } = self.config;
-        let (b, h, n, _) = q.dims4()?;
+        let (b, n, h, _) = q.dims4()?;
         let (w_uk, _) = self.up_projections()?;
-        let rope = q.narrow(3, d_n, d_r)?;
+        let (nope, rope) = (q.narrow(3, 0, d_n)?, q.narrow(3, d_n, d_r)?);
         if n == 1 {
-            let (nope, rope) = (q.narrow(3, 0, d_n)?.squeeze(2)?, rope.squeeze(2)?);
+            let (nope, rope) = (nope.squeeze(1)?, rope.squeeze(1)?);
             if let Some(q) = native::project_heads(&nope, &w_uk, Orientation::Inputs, Some(&rope))? {
-                return Ok(q.unsqueeze(2)?);
+                return Ok(q.unsqueeze(1)?);
             }
         }
-        let nope = q.narrow(3, 0, d_n)?.transpose(0, 1)?.reshape((h, b * n, d_n))?;
-        let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.transpose(0, 1)?; // [H, B n, r] -> [B, H, n, r]
+        let nope = nope.permute((2, 0, 1, 3))?.reshape((h, b * n, d_n))?;
+        let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.permute((1, 2, 0, 3))?; // [B, n, H, r]
         Ok(Tensor::cat(&[&nope, &rope], D::Minus1)?)
     }
 
-    /// Weighted latents `[B, H, n, r]` through `W_UV` and the output projection: `[B, n, M]`.
+    /// Weighted latents `[B, n, H, r]` through `W_UV` and the output projection: `[B, n, M]`.
     ///
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
     pub fn output_absorbed(&self, latents: &Tensor) -> Result<Tensor> {
         let LatentConfig { v_dim: d_v, .. } = self.config;
-        let (b, h, n, r) = latents.dims4()?;
+        let (b, n, h, r) = latents.dims4()?;
         let (_, w_uv) = self.up_projections()?;
         if n == 1
-            && let Some(v) = native::project_heads(&latents.squeeze(2)?, &w_uv, Orientation::Outputs, None)?
+            && let Some(v) = native::project_heads(&latents.squeeze(1)?, &w_uv, Orientation::Outputs, None)?
         {
-            return self.output(&v.unsqueeze(2)?);
+            return self.output(&v.unsqueeze(1)?);
         }
-        let rows = latents.transpose(0, 1)?.reshape((h, b * n, r))?;
+        let rows = latents.permute((2, 0, 1, 3))?.reshape((h, b * n, r))?;
         let v = rows.matmul(&w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
-        self.output(&v.transpose(0, 1)?)
+        self.output(&v.permute((1, 2, 0, 3))?)
     }
 
-    /// Attention of one query per sequence `[B, H, 1, Dn + Dr]` over the cache, output projected: `[B, 1, M]`.
+    /// Attention of one query per sequence `[B, 1, H, Dn + Dr]` over the cache, output projected: `[B, 1, M]`.
     ///
     /// # Errors
     /// [`Error::Shape`] where lengths do not fit.
     pub fn decode_absorbed(&self, q: &Tensor, cache: &Cache) -> Result<Tensor> {
         let latents = ops::decode(&DecodeInput {
-            q: &self.absorb(q)?.squeeze(2)?,
+            q: &self.absorb(q)?.squeeze(1)?,
             keys: cache.keys(),
             values: None,
             layout: Values::KeyPrefix(self.config.kv_rank),
             slots: &cache.slots(),
             scale: self.scale,
         })?;
-        self.output_absorbed(&latents.unsqueeze(2)?)
+        self.output_absorbed(&latents.unsqueeze(1)?)
     }
 
     /// The seed's formulation: every query absorbed, every score formed, a dense mask added.
     ///
     /// # Shapes
-    /// - `q`: `[B, H, n, Dn + Dr]`; `c`: `[B, L, r]`; `k_r`: `[B, L, Dr]`; `mask`: `[n, L]`
+    /// - `q`: `[B, n, H, Dn + Dr]`; `c`: `[B, L, r]`; `k_r`: `[B, L, Dr]`; `mask`: `[n, L]`
     /// - returns `[B, n, M]`
     ///
     /// # Errors
@@ -551,9 +549,9 @@ impl Latent {
             rope_dim: d_r,
             ..
         } = self.config;
-        let (b, h, n, _) = q.dims4()?;
+        let (b, n, h, _) = q.dims4()?;
         let l = c.dim(1)?;
-        let q = self.absorb(q)?;
+        let q = self.absorb(q)?.transpose(1, 2)?;
         // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
         let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
         let c = c.contiguous()?;
@@ -565,7 +563,8 @@ impl Latent {
             &weights
                 .reshape((b, h * n, l))?
                 .matmul(&c)?
-                .reshape((b, h, n, r))?,
+                .reshape((b, h, n, r))?
+                .transpose(1, 2)?,
         )
     }
 

@@ -22,6 +22,7 @@ pub mod weights;
 pub mod workload;
 
 pub use attention::{Attention, Queries};
+pub use attn_kernels::keep_freed_memory;
 pub use cache::{Cache, Capacity};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};

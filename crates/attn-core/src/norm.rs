@@ -1,6 +1,6 @@
 //! Normalisation of latents: LayerNorm (the seed) or RMSNorm (DeepSeek).
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor, WithDType};
 use num_traits::Float;
 use rayon::prelude::*;
 
@@ -82,48 +82,48 @@ impl Norm {
             });
         }
         let (dtype, wide) = (x.dtype(), accumulator_dtype(x.dtype()));
-        let (x, centred) = (x.to_dtype(wide)?, self.bias.is_some());
-        let x = if x.device().is_cpu() {
-            let eps = self.eps;
-            x.contiguous()?.apply_op1(Standardise { centred, eps })?
-        } else {
-            let x = match centred {
-                true => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
-                false => x,
+        let (x, weight) = (x.to_dtype(wide)?, self.weight.to_dtype(wide)?);
+        let bias = self.bias.as_ref().map(|bias| bias.to_dtype(wide)).transpose()?;
+        if x.device().is_cpu() {
+            let (x, op) = (x.contiguous()?, NormOp { eps: self.eps });
+            let y = match &bias {
+                Some(bias) => x.apply_op3(&weight, bias, op)?,
+                None => x.apply_op2(&weight, op)?,
             };
-            let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
-            x.broadcast_div(&(variance + self.eps)?.sqrt()?)?
+            return Ok(y.to_dtype(dtype)?);
+        }
+        let x = match bias {
+            Some(_) => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            None => x,
         };
-        let x = x.broadcast_mul(&self.weight.to_dtype(wide)?)?;
-        let x = match &self.bias {
-            Some(bias) => x.broadcast_add(&bias.to_dtype(wide)?)?,
+        let variance = x.sqr()?.mean_keepdim(D::Minus1)?;
+        let x = x
+            .broadcast_div(&(variance + self.eps)?.sqrt()?)?
+            .broadcast_mul(&weight)?;
+        let x = match &bias {
+            Some(bias) => x.broadcast_add(bias)?,
             None => x,
         };
         Ok(x.to_dtype(dtype)?)
     }
 }
 
-/// `(x - mean) / sqrt(variance + eps)` of rows, or `x / sqrt(mean(x^2) + eps)` where they are not centred, as one pass
-/// with a gradient: as operations of candle it is nine passes, and fifteen backwards.
+/// The norm as one pass with a gradient: as operations of candle it is eleven passes, and twenty backwards. Rows are
+/// centred where there is a bias, which makes the difference between LayerNorm and RMSNorm.
 #[derive(Debug, Clone, Copy)]
-struct Standardise {
-    centred: bool,
+struct NormOp {
     eps: f64,
 }
 
-impl Standardise {
-    /// Runs `work` on rows of the output and the inputs' rows, and is given how many elements a row has.
-    fn rows<T: WithDType + Float>(width: usize, out: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
-        out.par_chunks_exact_mut(width)
-            .with_min_len((1usize << 14).div_ceil(width))
-            .enumerate()
-            .for_each(|(row, out)| work(row, out));
-    }
+/// Rows of which one task adds up the gradients of weights. The number is fixed, so that sums are the same on any
+/// number of threads.
+const RUN: usize = 64;
 
+impl NormOp {
     /// What a row is shifted by, and what it is then multiplied with.
-    fn of_row<T: WithDType + Float>(&self, x: &[T]) -> (T, T) {
+    fn of_row<T: WithDType + Float>(self, x: &[T], is_centred: bool) -> (T, T) {
         let n = T::from_f64(x.len() as f64);
-        let mean = match self.centred {
+        let mean = match is_centred {
             true => x.iter().fold(T::from_f64(0.0), |sum, &x| sum + x) / n,
             false => T::from_f64(0.0),
         };
@@ -136,76 +136,174 @@ impl Standardise {
         )
     }
 
-    fn forward<T: WithDType + Float>(&self, x: &[T], width: usize) -> Vec<T> {
+    fn forward<T: WithDType + Float>(self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Vec<T> {
+        let width = weight.len();
         let mut out = vec![T::from_f64(0.0); x.len()];
-        Self::rows(width, &mut out, |row, out| {
-            let x = &x[row * width..][..width];
-            let (mean, scale) = self.of_row(x);
-            out.iter_mut()
-                .zip(x)
-                .for_each(|(out, &x)| *out = (x - mean) * scale);
-        });
-        out
-    }
-
-    /// `scale (g - mean(g) - y mean(g y))`, the first mean only where rows are centred.
-    fn backward<T: WithDType + Float>(&self, x: &[T], y: &[T], grad: &[T], width: usize) -> Vec<T> {
-        let mut out = vec![T::from_f64(0.0); x.len()];
-        Self::rows(width, &mut out, |row, out| {
-            let [x, y, grad] = [x, y, grad].map(|all| &all[row * width..][..width]);
-            let (_, scale) = self.of_row(x);
-            let n = T::from_f64(width as f64);
-            let mean = match self.centred {
-                true => grad.iter().fold(T::from_f64(0.0), |sum, &g| sum + g) / n,
-                false => T::from_f64(0.0),
-            };
-            let along = grad
-                .iter()
-                .zip(y)
-                .fold(T::from_f64(0.0), |sum, (&g, &y)| sum + g * y)
-                / n;
-            for ((out, &g), &y) in out.iter_mut().zip(grad).zip(y) {
-                *out = scale * (g - mean - y * along);
+        let runs = out.par_chunks_mut(RUN * width).zip(x.par_chunks(RUN * width));
+        runs.for_each(|(out, x)| {
+            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let (mean, scale) = self.of_row(x, bias.is_some());
+                for (d, (out, &x)) in out.iter_mut().zip(x).enumerate() {
+                    *out = (x - mean) * scale * weight[d];
+                }
+                if let Some(bias) = bias {
+                    out.iter_mut().zip(bias).for_each(|(out, &bias)| *out += bias);
+                }
             }
         });
         out
     }
 
+    /// Of the input, `scale (g w - mean(g w) - y mean(g w y))` with `y` the row before weight and bias, the first mean
+    /// only where rows are centred; of the weight, `sum(g y)`; of the bias, `sum(g)`.
+    fn backward<T: WithDType + Float>(
+        self,
+        x: &[T],
+        weight: &[T],
+        grad: &[T],
+        is_centred: bool,
+    ) -> (Vec<T>, Vec<T>, Vec<T>) {
+        let (width, zero) = (weight.len(), T::from_f64(0.0));
+        let n = T::from_f64(width as f64);
+        let mut dx = vec![zero; x.len()];
+        let runs = dx
+            .par_chunks_mut(RUN * width)
+            .zip(x.par_chunks(RUN * width).zip(grad.par_chunks(RUN * width)));
+        let sums = runs.map(|(dx, (x, grad))| {
+            let (mut d_weight, mut d_bias) = (vec![zero; width], vec![zero; width]);
+            let rows = x.chunks_exact(width).zip(grad.chunks_exact(width));
+            for (dx, (x, grad)) in dx.chunks_exact_mut(width).zip(rows) {
+                let (mean, scale) = self.of_row(x, is_centred);
+                let (mut sum, mut along) = (zero, zero);
+                for d in 0..width {
+                    let (y, g) = ((x[d] - mean) * scale, grad[d] * weight[d]);
+                    d_weight[d] += grad[d] * y;
+                    d_bias[d] += grad[d];
+                    sum += g;
+                    along += g * y;
+                    dx[d] = y;
+                }
+                let (sum, along) = (if is_centred { sum / n } else { zero }, along / n);
+                for d in 0..width {
+                    dx[d] = scale * (grad[d] * weight[d] - sum - dx[d] * along);
+                }
+            }
+            (d_weight, d_bias)
+        });
+        let sums: Vec<_> = sums.collect();
+        let (mut d_weight, mut d_bias) = (vec![zero; width], vec![zero; width]);
+        for (of_weight, of_bias) in &sums {
+            d_weight
+                .iter_mut()
+                .zip(of_weight)
+                .for_each(|(sum, &add)| *sum += add);
+            d_bias.iter_mut().zip(of_bias).for_each(|(sum, &add)| *sum += add);
+        }
+        (dx, d_weight, d_bias)
+    }
+
+    fn forward_any(
+        self,
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        fn whole<'a, T: WithDType>(
+            (storage, layout): (&'a CpuStorage, &Layout),
+        ) -> candle_core::Result<&'a [T]> {
+            match layout.contiguous_offsets() {
+                Some((from, to)) => Ok(&storage.as_slice::<T>()?[from..to]),
+                None => candle_core::bail!("norm takes contiguous operands"),
+            }
+        }
+        let out = match x.0 {
+            CpuStorage::F32(_) => {
+                CpuStorage::F32(self.forward(whole(x)?, whole(weight)?, bias.map(whole).transpose()?))
+            }
+            CpuStorage::F64(_) => {
+                CpuStorage::F64(self.forward(whole(x)?, whole(weight)?, bias.map(whole).transpose()?))
+            }
+            _ => candle_core::bail!("norm takes f32 and f64"),
+        };
+        Ok((out, x.1.shape().clone()))
+    }
+
     fn backward_as<T: WithDType + Float>(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<Tensor> {
+        self,
+        [x, weight, grad]: [&Tensor; 3],
+        is_centred: bool,
+    ) -> candle_core::Result<[Tensor; 3]> {
         let flat = |x: &Tensor| x.contiguous()?.flatten_all()?.to_vec1::<T>();
-        let width = x.dim(D::Minus1)?;
-        let out = self.backward(&flat(x)?, &flat(y)?, &flat(grad)?, width);
-        Tensor::from_vec(out, x.shape(), x.device())
+        let (dx, d_weight, d_bias) = self.backward(&flat(x)?, &flat(weight)?, &flat(grad)?, is_centred);
+        Ok([
+            Tensor::from_vec(dx, x.shape(), x.device())?,
+            Tensor::from_vec(d_weight, weight.shape(), x.device())?,
+            Tensor::from_vec(d_bias, weight.shape(), x.device())?,
+        ])
+    }
+
+    fn backward_any(self, operands: [&Tensor; 3], is_centred: bool) -> candle_core::Result<[Tensor; 3]> {
+        match operands[0].dtype() {
+            DType::F64 => self.backward_as::<f64>(operands, is_centred),
+            _ => self.backward_as::<f32>(operands, is_centred),
+        }
     }
 }
 
-impl CustomOp1 for Standardise {
+impl CustomOp2 for NormOp {
     fn name(&self) -> &'static str {
-        "standardise"
+        "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let Some((from, to)) = layout.contiguous_offsets() else {
-            candle_core::bail!("standardise takes contiguous rows")
-        };
-        let width = layout.dims().last().copied().unwrap_or(1);
-        let out = match x {
-            CpuStorage::F32(x) => CpuStorage::F32(self.forward(&x[from..to], width)),
-            CpuStorage::F64(x) => CpuStorage::F64(self.forward(&x[from..to], width)),
-            _ => candle_core::bail!("standardise takes f32 and f64"),
-        };
-        Ok((out, layout.shape().clone()))
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward_any((x, x_layout), (weight, weight_layout), None)
     }
 
-    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(match x.dtype() {
-            DType::F64 => self.backward_as::<f64>(x, y, grad)?,
-            _ => self.backward_as::<f32>(x, y, grad)?,
-        }))
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, d_weight, _] = self.backward_any([x, weight, grad], false)?;
+        Ok((Some(dx), Some(d_weight)))
+    }
+}
+
+impl CustomOp3 for NormOp {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let bias = Some((bias, bias_layout));
+        self.forward_any((x, x_layout), (weight, weight_layout), bias)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, d_weight, d_bias] = self.backward_any([x, weight, grad], true)?;
+        Ok((Some(dx), Some(d_weight), Some(d_bias)))
     }
 }

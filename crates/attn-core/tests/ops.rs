@@ -34,19 +34,19 @@ fn attend_is_the_formula_for_every_stride_start_and_group() {
         } else {
             (start + t) / stride
         };
-        let q = random(&[b, h, t, d_k], 1, DType::F64);
+        let q = random(&[b, t, h, d_k], 1, DType::F64);
         let (k, v) = (
-            random(&[b, h_kv, n, d_k], 2, DType::F64),
-            random(&[b, h_kv, n, d_v], 3, DType::F64),
+            random(&[b, n, h_kv, d_k], 2, DType::F64),
+            random(&[b, n, h_kv, d_v], 3, DType::F64),
         );
         let (own_k, own_v) = (
-            random(&[b, h_kv, t, d_k], 4, DType::F64),
-            random(&[b, h_kv, t, d_v], 5, DType::F64),
+            random(&[b, t, h_kv, d_k], 4, DType::F64),
+            random(&[b, t, h_kv, d_v], 5, DType::F64),
         );
-        let own = (stride > 1).then_some(Entries::new(&own_k, &own_v));
+        let own = (stride > 1).then_some(Entries::Apart { k: &own_k, v: &own_v });
         let input = AttendInput {
             q: &q,
-            closed: Some(Entries::new(&k, &v)),
+            closed: Some(Entries::Apart { k: &k, v: &v }),
             own,
             start,
             stride,
@@ -55,7 +55,7 @@ fn attend_is_the_formula_for_every_stride_start_and_group() {
         let y = ops::attend(&input).unwrap();
         for sequence in 0..b {
             for query in 0..t {
-                let row = y.narrow(0, sequence, 1).unwrap().narrow(2, query, 1).unwrap();
+                let row = y.narrow(0, sequence, 1).unwrap().narrow(1, query, 1).unwrap();
                 let error = difference(&row, &naive::attend(&input, sequence, query).unwrap());
                 assert!(
                     error < 1e-13,
@@ -114,25 +114,25 @@ fn decode_is_the_formula_and_reads_nothing_beyond_a_length() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let q = random(&[1, 3, 4, 6], 1, DType::F32);
+    let q = random(&[1, 4, 3, 6], 1, DType::F32);
     let (k, v) = (
-        random(&[1, 2, 4, 6], 2, DType::F32),
-        random(&[1, 2, 4, 6], 3, DType::F32),
+        random(&[1, 4, 2, 6], 2, DType::F32),
+        random(&[1, 4, 2, 6], 3, DType::F32),
     );
     let input = AttendInput {
         q: &q,
-        closed: Some(Entries::new(&k, &v)),
+        closed: Some(Entries::Apart { k: &k, v: &v }),
         own: None,
         start: 0,
         stride: 1,
         scale: 1.0,
     };
     assert!(ops::attend(&input).is_err(), "three heads over two KV heads");
-    let k = k.narrow(1, 0, 1).unwrap();
-    let v = v.narrow(1, 0, 1).unwrap();
+    let k = k.narrow(2, 0, 1).unwrap();
+    let v = v.narrow(2, 0, 1).unwrap();
     assert!(
         ops::attend(&AttendInput {
-            closed: Some(Entries::new(&k, &v)),
+            closed: Some(Entries::Apart { k: &k, v: &v }),
             start: 1,
             ..input
         })
@@ -141,14 +141,15 @@ fn what_does_not_fit_is_refused() {
     );
     assert!(
         ops::attend(&AttendInput {
-            closed: Some(Entries::new(&k, &v)),
+            closed: Some(Entries::Apart { k: &k, v: &v }),
             stride: 2,
             ..input
         })
         .is_err(),
         "no own entries"
     );
-    let q = q.narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
+    let q = q.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+    let k = k.transpose(1, 2).unwrap();
     let decode = |slots: &[usize]| {
         ops::decode(&DecodeInput {
             q: &q,

@@ -14,7 +14,7 @@ mod tiles;
 
 use rayon::prelude::*;
 
-pub use self::backward::{Backward, Gradients, attend_backward};
+pub use self::backward::{Backward, EntryGradients, Gradients, attend_backward};
 
 use crate::element::Element;
 use crate::error::{Mismatch, at_least, product};
@@ -161,6 +161,31 @@ impl<'a, E: Element> Entries<'a, E> {
         if let Some(rows) = &self.shared {
             shared.copy_from_slice(&rows.from(sequence, 0, row)[..shared_dim]);
         }
+    }
+
+    /// The same in f32, with zeros beyond it.
+    #[inline(always)]
+    fn widened_key(
+        &self,
+        [sequence, head, row]: [usize; 3],
+        shared_dim: usize,
+        key_dim: usize,
+        to: &mut [f32],
+    ) {
+        let (own, rest) = to.split_at_mut(key_dim - shared_dim);
+        let (shared, rest) = rest.split_at_mut(shared_dim);
+        let from = self.k.from(sequence, head, row);
+        own.iter_mut()
+            .zip(from)
+            .for_each(|(to, from)| *to = from.to_f32());
+        if let Some(rows) = &self.shared {
+            let from = rows.from(sequence, 0, row);
+            shared
+                .iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| *to = from.to_f32());
+        }
+        rest.fill(0.0);
     }
 
     fn every(&self, stride: usize) -> Self {
@@ -408,18 +433,8 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     }
     maxima.fill(f32::NEG_INFINITY);
     if let Some(own) = input.own {
-        let of_head = dim - input.shared_dim;
         for row in 0..rows {
-            let k = own.k.from(sequence, kv_head, first + row);
-            for d in 0..of_head {
-                own_key[d] = k[d].to_f32();
-            }
-            if let Some(shared) = &own.shared {
-                let shared = shared.from(sequence, 0, first + row);
-                for d in of_head..dim {
-                    own_key[d] = shared[d - of_head].to_f32();
-                }
-            }
+            own.widened_key([sequence, kv_head, first + row], input.shared_dim, dim, own_key);
             let v = &own.v.from(sequence, kv_head, first + row)[..input.value_dim];
             // SAFETY: one row of `dim`, and the query is one of whole vectors with zeros beyond.
             unsafe {

@@ -12,7 +12,7 @@
 //! | `level.rs` | which instructions are used, and who says so |
 //! | `simd.rs`, `simd/` | a vector of f32, for each level |
 //! | `element.rs`, `rows.rs` | f32, bf16 and f16, and operands, in memory |
-//! | `scratch.rs`, `places.rs` | memory that is used again, and that tasks share |
+//! | `memory.rs`, `scratch.rs`, `places.rs` | memory that is kept, that is used again, and that tasks share |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
 //! | `decode.rs`, `attend.rs`, `project.rs`, `latents.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
@@ -25,6 +25,7 @@ mod element;
 mod error;
 mod latents;
 mod level;
+mod memory;
 mod places;
 mod project;
 mod rows;
@@ -33,11 +34,12 @@ mod simd;
 mod softmax;
 mod tile;
 
-pub use attend::{Attend, Backward, Entries, Gradients, attend, attend_backward};
+pub use attend::{Attend, Backward, Entries, EntryGradients, Gradients, attend, attend_backward};
 pub use decode::{Decode, decode};
 pub use element::Element;
 pub use error::Mismatch;
 pub use latents::{Gate, Latents, LatentsOut, Norm, Place, Turn, latents};
 pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
+pub use memory::keep_freed_memory;
 pub use project::{FEW_ROWS, Grouped, Orientation, Output, Project, project};
 pub use rows::Rows;

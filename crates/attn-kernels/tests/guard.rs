@@ -5,8 +5,9 @@
 mod common;
 
 use attn_kernels::{
-    Attend, Backward, Decode, Element, Entries, Gradients, Grouped, Latents, LatentsOut, Level, Norm,
-    Orientation, Output, Place, Project, Rows, Turn, attend, attend_backward, decode, latents, project,
+    Attend, Backward, Decode, Element, Entries, EntryGradients, Gradients, Grouped, Latents, LatentsOut,
+    Level, Norm, Orientation, Output, Place, Project, Rows, Turn, attend, attend_backward, decode, latents,
+    project,
 };
 use common::random;
 use half::bf16;
@@ -162,8 +163,10 @@ fn check_attend<E: Element>() {
                     };
                     let mut gradients = Gradients {
                         q: dq.get_mut(),
-                        k: dk.get_mut(),
-                        v: dv.get_mut(),
+                        entries: EntryGradients::Apart {
+                            k: dk.get_mut(),
+                            v: dv.get_mut(),
+                        },
                     };
                     attend_backward(&backward, level, &mut gradients).unwrap();
                     assert!(dv.get().iter().all(|x| x.to_f32().is_finite()), "{level}");

@@ -55,7 +55,7 @@ impl Mla {
             let mask = ops::seedlike::dense_mask(c.dim(1)?, |i, j| j <= i, q.dtype(), q.device())?;
             return self
                 .latent
-                .dense(q, c, k_r, Some(&mask.narrow(0, start, q.dim(2)?)?));
+                .dense(q, c, k_r, Some(&mask.narrow(0, start, q.dim(1)?)?));
         }
         let decompressed = self.latent.decompress(c, k_r)?;
         let scale = self.latent.scale();

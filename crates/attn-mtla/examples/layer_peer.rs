@@ -7,7 +7,8 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use attn_core::{
-    Attention, Build, Cache, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights, random_tensor,
+    Attention, Build, Cache, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights,
+    keep_freed_memory, random_tensor,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -110,6 +111,7 @@ fn main() -> Result<(), Error> {
         true => Path::Seedlike,
         false => Path::Fused,
     };
+    keep_freed_memory(); // as a worker of attn-bench does
     let mut out = std::io::stdout();
     writeln!(
         out,

@@ -52,11 +52,10 @@ impl Mtla {
             return Ok(merged);
         }
         let (c, k_r) = self.latent.latents(x, &starts)?;
-        let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
-        let sums = if open.is_none() && start % s == 0 && c.device().is_cpu() {
-            let c = c.to_dtype(self.wide())?;
-            gated_sums(&c, &self.gate.logits(&c, &blocks)?, s)?
+        let sums = if open.is_none() && start == 0 && c.device().is_cpu() {
+            gated_sums(&c.to_dtype(self.wide())?, &table)?
         } else {
+            let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
             partial_sums(&self.gate.apply(&c, &blocks, self.wide())?, open, start, s)?
         };
         Ok(Merged {
@@ -77,7 +76,7 @@ impl Mtla {
         start: usize,
         past: Option<(Tensor, Tensor)>,
     ) -> Result<Tensor> {
-        let (n, t, s) = (q.dim(2)?, merged.k_r.dim(1)?, self.geometry.stride);
+        let (n, t, s) = (q.dim(1)?, merged.k_r.dim(1)?, self.geometry.stride);
         let own_c = merged.c.narrow(1, t - n, n)?;
         let own = self.latent.decompress(&own_c, &merged.k_r.narrow(1, t - n, n)?)?;
         // Where every block end is a query too, its key and value are there already.

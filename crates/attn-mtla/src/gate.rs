@@ -41,21 +41,17 @@ impl Gate {
     /// - returns `[B, T, r]`, of `wide` dtype
     pub(crate) fn apply(&self, c: &Tensor, blocks: &[u32], wide: DType) -> Result<Tensor> {
         let c = c.to_dtype(wide)?;
-        Ok(c.broadcast_mul(&sigmoid(&self.logits(&c, blocks)?)?)?)
-    }
-
-    /// What the sigmoid of is a token's weight: `[B, T, 1]`, of latents `[B, T, r]`, f32 or f64; `blocks` as for
-    /// [`apply`](Self::apply).
-    pub(crate) fn logits(&self, c: &Tensor, blocks: &[u32]) -> Result<Tensor> {
         let (b, t, r) = c.dims3()?;
-        let table = self.table(blocks.iter().max().map_or(0, |&j| j as usize + 1), c.dtype())?;
+        let table = self.table(blocks.iter().max().map_or(0, |&j| j as usize + 1), wide)?;
         let index = Tensor::new(blocks, c.device())?;
         let per_token = if blocks.len() == t { 1 } else { b };
         let u = table.u.index_select(&index, 0)?.reshape((per_token, t, r))?;
         let bias = table.b.index_select(&index, 0)?.reshape((per_token, t, 1))?;
-        Ok(c.broadcast_mul(&u)?
+        let logits = c
+            .broadcast_mul(&u)?
             .sum_keepdim(D::Minus1)?
-            .broadcast_add(&bias)?)
+            .broadcast_add(&bias)?;
+        Ok(c.broadcast_mul(&sigmoid(&logits)?)?)
     }
 
     /// All weights of the seed's formulation, `[B, rows, T]`: entry (i, j) is the weight of token j at the block

@@ -2,18 +2,21 @@
 //! passes over the latents, and twice as many backwards.
 
 use attn_core::Result;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor, WithDType};
+use attn_core::latent::GateTable;
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
 use num_traits::Float;
 use rayon::prelude::*;
 
-/// [`partial_sums`](crate::cache::partial_sums) of sequences from their beginning, weights `sigmoid(logits)`, as one pass with a gradient.
+/// [`partial_sums`](crate::cache::partial_sums) of sequences from their beginning, each token weighed by
+/// `sigmoid(c . u[j] + b[j])` of its block j, as one pass with a gradient.
 ///
 /// # Shapes
-/// - `c`: `[B, T, r]`; `logits`: `[B, T, 1]`, on the CPU in f32 or f64
+/// - `c`: `[B, T, r]`, on the CPU in f32 or f64; the table's rows: those of the blocks
 /// - returns `[B, T, r]`
-pub(crate) fn gated_sums(c: &Tensor, logits: &Tensor, s: usize) -> Result<Tensor> {
+pub(crate) fn gated_sums(c: &Tensor, table: &GateTable) -> Result<Tensor> {
+    let op = GatedSums { stride: table.stride };
     Ok(c.contiguous()?
-        .apply_op2(&logits.contiguous()?, GatedSums { stride: s })?)
+        .apply_op3(&table.u.contiguous()?, &table.b.contiguous()?, op)?)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +24,34 @@ struct GatedSums {
     stride: usize,
 }
 
+/// Latents `[B, T, r]`, and the gate's table `[blocks, r]` and `[blocks]`.
+#[derive(Clone, Copy)]
+struct Operands<'a, T> {
+    c: &'a [T],
+    u: &'a [T],
+    b: &'a [T],
+    t: usize,
+    r: usize,
+}
+
+impl<T: Float> Operands<'_, T> {
+    fn weight(&self, block: usize, c: &[T]) -> T {
+        let u = &self.u[block * self.r..][..self.r];
+        let logit = c.iter().zip(u).fold(self.b[block], |sum, (&c, &u)| sum + c * u);
+        T::one() / (T::one() + (-logit).exp())
+    }
+}
+
+/// Gradients of [`Operands`].
+struct Gradients<T> {
+    c: Vec<T>,
+    u: Vec<T>,
+    b: Vec<T>,
+}
+
 impl GatedSums {
-    fn forward<T: WithDType + Float + Default>(self, c: &[T], logits: &[T], [t, r]: [usize; 2]) -> Vec<T> {
+    fn forward<T: WithDType + Float + Default>(self, operands: Operands<T>) -> Vec<T> {
+        let Operands { c, t, r, .. } = operands;
         let mut sums = vec![T::default(); c.len()];
         let of_sequence = sums.par_chunks_mut(t * r).enumerate();
         of_sequence.for_each(|(sequence, sums)| {
@@ -30,8 +59,8 @@ impl GatedSums {
             of_block.for_each(|(block, sums)| {
                 let first = sequence * t + block * self.stride;
                 for token in 0..sums.len() / r {
-                    let weight = sigmoid(logits[first + token]);
                     let c = &c[(first + token) * r..][..r];
+                    let weight = operands.weight(block, c);
                     let (before, sum) = sums.split_at_mut(token * r);
                     let before = before.rchunks(r).next();
                     for d in 0..r {
@@ -43,61 +72,93 @@ impl GatedSums {
         sums
     }
 
-    /// Of a token's latent and logit, from the gradients of all sums that it is in.
-    fn backward<T: WithDType + Float + Default>(
-        self,
-        c: &[T],
-        logits: &[T],
-        grad: &[T],
-        [t, r]: [usize; 2],
-    ) -> (Vec<T>, Vec<T>) {
-        let (mut dc, mut d_logits) = (vec![T::default(); c.len()], vec![T::default(); logits.len()]);
-        let of_sequence = dc
+    /// A latent's comes from all sums that it is in and from its own weight, the table's from the weights of a block.
+    fn backward<T: WithDType + Float + Default>(self, operands: Operands<T>, grad: &[T]) -> Gradients<T> {
+        let Operands { c, u, b, t, r } = operands;
+        let mut gradients = Gradients {
+            c: vec![T::default(); c.len()],
+            u: vec![T::default(); u.len()],
+            b: vec![T::default(); b.len()],
+        };
+        let mut of_logits = vec![T::default(); c.len() / r];
+        let of_sequence = gradients
+            .c
             .par_chunks_mut(t * r)
-            .zip(d_logits.par_chunks_mut(t))
+            .zip(of_logits.par_chunks_mut(t))
             .enumerate();
-        of_sequence.for_each(|(sequence, (dc, d_logits))| {
+        of_sequence.for_each(|(sequence, (dc, of_logits))| {
             let of_block = dc
                 .par_chunks_mut(self.stride * r)
-                .zip(d_logits.par_chunks_mut(self.stride))
+                .zip(of_logits.par_chunks_mut(self.stride))
                 .with_min_len(64)
                 .enumerate();
-            of_block.for_each(|(block, (dc, d_logits))| {
-                let first = sequence * t + block * self.stride;
-                let mut later = vec![T::default(); r];
-                for token in (0..d_logits.len()).rev() {
-                    let at = (first + token) * r;
-                    let weight = sigmoid(logits[first + token]);
-                    let mut along = T::default();
-                    for d in 0..r {
-                        later[d] += grad[at + d];
-                        along += later[d] * c[at + d];
-                        dc[token * r + d] = weight * later[d];
+            of_block.for_each_init(
+                || vec![T::default(); r],
+                |later, (block, (dc, of_logits))| {
+                    let first = sequence * t + block * self.stride;
+                    let u = &u[block * r..][..r];
+                    later.fill(T::default());
+                    for token in (0..of_logits.len()).rev() {
+                        let at = (first + token) * r;
+                        let (c, grad) = (&c[at..][..r], &grad[at..][..r]);
+                        let weight = operands.weight(block, c);
+                        let mut along = T::default();
+                        for d in 0..r {
+                            later[d] += grad[d];
+                            along += later[d] * c[d];
+                        }
+                        let of_logit = along * weight * (T::one() - weight);
+                        for (d, dc) in dc[token * r..][..r].iter_mut().enumerate() {
+                            *dc = weight * later[d] + of_logit * u[d];
+                        }
+                        of_logits[token] = of_logit;
                     }
-                    d_logits[token] = along * weight * (T::one() - weight);
+                },
+            );
+        });
+        let of_block = gradients.u.par_chunks_mut(r).zip(&mut gradients.b);
+        of_block
+            .with_min_len(64)
+            .enumerate()
+            .for_each(|(block, (du, db))| {
+                for sequence in 0..c.len() / (t * r) {
+                    let first = (block * self.stride).min(t);
+                    for token in first..(first + self.stride).min(t) {
+                        let at = sequence * t + token;
+                        let c = &c[at * r..][..r];
+                        du.iter_mut().zip(c).for_each(|(du, &c)| *du += of_logits[at] * c);
+                        *db += of_logits[at];
+                    }
                 }
             });
-        });
-        (dc, d_logits)
+        gradients
     }
 
     fn backward_as<T: WithDType + Float + Default>(
         self,
-        c: &Tensor,
-        logits: &Tensor,
+        [c, u, b]: [&Tensor; 3],
         grad: &Tensor,
-    ) -> candle_core::Result<[Tensor; 2]> {
+    ) -> candle_core::Result<[Tensor; 3]> {
         let flat = |x: &Tensor| x.contiguous()?.flatten_all()?.to_vec1::<T>();
         let (_, t, r) = c.dims3()?;
-        let (dc, d_logits) = self.backward(&flat(c)?, &flat(logits)?, &flat(grad)?, [t, r]);
+        let (c_of, u_of, b_of) = (flat(c)?, flat(u)?, flat(b)?);
+        let operands = Operands {
+            c: &c_of,
+            u: &u_of,
+            b: &b_of,
+            t,
+            r,
+        };
+        let gradients = self.backward(operands, &flat(grad)?);
         Ok([
-            Tensor::from_vec(dc, c.shape(), c.device())?,
-            Tensor::from_vec(d_logits, logits.shape(), c.device())?,
+            Tensor::from_vec(gradients.c, c.shape(), c.device())?,
+            Tensor::from_vec(gradients.u, u.shape(), u.device())?,
+            Tensor::from_vec(gradients.b, b.shape(), b.device())?,
         ])
     }
 }
 
-impl CustomOp2 for GatedSums {
+impl CustomOp3 for GatedSums {
     fn name(&self) -> &'static str {
         "gated-sums"
     }
@@ -106,23 +167,33 @@ impl CustomOp2 for GatedSums {
         &self,
         c: &CpuStorage,
         c_layout: &Layout,
-        logits: &CpuStorage,
-        logits_layout: &Layout,
+        u: &CpuStorage,
+        u_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (Some(of_c), Some(of_logits)) =
-            (c_layout.contiguous_offsets(), logits_layout.contiguous_offsets())
-        else {
+        let ranges = [c_layout, u_layout, b_layout].map(Layout::contiguous_offsets);
+        let [Some(of_c), Some(of_u), Some(of_b)] = ranges else {
             candle_core::bail!("gated-sums takes contiguous operands")
         };
         let (_, t, r) = c_layout.shape().dims3()?;
-        let (of_c, of_logits) = (of_c.0..of_c.1, of_logits.0..of_logits.1);
-        let sums = match (c, logits) {
-            (CpuStorage::F32(c), CpuStorage::F32(logits)) => {
-                CpuStorage::F32(self.forward(&c[of_c], &logits[of_logits], [t, r]))
-            }
-            (CpuStorage::F64(c), CpuStorage::F64(logits)) => {
-                CpuStorage::F64(self.forward(&c[of_c], &logits[of_logits], [t, r]))
-            }
+        if u_layout.dims()[0] * self.stride < t {
+            candle_core::bail!("gated-sums takes a row of the table for each block")
+        }
+        macro_rules! sums {
+            ($c:expr, $u:expr, $b:expr) => {
+                self.forward(Operands {
+                    c: &$c[of_c.0..of_c.1],
+                    u: &$u[of_u.0..of_u.1],
+                    b: &$b[of_b.0..of_b.1],
+                    t,
+                    r,
+                })
+            };
+        }
+        let sums = match (c, u, b) {
+            (CpuStorage::F32(c), CpuStorage::F32(u), CpuStorage::F32(b)) => CpuStorage::F32(sums!(c, u, b)),
+            (CpuStorage::F64(c), CpuStorage::F64(u), CpuStorage::F64(b)) => CpuStorage::F64(sums!(c, u, b)),
             _ => candle_core::bail!("gated-sums takes f32 and f64"),
         };
         Ok((sums, c_layout.shape().clone()))
@@ -131,18 +202,16 @@ impl CustomOp2 for GatedSums {
     fn bwd(
         &self,
         c: &Tensor,
-        logits: &Tensor,
+        u: &Tensor,
+        b: &Tensor,
         _: &Tensor,
         grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dc, d_logits] = match c.dtype() {
-            DType::F64 => self.backward_as::<f64>(c, logits, grad)?,
-            _ => self.backward_as::<f32>(c, logits, grad)?,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let operands = [c, u, b];
+        let [dc, du, db] = match c.dtype() {
+            DType::F64 => self.backward_as::<f64>(operands, grad)?,
+            _ => self.backward_as::<f32>(operands, grad)?,
         };
-        Ok((Some(dc), Some(d_logits)))
+        Ok((Some(dc), Some(du), Some(db)))
     }
-}
-
-fn sigmoid<T: Float>(x: T) -> T {
-    T::one() / (T::one() + (-x).exp())
 }

@@ -5,41 +5,86 @@ use candle_core::{D, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::{composite, gradient, native};
 
-/// Keys and values, one of each for every entry. Rows may lie anywhere, their elements side by side.
+/// Keys and values, one of each for every entry, token by token. Rows may lie anywhere, their elements side by side.
 #[derive(Debug, Clone, Copy)]
-pub struct Entries<'a> {
-    /// The columns of keys that each head has for itself, `[B, Hkv, N, Dk - Ds]`.
-    pub k: &'a Tensor,
-    /// The last columns of keys, `[B, N, Ds]`, where all heads share them: MLA's rope key.
-    pub shared: Option<&'a Tensor>,
-    /// `[B, Hkv, N, Dv]`.
-    pub v: &'a Tensor,
+pub enum Entries<'a> {
+    /// Two tensors, whose heads share nothing.
+    Apart {
+        /// `[B, N, Hkv, Dk]`.
+        k: &'a Tensor,
+        /// `[B, N, Hkv, Dv]`.
+        v: &'a Tensor,
+    },
+    /// As a projection of latents writes them, with the last columns of keys the same for all heads: MLA's rope key.
+    Joint {
+        /// `[B, N, Hkv, Dn + Dv]`.
+        kv: &'a Tensor,
+        /// `[B, N, Dr]`.
+        k_r: &'a Tensor,
+        /// Columns Dn of keys that each head has for itself.
+        nope_dim: usize,
+    },
 }
 
-impl<'a> Entries<'a> {
-    /// Entries whose heads share nothing: `[B, Hkv, N, Dk]` and `[B, Hkv, N, Dv]`.
-    pub fn new(k: &'a Tensor, v: &'a Tensor) -> Self {
-        Self { k, shared: None, v }
+/// Views of what entries are made of.
+pub(super) struct Parts {
+    /// `[B, N, Hkv, Dk]` without the shared columns.
+    pub(super) k: Tensor,
+    /// `[B, N, Dr]`.
+    pub(super) shared: Option<Tensor>,
+    /// `[B, N, Hkv, Dv]`.
+    pub(super) v: Tensor,
+}
+
+impl Entries<'_> {
+    /// The tensors.
+    pub(super) fn operands(&self) -> [&Tensor; 2] {
+        match *self {
+            Self::Apart { k, v } => [k, v],
+            Self::Joint { kv, k_r, .. } => [kv, k_r],
+        }
     }
 
-    /// Whole keys `[B, Hkv, N, Dk]` and values.
+    /// Entries N and KV heads.
+    pub(super) fn sizes(&self) -> Result<[usize; 2]> {
+        let (_, n, h_kv, _) = self.operands()[0].dims4()?;
+        Ok([n, h_kv])
+    }
+
+    pub(super) fn parts(&self) -> Result<Parts> {
+        Ok(match *self {
+            Self::Apart { k, v } => Parts {
+                k: k.clone(),
+                shared: None,
+                v: v.clone(),
+            },
+            Self::Joint { kv, k_r, nope_dim } => Parts {
+                k: kv.narrow(3, 0, nope_dim)?,
+                shared: Some(k_r.clone()),
+                v: kv.narrow(3, nope_dim, kv.dim(3)? - nope_dim)?,
+            },
+        })
+    }
+
+    /// Whole keys `[B, N, Hkv, Dk]` and values.
     pub(super) fn joined(&self) -> Result<(Tensor, Tensor)> {
-        let k = match self.shared {
-            None => self.k.clone(),
+        let Parts { k, shared, v } = self.parts()?;
+        let k = match shared {
+            None => k,
             Some(shared) => {
-                let (b, h_kv, n, _) = self.k.dims4()?;
-                let shared = shared.unsqueeze(1)?.broadcast_as((b, h_kv, n, shared.dim(2)?))?;
-                Tensor::cat(&[self.k, &shared], D::Minus1)?
+                let (b, n, h_kv, _) = k.dims4()?;
+                let shared = shared.unsqueeze(2)?.broadcast_as((b, n, h_kv, shared.dim(2)?))?;
+                Tensor::cat(&[&k, &shared], D::Minus1)?
             }
         };
-        Ok((k, self.v.clone()))
+        Ok((k, v))
     }
 }
 
 /// Operands of [`attend()`].
 #[derive(Debug, Clone, Copy)]
 pub struct AttendInput<'a> {
-    /// `[B, H, T, Dk]`, the tokens at `start..start + T`.
+    /// `[B, T, H, Dk]`, the tokens at `start..start + T`.
     pub q: &'a Tensor,
     /// One entry per token, or per block of `stride` tokens, from the sequence's beginning. `None` where they are
     /// those of `own` that close a block, `start` being 0.
@@ -59,8 +104,8 @@ impl AttendInput<'_> {
     /// Closed entries N.
     pub(super) fn n_closed(&self) -> Result<usize> {
         Ok(match (&self.closed, &self.own) {
-            (Some(closed), _) => closed.k.dim(2)?,
-            (None, Some(own)) if self.start == 0 => own.k.dim(2)? / self.stride,
+            (Some(closed), _) => closed.sizes()?[0],
+            (None, Some(own)) if self.start == 0 => own.sizes()?[0] / self.stride,
             (None, _) => 0,
         })
     }
@@ -76,8 +121,8 @@ impl AttendInput<'_> {
                     .collect();
                 let ends = Tensor::new(ends, k.device())?;
                 Some((
-                    k.contiguous()?.index_select(&ends, 2)?,
-                    v.contiguous()?.index_select(&ends, 2)?,
+                    k.contiguous()?.index_select(&ends, 1)?,
+                    v.contiguous()?.index_select(&ends, 1)?,
                 ))
             }
             (None, None) => None,
@@ -92,7 +137,7 @@ impl AttendInput<'_> {
 /// (s = 1) it sees `j <= i`. Scores and sums are f32 (f64 for f64 operands); no `[T, T]` tensor is formed.
 ///
 /// # Shapes
-/// returns `[B, H, T, Dv]` of `q`'s dtype
+/// returns `[B, T, H, Dv]` of `q`'s dtype
 ///
 /// # Cost
 /// `2 H (Dk + Dv)` FLOPs per visible pair, a block of scores at a time
@@ -112,10 +157,10 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
         stride,
         ..
     } = *input;
-    let (b, h, t, _) = q.dims4()?;
+    let (b, t, h, _) = q.dims4()?;
     let n = if stride == 0 { 0 } else { input.n_closed()? };
     let h_kv = match closed.or(own) {
-        Some(entries) => entries.k.dim(1)?,
+        Some(entries) => entries.sizes()?[1],
         None => 0,
     };
     let needed = match own {

@@ -87,12 +87,12 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
             got: q.dims().to_vec(),
         });
     };
-    let (b, h, t, d) = q.dims4()?;
-    let (_, h_kv, n, _) = k.dims4()?;
+    let (b, t, h, d) = q.dims4()?;
+    let (_, n, h_kv, _) = k.dims4()?;
     let d_v = v.dim(D::Minus1)?;
     let (dtype, g) = (q.dtype(), h / h_kv);
     let wide = accumulator_dtype(dtype);
-    let heads = |x: &Tensor| widen(x, wide); // [B, Hkv, X, D] -> the same in f32
+    let heads = |x: &Tensor| widen(&x.transpose(1, 2)?, wide); // [B, X, Hkv, D] -> [B, Hkv, X, D] in f32
     let q = heads(q)?.reshape((b * h_kv, g, t, d))?;
     let k = heads(&k)?.reshape((b * h_kv, n, d))?;
     let v = heads(&v)?.reshape((b * h_kv, n, d_v))?;
@@ -120,7 +120,8 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
     } else {
         Tensor::cat(&chunks, 2)?
     };
-    Ok(out.reshape((b, h, t, d_v))?.to_dtype(dtype)?) // [B Hkv, G, T, Dv] -> [B, H, T, Dv]
+    // [B Hkv, G, T, Dv] -> [B, T, H, Dv]
+    Ok(out.reshape((b, h, t, d_v))?.transpose(1, 2)?.to_dtype(dtype)?)
 }
 
 /// One chunk of queries `[B Hkv, G, rows, Dk]` against the keys its last row sees.

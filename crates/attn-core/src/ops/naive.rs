@@ -37,7 +37,7 @@ pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
 /// [`attend()`](super::attend()) of query `t` of sequence `b` alone.
 ///
 /// # Shapes
-/// returns `[1, H, 1, Dv]`, f64
+/// returns `[1, 1, H, Dv]`, f64
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
@@ -49,21 +49,22 @@ pub fn attend(input: &AttendInput, b: usize, t: usize) -> Result<Tensor> {
             got: input.q.dims().to_vec(),
         });
     };
-    let (h, h_kv, i) = (input.q.dim(1)?, k_all.dim(1)?, input.start + t);
+    let (h, h_kv, i) = (input.q.dim(2)?, k_all.dim(2)?, input.start + t);
     let seen = if own.is_some() { i / input.stride } else { i + 1 };
+    let narrow = |x: &Tensor, first, n| x.narrow(1, first, n)?.transpose(1, 2); // [B, heads, n, D]
     let heads = (0..h).map(|head| {
         let kv = head / (h / h_kv);
-        let q = rows(&input.q.narrow(2, t, 1)?, b, head)?;
-        let mut k = rows(&k_all.narrow(2, 0, seen)?, b, kv)?;
-        let mut v = rows(&v_all.narrow(2, 0, seen)?, b, kv)?;
+        let q = rows(&narrow(input.q, t, 1)?, b, head)?;
+        let mut k = rows(&narrow(&k_all, 0, seen)?, b, kv)?;
+        let mut v = rows(&narrow(&v_all, 0, seen)?, b, kv)?;
         if let Some((own_k, own_v)) = &own {
-            k.extend(rows(&own_k.narrow(2, t, 1)?, b, kv)?);
-            v.extend(rows(&own_v.narrow(2, t, 1)?, b, kv)?);
+            k.extend(rows(&narrow(own_k, t, 1)?, b, kv)?);
+            v.extend(rows(&narrow(own_v, t, 1)?, b, kv)?);
         }
         Ok(one_query(&q[0], &k, &v, input.scale))
     });
     let heads = heads.collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::new(heads, input.q.device())?.unsqueeze(0)?.unsqueeze(2)?)
+    Ok(Tensor::new(heads, input.q.device())?.unsqueeze(0)?.unsqueeze(0)?)
 }
 
 /// `sum_j softmax(scale q k_j) v_j`.
@@ -84,6 +85,9 @@ fn one_query(q: &[f64], k: &[Vec<f64>], v: &[Vec<f64>], scale: f64) -> Vec<f64> 
 
 /// The rows `[X, D]` of head `h` of sequence `b` of `[B, H, X, D]`.
 fn rows(x: &Tensor, b: usize, h: usize) -> Result<Vec<Vec<f64>>> {
+    if x.dim(2)? == 0 {
+        return Ok(Vec::new()); // an empty view may begin beyond the end, which candle does not expect
+    }
     let head = x.narrow(0, b, 1)?.narrow(1, h, 1)?.squeeze(0)?.squeeze(0)?;
     Ok(head.to_dtype(DType::F64)?.to_vec2()?)
 }

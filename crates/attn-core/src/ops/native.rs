@@ -14,6 +14,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::latent::GateTable;
 use crate::norm::Norm;
+use crate::ops::attend::Parts;
 use crate::ops::{self, AttendInput, DecodeInput};
 use crate::rope::{Pairing, Rope};
 
@@ -51,8 +52,7 @@ pub(super) fn decode(input: &DecodeInput) -> Result<Option<Tensor>> {
 pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
     let mut operands = vec![input.q];
     for entries in [&input.closed, &input.own].into_iter().flatten() {
-        operands.extend([entries.k, entries.v]);
-        operands.extend(entries.shared);
+        operands.extend(entries.operands());
     }
     by_dtype!(&operands, attend_as(input))
 }
@@ -182,7 +182,7 @@ fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
 }
 
 fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {
-    let (batch, n_heads, tokens, key_dim) = input.q.dims4()?;
+    let (batch, tokens, n_heads, key_dim) = input.q.dims4()?;
     let view = EntriesView::new;
     let (q, closed, own) = (
         side_by_side(input.q)?,
@@ -198,13 +198,13 @@ fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {
     };
     let (level, value_dim) = (level()?, entries.v.dim(3)?);
     let shared_dim = entries.shared.as_ref().map_or(Ok(0), |shared| shared.dim(2))?;
-    let n_kv_heads = entries.k.dim(1)?;
+    let n_kv_heads = entries.k.dim(2)?;
     let mut out = vec![T::default(); batch * tokens * n_heads * value_dim];
     let q = guard(&q);
     let closed = closed.as_ref().map(EntriesView::guard);
     let own = own.as_ref().map(EntriesView::guard);
     let attend = Attend {
-        q: q.rows()?,
+        q: q.token_rows()?,
         closed: closed.as_ref().map(EntriesGuard::entries).transpose()?,
         own: own.as_ref().map(EntriesGuard::entries).transpose()?,
         shared_dim,
@@ -221,7 +221,7 @@ fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {
     };
     attn_kernels::attend::<T>(&attend, level, &mut out, None)?;
     let shape = (batch, tokens, n_heads, value_dim);
-    Ok(Tensor::from_vec(out, shape, input.q.device())?.transpose(1, 2)?)
+    Ok(Tensor::from_vec(out, shape, input.q.device())?)
 }
 
 /// Entries whose rows have their elements side by side.
@@ -233,10 +233,11 @@ struct EntriesView {
 
 impl EntriesView {
     fn new(entries: &ops::Entries) -> Result<Self> {
+        let Parts { k, shared, v } = entries.parts()?;
         Ok(Self {
-            k: side_by_side(entries.k)?,
-            shared: entries.shared.map(side_by_side).transpose()?,
-            v: side_by_side(entries.v)?,
+            k: side_by_side(&k)?,
+            shared: shared.as_ref().map(side_by_side).transpose()?,
+            v: side_by_side(&v)?,
         })
     }
 
@@ -270,9 +271,9 @@ struct EntriesGuard<'a, S> {
 impl<S: Deref<Target = Storage>> EntriesGuard<'_, S> {
     fn entries<T: WithDType>(&self) -> Result<Entries<'_, T>> {
         Ok(Entries {
-            k: self.k.rows()?,
-            shared: self.shared.as_ref().map(Guard::rows).transpose()?,
-            v: self.v.rows()?,
+            k: self.k.token_rows()?,
+            shared: self.shared.as_ref().map(Guard::token_rows).transpose()?,
+            v: self.v.token_rows()?,
         })
     }
 }
@@ -293,24 +294,38 @@ impl<S: Deref<Target = Storage>> Guard<'_, S> {
             .unwrap_or_default())
     }
 
-    /// `[B, heads, N, D]`, or `[B, N, D]` that all heads share; only the last axis must have no gaps.
-    pub(super) fn rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
-        let (batch_stride, head_stride, row_stride) = match *self.layout.stride() {
-            [batch, head, row, 1] => (batch, head, row),
-            [batch, row, 1] => (batch, 0, row),
-            _ => {
-                return Err(Error::Shape {
-                    op: "a native kernel",
-                    expected: "rows whose elements lie side by side".to_string(),
-                    got: self.layout.stride().to_vec(),
-                });
-            }
-        };
+    /// `[B, heads, N, D]`, of which only the last axis must have no gaps.
+    fn rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
+        match *self.layout.stride() {
+            [batch, head, row, 1] => self.rows_at([batch, head, row]),
+            _ => self.refuse(),
+        }
+    }
+
+    /// `[B, N, heads, D]`, or `[B, N, D]` that all heads share.
+    pub(super) fn token_rows<T: WithDType>(&self) -> Result<Rows<'_, T>> {
+        match *self.layout.stride() {
+            [batch, row, head, 1] => self.rows_at([batch, head, row]),
+            [batch, row, 1] => self.rows_at([batch, 0, row]),
+            _ => self.refuse(),
+        }
+    }
+
+    fn rows_at<T: WithDType>(&self, strides: [usize; 3]) -> Result<Rows<'_, T>> {
+        let [batch_stride, head_stride, row_stride] = strides;
         Ok(Rows {
             data: self.elements()?,
             batch_stride,
             head_stride,
             row_stride,
+        })
+    }
+
+    fn refuse<T>(&self) -> Result<T> {
+        Err(Error::Shape {
+            op: "a native kernel",
+            expected: "rows whose elements lie side by side".to_string(),
+            got: self.layout.stride().to_vec(),
         })
     }
 }

@@ -253,7 +253,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
         }
         Work::AttendOp { operands, .. } => {
             let o = &*operands;
-            let t = o.q.dim(2)?;
+            let t = o.q.dim(1)?;
             let got = ops::attend(&o.input())?;
             let mut places = vec![0, 1, t / 4, t / 3, t / 2, 3 * t / 4, t.saturating_sub(2), t - 1];
             places.retain(|&i| i < t);
@@ -262,7 +262,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
             for &b in &sequences {
                 for &i in &places {
                     let expected = naive::attend(&o.input(), b, i)?;
-                    differences.push(compare(&got.narrow(0, b, 1)?.narrow(2, i, 1)?, &expected)?);
+                    differences.push(compare(&got.narrow(0, b, 1)?.narrow(1, i, 1)?, &expected)?);
                 }
             }
             let rows = differences.len();

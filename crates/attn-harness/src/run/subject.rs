@@ -77,12 +77,12 @@ pub(crate) enum Work {
     AttendOp { operands: Operands, backward: bool },
 }
 
-/// Operands of `attend`.
+/// Operands of `attend`, as the layers of a variant pass them.
 pub(crate) struct Operands {
     pub(crate) q: Tensor,
+    /// One for every token: with a stride, the queries' own, of which some close a block.
     pub(crate) k: Tensor,
     pub(crate) v: Tensor,
-    pub(crate) own: Option<(Tensor, Tensor)>,
     pub(crate) stride: usize,
     pub(crate) scale: f64,
 }
@@ -90,10 +90,15 @@ pub(crate) struct Operands {
 impl Operands {
     /// The operands as the operation takes them.
     pub(crate) fn input(&self) -> AttendInput<'_> {
+        let entries = Entries::Apart {
+            k: &self.k,
+            v: &self.v,
+        };
+        let has_own = self.stride > 1;
         AttendInput {
             q: &self.q,
-            closed: Some(Entries::new(&self.k, &self.v)),
-            own: self.own.as_ref().map(|(k, v)| Entries::new(k, v)),
+            closed: (!has_own).then_some(entries),
+            own: has_own.then_some(entries),
             start: 0,
             stride: self.stride,
             scale: self.scale,
@@ -387,33 +392,19 @@ impl Work {
             random_tensor(shape, job.seed, OPERANDS + stream, dtype, &Device::Cpu)
         };
         let attend = |t: usize, backward: bool| -> Result<Self, Failure> {
-            let slots = if g.stride == 1 { t } else { t / g.stride };
-            let pair = |n: usize, stream: u64| -> attn_core::Result<(Tensor, Tensor)> {
-                let k = random(&[batch, g.n_kv_heads, n, g.score_dim], stream)?;
-                Ok((k, random(&[batch, g.n_kv_heads, n, g.v_dim], stream + 1)?))
+            let operand = |heads: usize, dim: usize, stream: u64| -> attn_core::Result<Tensor> {
+                let x = random(&[batch, t, heads, dim], stream)?;
+                Ok(match backward {
+                    true => Var::from_tensor(&x)?.into_inner(),
+                    false => x,
+                })
             };
-            let q = random(&[batch, g.n_heads, t, g.score_dim], 0)?;
-            let (k, v) = pair(slots, 1)?;
-            let own = if g.stride == 1 { None } else { Some(pair(t, 3)?) };
-            let var = |t: Tensor| -> candle_core::Result<Tensor> {
-                if backward {
-                    Ok(Var::from_tensor(&t)?.into_inner())
-                } else {
-                    Ok(t)
-                }
-            };
-            let own = match own {
-                Some((k, v)) => Some((var(k)?, var(v)?)),
-                None => None,
-            };
-            let scale = (g.score_dim as f64).powf(-0.5);
             let operands = Operands {
-                q: var(q)?,
-                k: var(k)?,
-                v: var(v)?,
-                own,
+                q: operand(g.n_heads, g.score_dim, 0)?,
+                k: operand(g.n_kv_heads, g.score_dim, 1)?,
+                v: operand(g.n_kv_heads, g.v_dim, 2)?,
                 stride: g.stride,
-                scale,
+                scale: (g.score_dim as f64).powf(-0.5),
             };
             Ok(Self::AttendOp { operands, backward })
         };
@@ -502,11 +493,8 @@ impl Work {
                     return Ok(vec![y]);
                 }
                 let grads = y.sum_all()?.backward()?;
-                let mut all = vec![&operands.q, &operands.k, &operands.v];
-                if let Some((k, v)) = &operands.own {
-                    all.extend([k, v]);
-                }
-                all.into_iter()
+                [&operands.q, &operands.k, &operands.v]
+                    .into_iter()
                     .map(|t| Ok(grads.get(t).cloned().unwrap_or(t.zeros_like()?)))
                     .collect()
             }

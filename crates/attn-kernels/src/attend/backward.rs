@@ -22,7 +22,7 @@ use crate::tile::{Matrix, multiply, scores};
 /// What the gradients are computed from.
 #[derive(Debug, Clone, Copy)]
 pub struct Backward<'a, E> {
-    /// The operands, of which either the closed entries or the own ones are given, and no columns are shared.
+    /// The operands, of which either the closed entries or the own ones are given.
     pub input: Attend<'a, E>,
     /// What [`attend`](super::attend()) returned, `[B, T, H, Dv]`.
     pub out: &'a [E],
@@ -32,15 +32,32 @@ pub struct Backward<'a, E> {
     pub grad: Rows<'a, E>,
 }
 
-/// Where the gradients go. M is the number of entries that were given: N closed, or T own.
+/// Where the gradients go.
 #[derive(Debug)]
 pub struct Gradients<'a, E> {
     /// `[B, T, H, Dk]`.
     pub q: &'a mut [E],
-    /// `[B, Hkv, M, Dk]`.
-    pub k: &'a mut [E],
-    /// `[B, Hkv, M, Dv]`.
-    pub v: &'a mut [E],
+    /// Of the entries.
+    pub entries: EntryGradients<'a, E>,
+}
+
+/// Where the gradients of entries go, token by token. M is the number of entries that were given: N closed, or T own.
+#[derive(Debug)]
+pub enum EntryGradients<'a, E> {
+    /// Of entries whose heads share nothing.
+    Apart {
+        /// `[B, M, Hkv, Dk]`.
+        k: &'a mut [E],
+        /// `[B, M, Hkv, Dv]`.
+        v: &'a mut [E],
+    },
+    /// Of keys and values side by side, with Ds columns of keys that all heads share.
+    Joint {
+        /// `[B, M, Hkv, Dk - Ds + Dv]`.
+        kv: &'a mut [E],
+        /// `[B, M, Ds]`.
+        shared: &'a mut [E],
+    },
 }
 
 /// Gradients of [`attend`](super::attend()).
@@ -70,7 +87,7 @@ pub fn attend_backward<E: Element>(
     let (k_width, v_width) = (whole(key_dim), whole(value_dim));
     let at = |at: [usize; 2]| [at[0] / h_kv, at[0] % h_kv, at[1]];
     let keys = strips_of(batch * h_kv, n, key_dim, |place, row: &mut [E]| {
-        closed.key(at(place), 0, row);
+        closed.key(at(place), input.shared_dim, row);
     });
     let values = strips_of(batch * h_kv, n, value_dim, |place, row: &mut [E]| {
         let [sequence, head, entry] = at(place);
@@ -78,13 +95,8 @@ pub fn attend_backward<E: Element>(
     });
     let mut key_rows = Scratch::unwritten(batch * h_kv * n * k_width);
     let rows = key_rows.as_mut_slice().par_chunks_exact_mut(k_width).enumerate();
-    rows.with_min_len(64).for_each(|(row, to)| {
-        let [sequence, head, entry] = at([row / n, row % n]);
-        let (to, rest) = to.split_at_mut(key_dim);
-        let from = closed.k.from(sequence, head, entry);
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
-        rest.fill(0.0);
-    });
+    rows.with_min_len(64)
+        .for_each(|(row, to)| closed.widened_key(at([row / n, row % n]), input.shared_dim, key_dim, to));
     let laid_out = LaidOut {
         keys: &keys,
         values: &values,
@@ -106,22 +118,53 @@ pub fn attend_backward<E: Element>(
         };
         run_head(level, work);
     });
-    let group = h / h_kv;
-    let of_group = partial.as_slice().par_chunks_exact(group * of_head);
-    let k = gradients.k.par_chunks_exact_mut(given * key_dim);
-    let v = gradients.v.par_chunks_exact_mut(given * value_dim);
-    of_group.zip(k.zip(v)).for_each(|(partial, (k, v))| {
-        let add_up = |to: &mut [E], dim: usize, width: usize, first: usize| {
-            for (entry, to) in to.chunks_exact_mut(dim).enumerate() {
-                for (d, to) in to.iter_mut().enumerate() {
-                    let of = |head: &[f32]| head[first + entry * width + d];
-                    *to = E::from_f32(partial.chunks_exact(of_head).map(of).sum());
+    let partial = Partial {
+        all: partial.as_slice(),
+        of_head,
+        group: h / h_kv,
+        n_kv_heads: h_kv,
+        widths: [k_width, v_width],
+        given,
+    };
+    match &mut gradients.entries {
+        EntryGradients::Apart { k, v } => {
+            let rows = k.par_chunks_exact_mut(h_kv * key_dim);
+            let rows = rows.zip(v.par_chunks_exact_mut(h_kv * value_dim));
+            rows.with_min_len(16).enumerate().for_each(|(row, (k, v))| {
+                let at = [row / given, row % given];
+                for (head, (k, v)) in k
+                    .chunks_exact_mut(key_dim)
+                    .zip(v.chunks_exact_mut(value_dim))
+                    .enumerate()
+                {
+                    partial.add_up(k, at, [head, 1], Side::Keys, 0);
+                    partial.add_up(v, at, [head, 1], Side::Values, 0);
                 }
+            });
+        }
+        EntryGradients::Joint { kv, shared } => {
+            let (of_head, ds) = (key_dim - input.shared_dim, input.shared_dim);
+            let width = of_head + value_dim;
+            let sum = |row: usize, kv: &mut [E]| {
+                let at = [row / given, row % given];
+                for (head, kv) in kv.chunks_exact_mut(width).enumerate() {
+                    let (k, v) = kv.split_at_mut(of_head);
+                    partial.add_up(k, at, [head, 1], Side::Keys, 0);
+                    partial.add_up(v, at, [head, 1], Side::Values, 0);
+                }
+            };
+            let rows = kv.par_chunks_exact_mut(h_kv * width).with_min_len(16).enumerate();
+            if ds == 0 {
+                rows.for_each(|(row, kv)| sum(row, kv));
+            } else {
+                rows.zip(shared.par_chunks_exact_mut(ds))
+                    .for_each(|((row, kv), shared)| {
+                        sum(row, kv);
+                        partial.add_up(shared, [row / given, row % given], [0, h_kv], Side::Keys, of_head);
+                    });
             }
-        };
-        add_up(k, key_dim, k_width, 0);
-        add_up(v, value_dim, v_width, given * k_width);
-    });
+        }
+    }
     Ok(())
 }
 
@@ -154,26 +197,37 @@ impl<'a, E: Element> Backward<'a, E> {
         };
         // As many own entries close a block as there are closed ones.
         at_least(op, "the number of own entries", given, n_keys * self.input.stride)?;
-        at_least(op, "the number of shared columns", 0, self.input.shared_dim)?;
         self.grad
             .check(op, "the length of the gradient", [batch, h, t, value_dim])?;
-        for (what, got, expected) in [
-            (
-                "the length of q's gradient",
-                gradients.q.len(),
-                [batch, t, h, key_dim],
-            ),
-            (
-                "the length of k's gradient",
-                gradients.k.len(),
-                [batch, h_kv, given, key_dim],
-            ),
-            (
-                "the length of v's gradient",
-                gradients.v.len(),
-                [batch, h_kv, given, value_dim],
-            ),
-        ] {
+        let shared_dim = self.input.shared_dim;
+        let of_entries = match &gradients.entries {
+            EntryGradients::Apart { k, v } => {
+                at_least(op, "the number of shared columns", 0, shared_dim)?;
+                [
+                    ("the length of k's gradient", k.len(), [h_kv, key_dim]),
+                    ("the length of v's gradient", v.len(), [h_kv, value_dim]),
+                ]
+            }
+            EntryGradients::Joint { kv, shared } => [
+                (
+                    "the length of the gradient of keys and values",
+                    kv.len(),
+                    [h_kv, key_dim - shared_dim + value_dim],
+                ),
+                (
+                    "the length of shared keys' gradient",
+                    shared.len(),
+                    [1, shared_dim],
+                ),
+            ],
+        };
+        let of_entries = of_entries.map(|(what, got, [heads, dim])| (what, got, [batch, given, heads, dim]));
+        let of_q = (
+            "the length of q's gradient",
+            gradients.q.len(),
+            [batch, t, h, key_dim],
+        );
+        for (what, got, expected) in [of_q].into_iter().chain(of_entries) {
             let expected = product(&expected);
             if got != expected {
                 return Err(Mismatch {
@@ -192,6 +246,67 @@ impl<'a, E: Element> Backward<'a, E> {
         match self.input.own {
             Some(_) => (entry + 1) * self.input.stride - 1,
             None => entry,
+        }
+    }
+}
+
+/// Which columns of the entries' gradients.
+#[derive(Clone, Copy)]
+enum Side {
+    Keys,
+    Values,
+}
+
+/// Gradients of the entries by each query head: `[B, H, M, k_width]` with `[M, v_width]` behind each head's.
+struct Partial<'a> {
+    all: &'a [f32],
+    of_head: usize,
+    /// Query heads of a KV head.
+    group: usize,
+    n_kv_heads: usize,
+    widths: [usize; 2],
+    given: usize,
+}
+
+impl Partial<'_> {
+    /// Adds up the columns from `column` on of an entry over the query heads of so many KV heads from `first` on.
+    fn add_up<E: Element>(
+        &self,
+        to: &mut [E],
+        [sequence, entry]: [usize; 2],
+        [first, kv_heads]: [usize; 2],
+        side: Side,
+        column: usize,
+    ) {
+        let [k_width, v_width] = self.widths;
+        let at = match side {
+            Side::Keys => entry * k_width,
+            Side::Values => self.given * k_width + entry * v_width,
+        };
+        let heads = (sequence * self.n_kv_heads + first) * self.group;
+        let width = to.len();
+        let of = |head: usize| &self.all[(heads + head) * self.of_head + at + column..][..width];
+        let heads = self.group * kv_heads;
+        if heads == 1 {
+            to.iter_mut()
+                .zip(of(0))
+                .for_each(|(to, from)| *to = E::from_f32(*from));
+            return;
+        }
+        // A few columns at a time: sums are f32 whatever the elements.
+        let mut sums = [0.0; STRIP];
+        for from in (0..to.len()).step_by(STRIP) {
+            let n = STRIP.min(to.len() - from);
+            sums.fill(0.0);
+            for head in 0..heads {
+                sums.iter_mut()
+                    .zip(&of(head)[from..][..n])
+                    .for_each(|(sum, add)| *sum += add);
+            }
+            to[from..][..n]
+                .iter_mut()
+                .zip(&sums)
+                .for_each(|(to, sum)| *to = E::from_f32(*sum));
         }
     }
 }
@@ -307,11 +422,7 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
         if let Some(own) = &input.own {
             for row in 0..rows {
                 let token = first + row;
-                let from = &own.k.from(sequence, kv_head, token)[..key_dim];
-                own_k
-                    .iter_mut()
-                    .zip(from)
-                    .for_each(|(to, from)| *to = from.to_f32());
+                own.widened_key([sequence, kv_head, token], input.shared_dim, key_dim, own_k);
                 let from = &own.v.from(sequence, kv_head, token)[..value_dim];
                 own_v
                     .iter_mut()
