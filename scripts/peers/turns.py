@@ -15,6 +15,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 # Idle OpenMP and rayon workers look for work a few milliseconds before they sleep.
 SETTLE_S = 0.05
+# A turn begins with runs that do not count: the other program's work has taken the caches and put the threads to sleep.
+WARM_S = 0.2
+# Then so many runs, or one where it lasts longer than this; their median is the sample.
+RUNS, LONG_S = 5, 0.1
 
 
 class Program:
@@ -45,6 +49,16 @@ class Program:
         if message["case"] != case:
             raise SystemExit(f"{self.name}: asked for {case}, answered {message['case']}")
         return message["time_s"]
+
+    def turn(self, case):
+        """Seconds of one run, warm."""
+        warm_until = time.monotonic() + WARM_S
+        while True:
+            time_s = self.run(case)
+            if time.monotonic() >= warm_until:
+                break
+        runs = 1 if time_s > LONG_S else RUNS
+        return statistics.median(self.run(case) for _ in range(runs))
 
     def quit(self):
         if self.child.poll() is None:
@@ -77,7 +91,7 @@ def measure(programs, cases, rounds, rng):
         rng.shuffle(turns)
         for program, case in turns:
             time.sleep(SETTLE_S)
-            samples[case][program.name].append(program.run(case))
+            samples[case][program.name].append(program.turn(case))
         print(f"\rround {i + 1} of {rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return samples
@@ -154,7 +168,8 @@ def facts(abouts, args, load_before):
         "ours": ours.get("versions", "attn-bench") + f", commit {commit()}",
         "peer": peer.get("versions", "unknown"),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "rounds": f"{args.rounds}, order shuffled with seed {args.seed}",
+        "rounds": f"{args.rounds}, order shuffled with seed {args.seed}; a sample is the median of {RUNS} runs, "
+        f"after runs for {WARM_S} s that do not count",
         "load average before": "unknown" if load_before is None else f"{load_before:.2f}",
     }
 
