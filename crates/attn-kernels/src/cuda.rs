@@ -1,0 +1,29 @@
+//! CUDA kernels: their sources, what a geometry makes of them, and how they are to be launched.
+//!
+//! Kernels are compiled at run time, for the geometry at hand alone: sizes of heads, ranks, strides and tiles are
+//! constants of a [`Specialisation`], so that loops unroll and accumulators stay in registers. Nothing here needs a
+//! CUDA library; loading and launching need the feature `cuda`. The same sources compile with a toolkit's compiler:
+//! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
+//!
+//! No kernel was yet run on a GPU. Each has a model in `tests/cuda_models.rs`, with its tiles, order of sums and
+//! indexing, that agrees with the CPU kernels.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `specialise.rs` | a kernel's source with the constants of a geometry, and the key of what is compiled from it |
+//! | `machine.rs` | architectures, their limits, element types, sizes of a launch |
+//! | `swizzle.rs` | where rows lie in shared memory |
+//! | `cache_update.rs` | the kernels, each with the name of its source |
+//! | `grid.rs` | geometries to compile for |
+
+mod cache_update;
+mod grid;
+mod machine;
+mod specialise;
+mod swizzle;
+
+pub use cache_update::{CACHE_UPDATE, CacheUpdateShape};
+pub use grid::grid;
+pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
+pub use specialise::{Kernel, Planned, Specialisation};
+pub use swizzle::swizzled;
