@@ -92,6 +92,60 @@ DEVICE u32 pair(float low, float high) {
 }
 #endif
 
+// ---- Global memory -------------------------------------------------------------------------------------------------
+
+// What one lane loads at once: BYTES (4, 8 or 16).
+template <int BYTES> struct Vector {
+    u32 words[BYTES / 4];
+};
+
+// Loads what the kernel does not write and nobody on this multiprocessor reads again.
+template <int BYTES> DEVICE Vector<BYTES> load_once(const void *from) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "a load has 4, 8 or 16 bytes");
+    Vector<BYTES> x;
+    if constexpr (BYTES == 16) {
+        asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+            : "=r"(x.words[0]), "=r"(x.words[1]), "=r"(x.words[2]), "=r"(x.words[3])
+            : "l"(from));
+    } else if constexpr (BYTES == 8) {
+        asm("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];"
+            : "=r"(x.words[0]), "=r"(x.words[1])
+            : "l"(from));
+    } else {
+        asm("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(x.words[0]) : "l"(from));
+    }
+    return x;
+}
+
+// Loads what other multiprocessors wrote during this kernel.
+DEVICE float4 load_past_first_cache(const float4 *from) {
+    float4 x;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "l"(from)
+                 : "memory");
+    return x;
+}
+
+DEVICE float2 load_past_first_cache(const float2 *from) {
+    float2 x;
+    asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(from) : "memory");
+    return x;
+}
+
+// The elements of a vector.
+template <int BYTES> DEVICE void widen(float (&to)[BYTES / ELEMENT_BYTES], const Vector<BYTES> &from) {
+#pragma unroll
+    for (int i = 0; i < BYTES / 4; ++i) {
+#if DTYPE == DTYPE_F32
+        to[i] = __uint_as_float(from.words[i]);
+#else
+        to[2 * i] = to_f32(Element{u16(from.words[i] & 0xffff)});
+        to[2 * i + 1] = to_f32(Element{u16(from.words[i] >> 16)});
+#endif
+    }
+}
+
 // ---- Shared memory --------------------------------------------------------------------------------------------------
 
 // Where chunk `chunk` of row `row` lies in a tile of rows of CHUNKS chunks, in chunks. Eight rows of one column of

@@ -13,17 +13,28 @@
 //! | `specialise.rs` | a kernel's source with the constants of a geometry, and the key of what is compiled from it |
 //! | `machine.rs` | architectures, their limits, element types, sizes of a launch |
 //! | `swizzle.rs` | where rows lie in shared memory |
-//! | `cache_update.rs` | the kernels, each with the name of its source |
+//! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
+//! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs`, `cache_update.rs` | the kernels, each with the name of its source |
 //! | `grid.rs` | geometries to compile for |
 
 mod cache_update;
+mod few_heads_decode;
 mod grid;
+mod grouped_decode;
+mod latent_decode;
 mod machine;
 mod specialise;
+mod splits;
+mod streams;
 mod swizzle;
 
 pub use cache_update::{CACHE_UPDATE, CacheUpdateShape};
+pub use few_heads_decode::{FEW_HEADS_DECODE, Lanes};
 pub use grid::grid;
+pub use grouped_decode::{GROUPED_DECODE, GroupedDecodeShape};
+pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
 pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
 pub use specialise::{Kernel, Planned, Specialisation};
+pub use splits::range_of;
+pub use streams::{DecodePlan, HEAD_TILE, Tiles, Workspace};
 pub use swizzle::swizzled;

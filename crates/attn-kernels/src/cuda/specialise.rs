@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 use super::machine::{Arch, Dtype, Launch};
 
 /// Headers that sources include by name.
-const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("../../cuda/common.cuh"))];
+const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("../../cuda/common.cuh")),
+    ("combine.cuh", include_str!("../../cuda/combine.cuh")),
+    ("streams.cuh", include_str!("../../cuda/streams.cuh")),
+];
 
 /// A source file; its one entry point has the name of the file.
 #[derive(Debug, PartialEq, Eq)]
