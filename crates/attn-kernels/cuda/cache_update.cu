@@ -26,13 +26,15 @@ struct CacheUpdate {
     const float *b;         // [blocks], with GATED
     float *open;            // [B, r], with GATED: read and written
     Element *cache;         // [B, C, r + Dr], sequences at cache_stride
-    const int *positions;   // [B], of the token; nothing is done where it is negative or beyond the cache
+    const int *positions;   // [B], of the token; nothing is done where it is negative, or beyond the cache or the tables
     long long x_stride;     // elements
     long long cache_stride; // elements
     int batch;              // B
     int capacity;           // C
+    int n_positions;        // rows of the tables
     float eps;
 };
+static_assert(sizeof(CacheUpdate) == 112, "CacheUpdateParams is the same");
 
 constexpr int PER_LANE = ceil_div(RANK, WARP);
 
@@ -42,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(WARPS *WARP) cache_update(const Cac
     if (sequence >= p.batch) return;
     const int position = p.positions[sequence];
     const int slot = position / STRIDE;
-    if (position < 0 || slot >= p.capacity) return;
+    if (position < 0 || position >= p.n_positions || slot >= p.capacity) return;
 
     const Element *x = p.x + sequence * p.x_stride;
     float c[PER_LANE];

@@ -30,6 +30,7 @@ struct Decode {
     int capacity;   // C
     float factor;   // of the scores, times log2(e)
 };
+static_assert(sizeof(Decode) == 120, "DecodeParams is the same");
 
 // Entries of one sequence that a block goes through.
 struct Range {

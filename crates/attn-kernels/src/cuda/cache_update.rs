@@ -33,12 +33,23 @@ pub struct CacheUpdateShape {
     pub halves: bool,
 }
 
+/// The kernel, and what its operands are held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheUpdatePlan {
+    /// Kernel and launch.
+    pub planned: Planned,
+    /// What it is compiled for.
+    pub shape: CacheUpdateShape,
+    /// Sequences B.
+    pub batch: usize,
+}
+
 impl CacheUpdateShape {
     /// The kernel and its launch for a batch of `batch` sequences.
     ///
     /// # Errors
     /// [`Unsupported`] for odd rope keys, a stride of 0, and latents that do not fit a warp's registers.
-    pub fn plan(&self, machine: Machine, batch: usize) -> Result<Planned, Unsupported> {
+    pub fn plan(&self, machine: Machine, batch: usize) -> Result<CacheUpdatePlan, Unsupported> {
         let refuse = |what, remedy: String| {
             Err(Unsupported {
                 kernel: CACHE_UPDATE.name,
@@ -59,7 +70,7 @@ impl CacheUpdateShape {
         if self.stride == Some(0) {
             return refuse("a stride of 0".to_string(), "a stride of 1 or more".to_string());
         }
-        Ok(Planned {
+        let planned = Planned {
             specialisation: Specialisation {
                 kernel: &CACHE_UPDATE,
                 dtype: self.dtype,
@@ -79,6 +90,11 @@ impl CacheUpdateShape {
                 threads: 32 * WARPS,
                 shared_bytes: 0,
             },
+        };
+        Ok(CacheUpdatePlan {
+            planned,
+            shape: *self,
+            batch,
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::machine::{Dtype, Launch, Machine};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::splits::{Work, splits};
-use super::streams::{DecodePlan, Workspace, copy_bytes};
+use super::streams::{DecodePlan, DecodeSizes, Workspace, copy_bytes};
 
 /// The source.
 pub static FEW_HEADS_DECODE: Kernel = Kernel {
@@ -98,6 +98,14 @@ impl FewHeads {
         let shared_bytes = lanes.warps * self.heads * (value_width * 4 + 8);
         let is_split = usize::from(splits > 1);
         DecodePlan {
+            sizes: DecodeSizes {
+                batch,
+                n_heads: self.heads * self.n_kv_heads,
+                n_kv_heads: self.n_kv_heads,
+                key_dim: self.key_dim,
+                value_dim: self.value_dim,
+                apart: true,
+            },
             planned: Planned {
                 specialisation: Specialisation {
                     kernel: &FEW_HEADS_DECODE,

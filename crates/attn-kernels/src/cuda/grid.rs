@@ -53,7 +53,7 @@ pub fn grid(small: bool) -> Vec<Planned> {
                         layer_norm: true,
                         halves: false,
                     };
-                    all.extend(shape.plan(machine, 1));
+                    all.extend(shape.plan(machine, 1).map(|plan| plan.planned));
                 }
             }
             for [n_heads, n_kv_heads, dim] in grouped.iter().copied() {

@@ -12,7 +12,7 @@ const HEADERS: [(&str, &str); 3] = [
 ];
 
 /// A source file; its one entry point has the name of the file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// The entry point.
     pub name: &'static str,
@@ -24,7 +24,7 @@ pub struct Kernel {
 
 /// A kernel for one geometry, dtype and architecture: what is compiled, and all that the result depends on but the
 /// compiler.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Specialisation {
     /// What is compiled.
     pub kernel: &'static Kernel,

@@ -62,9 +62,28 @@ pub struct Workspace {
     pub tickets: usize,
 }
 
+/// Sizes of a decode launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeSizes {
+    /// Sequences B.
+    pub batch: usize,
+    /// Query heads H.
+    pub n_heads: usize,
+    /// KV heads Hkv.
+    pub n_kv_heads: usize,
+    /// Dk.
+    pub key_dim: usize,
+    /// Dv.
+    pub value_dim: usize,
+    /// Whether values are not the first columns of the keys.
+    pub apart: bool,
+}
+
 /// A decode kernel, its launch, and the memory that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodePlan {
+    /// What the operands are held against.
+    pub sizes: DecodeSizes,
     /// Kernel and launch; `grid[0]` is the number of splits.
     pub planned: Planned,
     /// Beside the operands.
@@ -111,6 +130,14 @@ impl Streams {
         let threads = 32 * tiles.teams * tiles.head_tiles * tiles.column_groups;
         let is_split = usize::from(splits > 1);
         Ok(DecodePlan {
+            sizes: DecodeSizes {
+                batch,
+                n_heads: self.heads * self.n_kv_heads,
+                n_kv_heads: self.n_kv_heads,
+                key_dim: self.key_dim,
+                value_dim: self.value_dim,
+                apart: self.apart,
+            },
             planned: Planned {
                 specialisation: Specialisation {
                     kernel: self.kernel,
