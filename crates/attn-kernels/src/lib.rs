@@ -15,11 +15,13 @@
 //! | `memory.rs`, `scratch.rs`, `places.rs` | memory that is kept, that is used again, and that tasks share |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
+//! | `cuda.rs`, `cuda/` | kernels for GPUs: sources, plans and launches |
 //! | `decode.rs`, `attend.rs`, `project.rs`, `latents.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attend;
+pub mod cuda;
 mod decode;
 mod element;
 mod error;

@@ -1,0 +1,48 @@
+//! CUDA kernels: their sources, what a geometry makes of them, and how they are to be launched.
+//!
+//! Kernels are compiled at run time, for the geometry at hand alone: sizes of heads, ranks, strides and tiles are
+//! constants of a [`Specialisation`], so that loops unroll and accumulators stay in registers. Nothing here needs a
+//! CUDA library; loading and launching need the feature `cuda`. The same sources compile with a toolkit's compiler:
+//! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
+//!
+//! No kernel was yet run on a GPU. Each has a model in `tests/cuda_models.rs`, with its tiles, order of sums and
+//! indexing, that agrees with the CPU kernels.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `specialise.rs` | a kernel's source with the constants of a geometry, and the key of what is compiled from it |
+//! | `machine.rs` | architectures, their limits, element types, sizes of a launch |
+//! | `swizzle.rs` | where rows lie in shared memory |
+//! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
+//! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs`, `cache_update.rs` | the kernels, each with the name of its source |
+//! | `operands.rs` | addresses with their sizes, held against a plan |
+//! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
+//! | `grid.rs` | geometries to compile for |
+
+mod cache_update;
+mod few_heads_decode;
+mod grid;
+mod grouped_decode;
+mod latent_decode;
+#[cfg(feature = "cuda")]
+mod load;
+mod machine;
+mod operands;
+mod specialise;
+mod splits;
+mod streams;
+mod swizzle;
+
+pub use cache_update::{CACHE_UPDATE, CacheUpdatePlan, CacheUpdateShape};
+pub use few_heads_decode::{FEW_HEADS_DECODE, Lanes};
+pub use grid::grid;
+pub use grouped_decode::{GROUPED_DECODE, GroupedDecodeShape};
+pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
+#[cfg(feature = "cuda")]
+pub use load::{CACHE_VARIABLE, CudaError, Kernels, Loaded, Params};
+pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
+pub use operands::{Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, Memory};
+pub use specialise::{Kernel, Planned, Specialisation};
+pub use splits::range_of;
+pub use streams::{DecodePlan, DecodeSizes, HEAD_TILE, Tiles, Workspace};
+pub use swizzle::swizzled;

@@ -1,0 +1,389 @@
+//! Models of the CUDA kernels against the formulas. They share the kernels' plans and say nothing of speed.
+#![allow(clippy::unwrap_used)] // in helpers too
+
+mod common;
+mod models;
+
+use attn_kernels::cuda::{
+    Arch, CacheUpdateShape, Dtype, GroupedDecodeShape, LatentDecodeShape, Machine, Tiles,
+};
+use attn_kernels::{
+    Decode, Element, Gate, Grouped, Latents, LatentsOut, Level, Norm, Place, Rows, Turn,
+    latents as cpu_latents,
+};
+use common::{assert_close, random, tolerance};
+use half::{bf16, f16};
+use models::cache_update::cache_update;
+use models::few_heads::FewHeads;
+use models::streams::Streams;
+
+/// Sizes of a decode step.
+#[derive(Debug, Clone, Copy)]
+struct Sizes<'a> {
+    n_heads: usize,
+    n_kv_heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// Whether values are not the first columns of the keys.
+    apart: bool,
+    slots: &'a [usize],
+}
+
+/// Calls `check` with operands of which nothing but the entries in use is a number.
+fn with_operands<E: Element>(sizes: Sizes<'_>, check: impl FnOnce(&Decode<'_, E>)) {
+    let capacity = sizes.slots.iter().max().unwrap() + 3;
+    let heads = sizes.slots.len() * sizes.n_kv_heads;
+    let cache = |dim: usize, seed| {
+        let mut cache: Vec<E> = random(heads * capacity * dim, seed);
+        for (head, rows) in cache.chunks_exact_mut(capacity * dim).enumerate() {
+            let slots = sizes.slots[head / sizes.n_kv_heads];
+            rows[slots * dim..].fill(E::from_f32(f32::NAN));
+        }
+        cache
+    };
+    let q: Vec<E> = random(sizes.slots.len() * sizes.n_heads * sizes.key_dim, 1);
+    let (keys, values) = (cache(sizes.key_dim, 2), cache(sizes.value_dim, 3));
+    let rows = |data, dim| Rows::head_major(data, sizes.n_kv_heads, capacity, dim);
+    check(&Decode {
+        q: &q,
+        keys: rows(&keys, sizes.key_dim),
+        values: sizes.apart.then(|| rows(&values, sizes.value_dim)),
+        n_heads: sizes.n_heads,
+        n_kv_heads: sizes.n_kv_heads,
+        key_dim: sizes.key_dim,
+        value_dim: sizes.value_dim,
+        slots: sizes.slots,
+        // Scores that differ enough for maxima to move.
+        scale: 4.0 * (sizes.key_dim as f32).powf(-0.5),
+    });
+}
+
+fn dtype<E: Element>() -> Dtype {
+    match size_of::<E>() {
+        4 => Dtype::F32,
+        _ if E::from_f32(1e6).to_f32().is_finite() => Dtype::Bf16,
+        _ => Dtype::F16,
+    }
+}
+
+fn grouped_shape<E: Element>(sizes: Sizes<'_>) -> GroupedDecodeShape {
+    GroupedDecodeShape {
+        dtype: dtype::<E>(),
+        n_heads: sizes.n_heads,
+        n_kv_heads: sizes.n_kv_heads,
+        key_dim: sizes.key_dim,
+        value_dim: sizes.value_dim,
+    }
+}
+
+/// The tiles that the plan of these sizes has.
+fn tiles<E: Element>(sizes: Sizes<'_>, arch: Arch) -> Tiles {
+    let machine = Machine::usual(arch);
+    if sizes.apart {
+        return grouped_shape::<E>(sizes).tiles(machine).unwrap();
+    }
+    let shape = LatentDecodeShape {
+        dtype: dtype::<E>(),
+        n_heads: sizes.n_heads,
+        rank: sizes.value_dim,
+        rope_dim: sizes.key_dim - sizes.value_dim,
+        stride: 1,
+    };
+    shape.tiles(machine).unwrap()
+}
+
+fn check_streams<E: Element>(sizes: Sizes<'_>, splits: &[usize]) {
+    with_operands::<E>(sizes, |input| {
+        let expected = common::decode(input);
+        for arch in Arch::ALL {
+            let tiles = tiles::<E>(sizes, arch);
+            for &splits in splits {
+                let streams = Streams { input, tiles, splits };
+                assert_close(&streams.run(), &expected, tolerance::<E>());
+            }
+        }
+    });
+}
+
+fn check_streams_of_every_dtype(sizes: Sizes<'_>, splits: &[usize]) {
+    check_streams::<f32>(sizes, splits);
+    check_streams::<bf16>(sizes, splits);
+    check_streams::<f16>(sizes, splits);
+}
+
+fn latents(n_heads: usize, rank: usize, rope_dim: usize, slots: &[usize]) -> Sizes<'_> {
+    Sizes {
+        n_heads,
+        n_kv_heads: 1,
+        key_dim: rank + rope_dim,
+        value_dim: rank,
+        apart: false,
+        slots,
+    }
+}
+
+fn grouped(n_heads: usize, n_kv_heads: usize, dim: usize, slots: &[usize]) -> Sizes<'_> {
+    Sizes {
+        n_heads,
+        n_kv_heads,
+        key_dim: dim,
+        value_dim: dim,
+        apart: true,
+        slots,
+    }
+}
+
+#[test]
+fn latent_decode_takes_lengths_of_every_kind() {
+    for slots in [1, 3, 15, 16, 17, 63, 64, 111, 1000] {
+        check_streams_of_every_dtype(latents(8, 64, 16, &[slots]), &[1, 2, 5, 9]);
+    }
+}
+
+#[test]
+fn latent_decode_takes_ragged_batches() {
+    check_streams_of_every_dtype(latents(5, 64, 16, &[1, 300, 32, 777, 5]), &[1, 3]);
+}
+
+#[test]
+fn latent_decode_takes_any_number_of_heads() {
+    for n_heads in [1, 3, 16, 17, 32, 40, 64, 128, 144] {
+        check_streams_of_every_dtype(latents(n_heads, 64, 16, &[77]), &[2]);
+    }
+}
+
+#[test]
+fn latent_decode_takes_every_rank() {
+    for [rank, rope_dim] in [
+        [256, 32],
+        [512, 64],
+        [256, 64],
+        [128, 32],
+        [84, 20],
+        [16, 2],
+        [40, 0],
+        [768, 64],
+    ] {
+        check_streams_of_every_dtype(latents(8, rank, rope_dim, &[150]), &[2]);
+    }
+    check_streams::<bf16>(latents(40, 512, 64, &[150]), &[1, 2]);
+}
+
+#[test]
+fn grouped_decode_takes_groups_heads_and_lengths() {
+    for (n_heads, n_kv_heads, dim) in [(8, 1, 64), (16, 2, 128), (24, 2, 80), (16, 1, 256), (40, 1, 36)] {
+        for slots in [&[1][..], &[63], &[64, 3], &[111, 1000]] {
+            check_streams_of_every_dtype(grouped(n_heads, n_kv_heads, dim, slots), &[1, 3]);
+        }
+    }
+}
+
+#[test]
+fn grouped_decode_takes_values_of_another_size() {
+    for (key_dim, value_dim) in [(192, 128), (64, 100), (36, 300)] {
+        let sizes = Sizes {
+            key_dim,
+            value_dim,
+            ..grouped(8, 1, 64, &[99])
+        };
+        check_streams_of_every_dtype(sizes, &[2]);
+    }
+}
+
+fn check_few_heads<E: Element>(sizes: Sizes<'_>, splits: &[usize]) {
+    let lanes = grouped_shape::<E>(sizes).lanes().unwrap().unwrap();
+    with_operands::<E>(sizes, |input| {
+        let expected = common::decode(input);
+        for &splits in splits {
+            let few = FewHeads { input, lanes, splits };
+            assert_close(&few.run(), &expected, tolerance::<E>());
+        }
+    });
+}
+
+#[test]
+fn decode_of_few_heads_takes_groups_heads_and_lengths() {
+    for (n_heads, n_kv_heads, dim) in [
+        (2, 2, 64),
+        (4, 2, 128),
+        (7, 1, 64),
+        (8, 2, 80),
+        (6, 2, 36),
+        (1, 1, 256),
+    ] {
+        for slots in [&[1][..], &[3], &[63], &[64, 2], &[111, 1000]] {
+            let sizes = grouped(n_heads, n_kv_heads, dim, slots);
+            check_few_heads::<f32>(sizes, &[1, 2, 7]);
+            check_few_heads::<bf16>(sizes, &[1, 2, 7]);
+            check_few_heads::<f16>(sizes, &[1, 2, 7]);
+        }
+    }
+}
+
+#[test]
+fn decode_of_few_heads_takes_values_of_another_size() {
+    let sizes = Sizes {
+        value_dim: 128,
+        ..grouped(4, 2, 192, &[99])
+    };
+    check_few_heads::<f32>(sizes, &[2]);
+    check_few_heads::<bf16>(sizes, &[2]);
+}
+
+/// Token after token through the model, and the same tokens through the CPU kernel at once.
+fn check_cache_update<E: Element>(shape: CacheUpdateShape, starts: &[usize], tolerance: f64) {
+    const TOKENS: usize = 7;
+    let CacheUpdateShape { rank, rope_dim, .. } = shape;
+    let (b, width) = (starts.len(), rank + rope_dim);
+    let positions = starts.iter().max().unwrap() + TOKENS;
+    let stride = shape.stride.unwrap_or(1);
+    let capacity = positions.div_ceil(stride);
+    let x: Vec<E> = random(b * TOKENS * width, 1);
+    let (weight, bias): (Vec<E>, Vec<E>) = (random(rank, 2), random(rank, 3));
+    let (cos, sin): (Vec<f32>, Vec<f32>) = (random(positions * rope_dim, 4), random(positions * rope_dim, 5));
+    let (u, biases): (Vec<f32>, Vec<f32>) = (random(capacity * rank, 6), random(capacity, 7));
+    let mut open: Vec<f32> = random(b * rank, 8);
+    let before = open.clone();
+    let input = Latents {
+        x: Grouped {
+            data: &x,
+            group_stride: TOKENS * width,
+            row_stride: width,
+        },
+        norm: Norm {
+            weight: &weight,
+            bias: shape.layer_norm.then_some(bias.as_slice()),
+            eps: 1e-5,
+        },
+        turn: Turn {
+            cos: &cos,
+            sin: &sin,
+            halves: shape.halves,
+        },
+        gate: shape.stride.map(|stride| Gate {
+            u: &u,
+            b: &biases,
+            stride,
+            open: Some(&before),
+        }),
+        starts,
+        tokens: TOKENS,
+        rank,
+        rope_dim,
+    };
+
+    // A row for every token.
+    let mut rows = vec![E::default(); b * TOKENS * width];
+    let first: Vec<usize> = (0..b).map(|sequence| sequence * TOKENS * width).collect();
+    let keys: Vec<usize> = first.iter().map(|first| first + rank).collect();
+    let mut last = vec![0.0; b * rank];
+    let mut out = LatentsOut {
+        data: &mut rows,
+        c: Place {
+            first: &first,
+            row_stride: width,
+        },
+        k_r: Place {
+            first: &keys,
+            row_stride: width,
+        },
+        last: shape.stride.is_some().then_some(last.as_mut_slice()),
+    };
+    cpu_latents(&input, Level::Portable, &mut out).unwrap();
+
+    let mut cache = vec![E::from_f32(f32::NAN); b * capacity * width];
+    for token in 0..TOKENS {
+        let starts: Vec<usize> = starts.iter().map(|start| start + token).collect();
+        let one = Latents {
+            x: Grouped {
+                data: &x[token * width..],
+                ..input.x
+            },
+            starts: &starts,
+            tokens: 1,
+            ..input
+        };
+        cache_update(shape, &one, &mut cache, capacity, &mut open);
+        for (sequence, position) in starts.iter().enumerate() {
+            let got = &cache[(sequence * capacity + position / stride) * width..][..width];
+            let expected = &rows[(sequence * TOKENS + token) * width..][..width];
+            let expected: Vec<f64> = expected.iter().map(|x| f64::from(x.to_f32())).collect();
+            assert_close(got, &expected, tolerance);
+        }
+    }
+    if shape.stride.is_some() {
+        let last: Vec<f64> = last.iter().map(|x| f64::from(*x)).collect();
+        assert_close(&open, &last, tolerance);
+    }
+}
+
+#[test]
+fn cache_update_makes_the_entries_of_the_cpu_kernel() {
+    for [rank, rope_dim] in [[256, 32], [512, 64], [84, 20], [1, 2], [33, 0]] {
+        for stride in [None, Some(1), Some(2), Some(3), Some(4)] {
+            for (layer_norm, halves) in [(true, false), (false, true)] {
+                let shape = |dtype| CacheUpdateShape {
+                    dtype,
+                    rank,
+                    rope_dim,
+                    stride,
+                    layer_norm,
+                    halves,
+                };
+                check_cache_update::<f32>(shape(Dtype::F32), &[0, 5, 110], 1e-5);
+                check_cache_update::<bf16>(shape(Dtype::Bf16), &[0, 5, 110], 1e-2);
+                check_cache_update::<f16>(shape(Dtype::F16), &[0, 5, 110], 2e-3);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_no_kernel_takes_is_refused_with_a_remedy() {
+    let machine = Machine::usual(Arch::Sm90a);
+    let latents = LatentDecodeShape {
+        dtype: Dtype::Bf16,
+        n_heads: 8,
+        rank: 63,
+        rope_dim: 32,
+        stride: 2,
+    };
+    let refused = latents.plan(machine, 1, 100).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "latent_decode: no kernel for rows of [190] bytes, use head sizes that are even, or f32"
+    );
+    let wide = LatentDecodeShape {
+        rank: 4096,
+        ..latents
+    };
+    assert!(
+        wide.plan(machine, 1, 100)
+            .unwrap_err()
+            .to_string()
+            .contains("4096 columns")
+    );
+    let heads = grouped_shape::<f32>(grouped(8, 3, 64, &[1]));
+    assert!(
+        heads
+            .plan(machine, 1, 100)
+            .unwrap_err()
+            .to_string()
+            .contains("3 KV heads")
+    );
+    let update = CacheUpdateShape {
+        dtype: Dtype::F32,
+        rank: 64,
+        rope_dim: 3,
+        stride: None,
+        layer_norm: true,
+        halves: false,
+    };
+    assert!(
+        update
+            .plan(machine, 1)
+            .unwrap_err()
+            .to_string()
+            .ends_with("use an even size")
+    );
+}
