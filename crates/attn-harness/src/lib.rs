@@ -4,6 +4,7 @@ pub mod ceilings;
 pub mod columns;
 pub mod compare;
 pub mod conditions;
+pub mod device;
 pub mod digest;
 pub mod environment;
 pub mod error;

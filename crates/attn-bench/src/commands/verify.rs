@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attn_core::{ModelDims, ParamKind, ParamValue, Params, Variant};
-use attn_harness::DeviceRequest;
+use attn_harness::device::{self, Resolved};
 use attn_testkit::{Check, ConformanceFile, Outcome, Pair, Report};
 use candle_core::DType;
 use serde_json::json;
@@ -15,11 +15,11 @@ use crate::registry::VARIANTS;
 
 /// Runs the conformance files, or the built-in suite.
 pub fn execute(args: &VerifyArgs) -> Result<Exit, Failure> {
-    if let DeviceRequest::Cuda(_) = args.device {
+    if let Resolved::Cuda(_) = device::require(args.device)? {
         return Err(attn_harness::Error::option(
             format!("--device {}", args.device),
-            "cuda is not supported by this version",
-            "verify on cpu",
+            "conformance is not verified on GPUs yet",
+            "verify on cpu; a run verifies every case on its device",
         )
         .into());
     }
