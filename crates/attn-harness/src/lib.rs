@@ -11,6 +11,8 @@ pub mod error;
 pub mod flush;
 pub mod locate;
 pub mod memory;
+#[cfg(feature = "cuda")]
+pub mod nvml;
 pub mod plan;
 pub mod predicted;
 pub mod progress;
