@@ -6,6 +6,7 @@ pub mod compare;
 pub mod conditions;
 pub mod device;
 pub mod digest;
+pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod flush;
