@@ -170,12 +170,15 @@ impl fmt::Display for Resolved {
 impl Resolved {
     /// The device for tensors. On a GPU this makes a context: a worker does it, the runner never.
     ///
+    /// With a stream of its own: the default one is another for every thread, and a layer computes on those of
+    /// [`attn_core::in_pool`].
+    ///
     /// # Errors
     /// [`DeviceError::Open`] where CUDA refuses.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| DeviceError::Open {
+            Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(|error| DeviceError::Open {
                 ordinal,
                 reason: error.to_string().lines().next().unwrap_or_default().to_string(),
             }),
