@@ -56,6 +56,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// List variants, workloads, axes, figures or metrics
     List(ListArgs),
+    /// Say what this build can compute on here, what is missing, and how to mend it
+    Doctor(DoctorArgs),
     /// Print the JSON schema of sweep files
     #[command(after_help = "\
 Examples:
@@ -376,6 +378,24 @@ pub struct ListArgs {
     /// What to list; all of it where nothing is named
     #[arg(value_enum)]
     pub topic: Option<Topic>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench doctor
+  attn-bench doctor --device cuda
+  attn-bench doctor --format json
+
+Exits with 2 where the device cannot be used.")]
+pub struct DoctorArgs {
+    /// Device that is wanted: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceRequest,
     /// How to print.
     #[command(flatten)]
     pub format: FormatArgs,

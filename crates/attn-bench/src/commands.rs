@@ -3,6 +3,7 @@
 pub mod capacity;
 pub mod compare;
 pub mod completions;
+pub mod doctor;
 pub mod export;
 pub mod list;
 pub mod plan;

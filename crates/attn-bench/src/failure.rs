@@ -85,13 +85,7 @@ impl Failure {
         match self {
             Self::Harness(attn_harness::Error::Sweep(bad)) => print_sweep(bad),
             Self::Harness(error) => {
-                let help = match error {
-                    attn_harness::Error::Read { help, .. } | attn_harness::Error::Option { help, .. } => {
-                        Some(help.clone())
-                    }
-                    _ => None,
-                };
-                print_plain(error, help);
+                print_plain(error, error.help());
             }
             Self::Input(error) | Self::Machine(error) => print_plain(error.as_ref(), None),
             Self::ClosedPipe => {}

@@ -38,6 +38,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Compare(args) => commands::compare::execute(&args),
         Command::Verify(args) => commands::verify::execute(&args),
         Command::List(args) => commands::list::execute(&args),
+        Command::Doctor(args) => commands::doctor::execute(&args),
         Command::Schema => commands::schema::execute(),
         Command::Completions(args) => commands::completions::execute(&args),
         Command::Worker(args) => commands::worker::execute(&args),

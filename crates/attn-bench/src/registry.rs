@@ -15,8 +15,3 @@ pub static VARIANTS: &[&Variant] = &[
 pub fn figure_names() -> Vec<&'static str> {
     attn_figures::figures().iter().map(|figure| figure.name).collect()
 }
-
-/// Whether CUDA is compiled in.
-pub fn cuda() -> bool {
-    false
-}

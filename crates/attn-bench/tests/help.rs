@@ -27,6 +27,7 @@ fn help_shows_every_command_and_the_exit_codes() {
       compare      Say case by case whether a run got slower or faster than another
       verify       Compare every variant with the reference
       list         List variants, workloads, axes, figures or metrics
+      doctor       Say what this build can compute on here, what is missing, and how to mend it
       schema       Print the JSON schema of sweep files
       completions  Print completions for a shell
       help         Print this message or the help of the given subcommand(s)
@@ -286,6 +287,36 @@ fn help_of_the_other_commands() {
       attn-bench list variants
       attn-bench list metrics --format json
     "#);
+    assert_snapshot!(help(&["doctor"]), @r#"
+    Say what this build can compute on here, what is missing, and how to mend it
+
+    Usage: attn-bench doctor [OPTIONS]
+
+    Options:
+          --device <DEVICE>
+              Device that is wanted: cpu, cuda, cuda:N or auto
+
+              [default: auto]
+
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench doctor
+      attn-bench doctor --device cuda
+      attn-bench doctor --format json
+
+    Exits with 2 where the device cannot be used.
+    "#);
     assert_snapshot!(help(&["schema"]), @r#"
     Print the JSON schema of sweep files
 
@@ -321,7 +352,7 @@ fn completions_name_every_command_in_every_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let script = Place::with("").prints(&["completions", shell]);
         for command in [
-            "run", "plan", "plot", "show", "export", "verify", "list", "schema",
+            "run", "plan", "plot", "show", "export", "verify", "list", "doctor", "schema",
         ] {
             assert!(script.contains(command), "{shell}: {command}");
         }

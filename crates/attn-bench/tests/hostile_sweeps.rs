@@ -119,7 +119,7 @@ fn setup() -> Setup<'static> {
         figures: &["latency", "cache"],
         memory_bytes: Some(8 << 30),
         rates: Rates::default(),
-        cuda: false,
+        device: attn_harness::device::resolve,
     }
 }
 

@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::device::DeviceError;
+use crate::sweep::DeviceRequest;
+
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,9 +34,26 @@ pub enum Error {
         /// What to do.
         help: String,
     },
+    /// The device cannot be used here.
+    #[error("device {device}: {error}")]
+    Device {
+        /// The device as it was asked for.
+        device: DeviceRequest,
+        /// What is missing; it knows the remedy.
+        error: DeviceError,
+    },
 }
 
 impl Error {
+    /// What to do, where a sentence says it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Read { help, .. } | Self::Option { help, .. } => Some(help.clone()),
+            Self::Device { error, .. } => Some(error.remedy()),
+            Self::Sweep(_) => None,
+        }
+    }
+
     /// An [`Error::Option`].
     pub fn option(option: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Option {

@@ -4,12 +4,16 @@ pub mod ceilings;
 pub mod columns;
 pub mod compare;
 pub mod conditions;
+pub mod device;
 pub mod digest;
+pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod flush;
 pub mod locate;
 pub mod memory;
+#[cfg(feature = "cuda")]
+pub mod nvml;
 pub mod plan;
 pub mod predicted;
 pub mod progress;

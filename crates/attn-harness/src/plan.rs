@@ -19,6 +19,7 @@ mod workloads;
 use attn_core::{Cost, Geometry, ModelDims, Params, Path, Scope, Variant, Workload};
 use serde::Serialize;
 
+use crate::device::{DeviceError, Resolved};
 use crate::error::Error;
 use crate::locate::KeyPath;
 use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Sweep};
@@ -49,8 +50,8 @@ pub struct Setup<'a> {
     pub memory_bytes: Option<u64>,
     /// What the machine can do, for floors and times.
     pub rates: Rates,
-    /// Whether CUDA is compiled in.
-    pub cuda: bool,
+    /// Finds the device that a request means; what is missing for it is the reason why cases do not run here.
+    pub device: fn(DeviceRequest) -> Result<Resolved, DeviceError>,
 }
 
 /// One variant at one point: what is verified, measured and stored as a row.

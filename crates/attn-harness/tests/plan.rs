@@ -191,7 +191,7 @@ fn what_cannot_run_here_stays_in_the_plan_with_its_reason() {
         case.unsupported
             .as_deref()
             .unwrap()
-            .contains("not supported by this version")
+            .contains("CUDA is not compiled into this build")
     }));
     let half = plan(&with(
         "name: test",

@@ -27,10 +27,16 @@ pub fn suite(variant: &'static Variant, dims: &ModelDims, params: &Params) -> Re
         path,
         dtype: DType::F64,
     });
-    suite_on(variant, dims, params, &[&f64_pairs[..], &pairs()].concat())
+    suite_on(
+        variant,
+        dims,
+        params,
+        &[&f64_pairs[..], &pairs()].concat(),
+        &Device::Cpu,
+    )
 }
 
-/// Runs the suite on the given paths and dtypes.
+/// Runs the suite on the given paths and dtypes, on a device.
 ///
 /// # Errors
 /// As [`suite()`].
@@ -39,6 +45,7 @@ pub fn suite_on(
     dims: &ModelDims,
     params: &Params,
     pairs: &[Pair],
+    device: &Device,
 ) -> Result<Report> {
     let config = variant.configure(dims, params)?;
     let weights = Weights::seeded(&config.weight_specs(), SEED)?;
@@ -58,9 +65,13 @@ pub fn suite_on(
             report.checks.push(check("all", Outcome::NotDefined, None));
             continue;
         }
-        let build = Build::cpu(pair.path, pair.dtype);
+        let build = Build {
+            path: pair.path,
+            dtype: pair.dtype,
+            device: device.clone(),
+        };
         let layer = config.build(&weights, &build)?;
-        let x = random_tensor(&[BATCH, TOKENS, dims.d_model], SEED, 7, pair.dtype, &Device::Cpu)?;
+        let x = random_tensor(&[BATCH, TOKENS, dims.d_model], SEED, 7, pair.dtype, device)?;
         let subject = Subject {
             config: config.as_ref(),
             weights: &weights,

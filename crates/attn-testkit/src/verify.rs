@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use attn_core::{Build, Capacity, Queries, Variant, latent};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::compare::{Difference, compare};
 use crate::file::{ConformanceFile, Error};
@@ -73,16 +73,20 @@ pub fn verify_dir(dir: &Path, variants: &[&'static Variant]) -> Result<Report, E
     files.sort();
     let mut report = Report::default();
     for path in files {
-        report.extend(verify_file(&ConformanceFile::read(&path, variants)?, &pairs())?);
+        report.extend(verify_file(
+            &ConformanceFile::read(&path, variants)?,
+            &pairs(),
+            &Device::Cpu,
+        )?);
     }
     Ok(report)
 }
 
-/// Checks a file on the given paths and dtypes: parallel, incremental, and the cache at the end.
+/// Checks a file on the given paths and dtypes and on a device: parallel, incremental, and the cache at the end.
 ///
 /// # Errors
 /// [`Error`] where the file lacks an expected tensor; a layer that fails is a failed check.
-pub fn verify_file(file: &ConformanceFile, pairs: &[Pair]) -> Result<Report, Error> {
+pub fn verify_file(file: &ConformanceFile, pairs: &[Pair], device: &Device) -> Result<Report, Error> {
     let mut report = Report::default();
     for &pair in pairs {
         let check = |name: &str, outcome: Outcome, error: Option<f64>| Check {
@@ -103,7 +107,7 @@ pub fn verify_file(file: &ConformanceFile, pairs: &[Pair]) -> Result<Report, Err
             report.checks.push(check("all", Outcome::NotDefined, None));
             continue;
         }
-        match run(file, pair) {
+        match run(file, pair, device) {
             Ok(results) => {
                 for (name, expected, got) in results {
                     let expected = file.expected(&expected)?;
@@ -141,10 +145,14 @@ pub(crate) fn judge(difference: attn_core::Result<Difference>, tolerance: f64) -
 type Results = Vec<(&'static str, String, Tensor)>;
 
 /// What the layer computes: (check, name of the expected tensor, result).
-fn run(file: &ConformanceFile, pair: Pair) -> attn_core::Result<Results> {
-    let build = Build::cpu(pair.path, pair.dtype);
+fn run(file: &ConformanceFile, pair: Pair, device: &Device) -> attn_core::Result<Results> {
+    let build = Build {
+        path: pair.path,
+        dtype: pair.dtype,
+        device: device.clone(),
+    };
     let layer = file.config.build(&file.weights, &build)?;
-    let input = file.input.to_dtype(pair.dtype)?;
+    let input = file.input.to_dtype(pair.dtype)?.to_device(device)?;
     let (b, t, _) = input.dims3()?;
     let mut results = vec![(
         "parallel",

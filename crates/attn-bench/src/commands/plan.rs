@@ -5,16 +5,18 @@ mod table;
 use std::collections::HashSet;
 use std::path::Path;
 
+use attn_harness::device::Resolved;
+use attn_harness::environment::Environment;
 use attn_harness::plan::{NOTABLE_MISMATCH, Rates, Setup, Totals};
-use attn_harness::store;
 use attn_harness::units::{format_bytes, format_count, format_time};
-use attn_harness::{Case, Override, Plan, Sweep};
+use attn_harness::{Case, DeviceRequest, Override, Plan, Sweep};
+use attn_harness::{device, store};
 use serde_json::{Value, json};
 
 use crate::cli::{Format, PlanArgs, SweepArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::{print, print_json};
-use crate::registry::{VARIANTS, cuda, figure_names};
+use crate::registry::{VARIANTS, figure_names};
 
 /// More cases than these are summed up, one line a workload and variant.
 const MAX_LINES: usize = 100;
@@ -64,13 +66,12 @@ pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
     }
     let sweep = Sweep::load(&args.file, &overrides)?;
     let figures = figure_names();
-    let memory = attn_harness::environment::Environment::probe().memory_total_bytes;
     let setup = Setup {
         variants: VARIANTS,
         figures: &figures,
-        memory_bytes: memory,
+        memory_bytes: memory_bytes(sweep.file.device),
         rates: Rates::default(),
-        cuda: cuda(),
+        device: device::resolve,
     };
     let mut plan = Plan::build(&sweep, &setup)?;
     if let Some(expression) = &args.filter {
@@ -80,6 +81,12 @@ pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
         plan = plan.shard(shard)?;
     }
     Ok(plan)
+}
+
+/// Memory of the device, or of the machine where that is the device or there is no other.
+fn memory_bytes(request: DeviceRequest) -> Option<u64> {
+    let of_gpu = device::resolve(request).ok().and_then(Resolved::memory_bytes);
+    of_gpu.or_else(|| Environment::probe().memory_total_bytes)
 }
 
 /// A case under the names that rows have: the workload is a word, its sizes stand beside it.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use attn_harness::Plan;
 use attn_harness::compare::{Comparison, Rules, compare};
 use attn_harness::conditions::memory_budget_bytes;
+use attn_harness::device;
 use attn_harness::digest::Digest;
 use attn_harness::environment::Environment;
 use attn_harness::progress::observer;
@@ -33,6 +34,7 @@ const BASE: &str = "base";
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     attn_core::ops::level().map_err(Failure::input)?;
     let mut plan = super::plan::load(&args.sweep)?;
+    device::require(plan.device)?;
     if args.against.is_some() {
         plan.measure.prepare_against();
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use attn_core::{ModelDims, ParamKind, ParamValue, Params, Variant};
-use attn_harness::DeviceRequest;
+use attn_harness::device;
 use attn_testkit::{Check, ConformanceFile, Outcome, Pair, Report};
-use candle_core::DType;
+use candle_core::{DType, Device};
 use serde_json::json;
 
 use crate::cli::{Format, VerifyArgs};
@@ -15,19 +15,16 @@ use crate::registry::VARIANTS;
 
 /// Runs the conformance files, or the built-in suite.
 pub fn execute(args: &VerifyArgs) -> Result<Exit, Failure> {
-    if let DeviceRequest::Cuda(_) = args.device {
-        return Err(attn_harness::Error::option(
-            format!("--device {}", args.device),
-            "cuda is not supported by this version",
-            "verify on cpu",
-        )
-        .into());
-    }
+    let resolved = device::require(args.device)?;
+    let device = resolved.open().map_err(|error| attn_harness::Error::Device {
+        device: args.device,
+        error,
+    })?;
     let pairs = pairs(args);
     let report = if args.files.is_empty() {
-        suite(&pairs)?
+        suite(&pairs, &device)?
     } else {
-        files(&args.files, &pairs)?
+        files(&args.files, &pairs, &device)?
     };
     if args.format.format == Format::Json {
         print_json(
@@ -54,7 +51,7 @@ fn pairs(args: &VerifyArgs) -> Vec<Pair> {
     pairs
 }
 
-fn files(given: &[PathBuf], pairs: &[Pair]) -> Result<Report, Failure> {
+fn files(given: &[PathBuf], pairs: &[Pair], device: &Device) -> Result<Report, Failure> {
     let mut files = Vec::new();
     for path in given {
         if !path.is_dir() {
@@ -72,7 +69,7 @@ fn files(given: &[PathBuf], pairs: &[Pair]) -> Result<Report, Failure> {
     let mut report = Report::default();
     for path in files {
         let file = ConformanceFile::read(&path, VARIANTS).map_err(Failure::input)?;
-        report.extend(attn_testkit::verify_file(&file, pairs).map_err(Failure::input)?);
+        report.extend(attn_testkit::verify_file(&file, pairs, device).map_err(Failure::input)?);
     }
     Ok(report)
 }
@@ -98,7 +95,7 @@ fn safetensors_in(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The built-in suite on every variant, at small sizes and, where a variant merges along time, several strides.
-fn suite(pairs: &[Pair]) -> Result<Report, Failure> {
+fn suite(pairs: &[Pair], device: &Device) -> Result<Report, Failure> {
     let dims = ModelDims {
         d_model: 24,
         n_heads: 4,
@@ -107,7 +104,8 @@ fn suite(pairs: &[Pair]) -> Result<Report, Failure> {
     let mut report = Report::default();
     for variant in VARIANTS {
         for params in examples(variant) {
-            let found = attn_testkit::suite_on(variant, &dims, &params, pairs).map_err(Failure::input)?;
+            let found =
+                attn_testkit::suite_on(variant, &dims, &params, pairs, device).map_err(Failure::input)?;
             report.extend(found);
         }
     }

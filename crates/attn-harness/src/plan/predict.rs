@@ -156,8 +156,8 @@ impl Shared {
     }
 
     fn unsupported(&self, setup: &Setup<'_>) -> Option<String> {
-        if matches!(self.device, DeviceRequest::Cuda(_)) && !setup.cuda {
-            return Some("cuda is not supported by this version, use device cpu".to_string());
+        if let Err(missing) = (setup.device)(self.device) {
+            return Some(missing.reason());
         }
         let (path, dtype) = (self.path, self.dtype);
         (!path.supports(DType::from(dtype))).then(|| format!("{path} is not defined for {dtype}"))

@@ -7,7 +7,7 @@
 use attn_core::ops::{self, naive};
 use attn_core::{Attention, Build, Path, Queries, Result};
 use attn_testkit::{Difference, compare, tolerance};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
 use super::subject::{self, Part, Subject, Work};
@@ -123,7 +123,8 @@ fn pick(x: &Tensor, sequences: &[usize]) -> Result<Tensor> {
         .iter()
         .map(|&b| x.narrow(0, b, 1))
         .collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&rows, 0)?)
+    // References are computed on the processor.
+    Ok(Tensor::cat(&rows, 0)?.to_device(&Device::Cpu)?)
 }
 
 /// That of the case, unless a test wants the comparison to fail.
@@ -219,8 +220,8 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
             let mut reference = Work::Train {
                 layer: config.build(&weights, &Build::cpu(path, DType::F64))?,
                 weights,
-                x: Var::from_tensor(&x.to_dtype(DType::F64)?)?,
-                projection: projection.to_dtype(DType::F64)?,
+                x: Var::from_tensor(&x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?,
+                projection: projection.to_device(&Device::Cpu)?.to_dtype(DType::F64)?,
             };
             let rows = x.dim(0)? * x.dim(1)?;
             let (got, expected) = (work.run(Part::Steps(1))?, reference.run(Part::Steps(1))?);

@@ -10,6 +10,7 @@ use super::report::{self, Burst};
 use super::session::{Incident, Session, Stop};
 use super::{RunError, Side, State, pause};
 use crate::conditions::{ClockLooks, Conditions, Watch};
+use crate::device;
 use crate::plan::{Case, Plan};
 use crate::progress::Observer;
 use crate::row::{Position, Row, Sample};
@@ -177,7 +178,9 @@ fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
             );
         }
     }
-    if let Some(ceilings) = &state.ceilings {
+    if report::is_on_gpu(&row) {
+        report::describe_gpu(&mut row, device::cuda());
+    } else if let Some(ceilings) = &state.ceilings {
         ceilings.describe(&mut row);
     }
     report::explain_nulls(&mut row, &state.no_ceilings);

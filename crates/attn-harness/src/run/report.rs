@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use attn_core::Workload;
 
 use crate::conditions::Conditions;
+use crate::device::{Cuda, DeviceError};
 use crate::environment::Environment;
 use crate::plan::{Case, Plan};
 use crate::row::{Position, Row, Sample};
@@ -286,6 +287,54 @@ fn positions(row: &Row, case: &Case, bursts: &[Burst], seed: u64) -> Vec<Positio
     (0..new_tokens).filter_map(at).collect()
 }
 
+/// Whether the case ran on a GPU, or would have.
+pub(super) fn is_on_gpu(row: &Row) -> bool {
+    let device = row.device_resolved.as_ref().unwrap_or(&row.device_requested);
+    device.starts_with("cuda")
+}
+
+/// Fills what is known of the GPU of a row, and says why the rest is null: the processor's ceilings and its allocator
+/// tell nothing of it.
+pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
+    let ordinal = row
+        .device_resolved
+        .as_deref()
+        .and_then(|device| device.strip_prefix("cuda:"))
+        .and_then(|ordinal| ordinal.parse::<usize>().ok());
+    let gpu = cuda
+        .as_ref()
+        .ok()
+        .zip(ordinal)
+        .and_then(|(cuda, ordinal)| cuda.gpus.get(ordinal));
+    row.gpu = gpu.map(|gpu| gpu.name.clone());
+    let mut nulls: Vec<(&'static str, &str)> = Vec::new();
+    if row.gpu.is_none() {
+        nulls.push(("gpu", "not known: the driver does not list it"));
+    }
+    for column in ["nvml_used_bytes", "driver", "clocks", "energy_j"] {
+        nulls.push((column, "not measured: the driver's counters are not recorded yet"));
+    }
+    nulls.push((
+        "peak_bytes",
+        "not measured: the allocator counts the processor's memory, not the GPU's",
+    ));
+    for column in [
+        "ceiling_bytes_per_s",
+        "ceiling_flops_per_s",
+        "bandwidth_fraction",
+        "flops_fraction",
+        "floor_s",
+        "time_over_floor",
+        "launch_overhead_s",
+    ] {
+        nulls.push((
+            column,
+            "not measured: the ceilings are the processor's, not the GPU's",
+        ));
+    }
+    row.explain_nulls(&nulls);
+}
+
 /// Says why columns are empty that a reader might look for.
 pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
     let mut reasons: Vec<(&'static str, &str)> = Vec::new();
@@ -390,4 +439,57 @@ pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
         reasons.extend(columns.iter().chain(&more).map(|column| (*column, no_ceilings)));
     }
     row.explain_nulls(&reasons);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Gpu, Version};
+
+    #[test]
+    fn a_row_of_a_gpu_names_it_and_has_none_of_the_processors_numbers() {
+        let version = Version { major: 13, minor: 0 };
+        let gpu = |name: &str| Gpu {
+            name: name.to_string(),
+            uuid: String::new(),
+            capability: version,
+            memory_bytes: 1,
+        };
+        let cuda = Ok(Cuda {
+            driver: version,
+            gpus: vec![gpu("first"), gpu("second")],
+        });
+        let mut row = Row {
+            device_requested: "auto".to_string(),
+            device_resolved: Some("cuda:1".to_string()),
+            ..Row::default()
+        };
+        assert!(is_on_gpu(&row));
+        describe_gpu(&mut row, &cuda);
+        explain_nulls(&mut row, "not measured: switched off");
+        assert_eq!(row.gpu.as_deref(), Some("second"));
+        let reasons = row.null_reasons();
+        assert!(reasons["peak_bytes"].contains("not the GPU's"));
+        assert!(reasons["time_over_floor"].contains("not the GPU's"));
+        assert!(reasons["energy_j"].contains("not recorded"));
+    }
+
+    #[test]
+    fn what_never_ran_is_told_by_the_device_it_asked_for() {
+        let asks = |requested: &str, resolved: Option<&str>| {
+            is_on_gpu(&Row {
+                device_requested: requested.to_string(),
+                device_resolved: resolved.map(str::to_string),
+                ..Row::default()
+            })
+        };
+        assert!(asks("cuda", None) && asks("cuda:1", Some("cuda:1")));
+        assert!(!asks("auto", None) && !asks("auto", Some("cpu")) && !asks("cpu", None));
+        let mut row = Row {
+            device_requested: "cuda".to_string(),
+            ..Row::default()
+        };
+        describe_gpu(&mut row, &Err(DeviceError::NoGpu));
+        assert!(row.gpu.is_none() && row.null_reasons()["gpu"].contains("does not list"));
+    }
 }

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
 use super::measure::{Taken, Task};
+use crate::device::Resolved;
 use crate::flush::Flusher;
 use crate::memory::CountingAllocator;
 use crate::sweep::Regime;
@@ -26,10 +27,25 @@ const OPERANDS: u64 = 20;
 /// What empties the caches: one for all cases of a worker, since it is large.
 pub(crate) type SharedFlusher = Rc<RefCell<Flusher>>;
 
+/// Where a case runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) resolved: Resolved,
+    pub(crate) device: Device,
+}
+
+impl Place {
+    /// Whether the allocator of this process has what is allocated there.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.resolved == Resolved::Cpu
+    }
+}
+
 /// A case ready to run.
 pub(crate) struct Subject {
     pub(crate) job: Job,
     pub(crate) work: Work,
+    place: Place,
     /// Bytes the allocator handed out for the cache when it was made, where it counts.
     pub(crate) cache_bytes: Option<u64>,
     /// Empties the caches before each sample, where it begins cold.
@@ -136,15 +152,16 @@ pub(crate) fn weights(job: &Job, seed: u64) -> Result<(Box<dyn LayerConfig>, Wei
 
 impl Subject {
     /// Builds layer, inputs and cache; with a flusher its samples begin cold.
-    pub(crate) fn new(job: Job, flusher: Option<SharedFlusher>) -> Result<Self, Failure> {
+    pub(crate) fn new(job: Job, place: Place, flusher: Option<SharedFlusher>) -> Result<Self, Failure> {
         let before = CountingAllocator::snapshot().live_bytes;
         let mut cache_bytes = 0;
-        let work = Work::new(&job, &mut cache_bytes)?;
+        let work = Work::new(&job, &place.device, &mut cache_bytes)?;
         let held_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
         Ok(Self {
             job,
             work,
-            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0),
+            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0 && place.is_counted()),
+            place,
             flusher,
             held_bytes,
             sample_bytes: 0,
@@ -157,9 +174,11 @@ impl Subject {
         self.held_bytes
     }
 
-    /// Most bytes the allocator held for the case at once: weights, inputs, cache and what a sample needed.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.held_bytes + self.sample_bytes
+    /// Most bytes the allocator held for the case at once: weights, inputs, cache and what a sample needed; none on a
+    /// GPU, whose memory it does not hand out.
+    pub(crate) fn peak_bytes(&self) -> Option<u64> {
+        let counts = self.place.is_counted() && CountingAllocator::is_installed();
+        counts.then_some(self.held_bytes + self.sample_bytes)
     }
 
     /// Bytes that are written before a cold sample.
@@ -170,7 +189,7 @@ impl Subject {
     /// Where it runs: device, element type, path.
     pub(crate) fn resolved(&self) -> [String; 3] {
         [
-            "cpu".to_string(),
+            self.place.resolved.to_string(),
             self.job.dtype.to_string(),
             self.job.path.to_string(),
         ]
@@ -198,8 +217,11 @@ impl Subject {
     /// Runs the part of a sample that `part` names and returns its seconds. What it computed is dropped after the
     /// clock was read: freeing is not the work.
     fn timed(&mut self, part: Part) -> attn_core::Result<f64> {
+        // A GPU is handed its work and goes on by itself: the clock waits for it before and after.
+        self.place.device.synchronize()?;
         let began = Instant::now();
         let outputs = self.work.run(part)?;
+        self.place.device.synchronize()?;
         if let Some(fault) = self.job.fault {
             commit(fault, began);
         }
@@ -291,16 +313,20 @@ impl Part {
 
 impl Work {
     /// Notes in `cache_bytes` what the allocator handed out for the cache.
-    fn new(job: &Job, cache_bytes: &mut u64) -> Result<Self, Failure> {
-        if job.scope == Scope::Op {
-            return Self::op(job);
-        }
+    fn new(job: &Job, device: &Device, cache_bytes: &mut u64) -> Result<Self, Failure> {
         let dtype = DType::from(job.dtype);
-        let build = Build::cpu(job.path, dtype);
+        let build = Build {
+            path: job.path,
+            dtype,
+            device: device.clone(),
+        };
+        if job.scope == Scope::Op {
+            return Self::op(job, &build);
+        }
         let (config, weights) = weights(job, job.seed)?;
         let input = |tokens: usize| {
             let shape = [job.workload.batch(), tokens, job.geometry.d_model];
-            random_tensor(&shape, job.seed, INPUT, dtype, &Device::Cpu)
+            random_tensor(&shape, job.seed, INPUT, dtype, device)
         };
         let split = |x: &Tensor, first: usize, n: usize| -> candle_core::Result<Vec<Tensor>> {
             (first..first + n)
@@ -350,10 +376,10 @@ impl Work {
                 }
             }
             Workload::TrainStep { tokens, .. } => {
-                let weights = weights.to_vars(dtype)?;
+                let weights = weights.for_build(&build)?.to_vars(dtype)?;
                 let layer = config.build(&weights, &build)?;
                 let x = Var::from_tensor(&input(tokens)?)?;
-                let projection = random_tensor(x.dims(), job.seed, PROJECTION, dtype, &Device::Cpu)?;
+                let projection = random_tensor(x.dims(), job.seed, PROJECTION, dtype, device)?;
                 Self::Train {
                     layer,
                     weights,
@@ -378,7 +404,7 @@ impl Work {
         })
     }
 
-    fn op(job: &Job) -> Result<Self, Failure> {
+    fn op(job: &Job, build: &Build) -> Result<Self, Failure> {
         let undefined =
             |what: &str, remedy: &str| Err(Failure::Unsupported(format!("{what} is not defined, {remedy}")));
         if job.path == Path::Seedlike {
@@ -389,7 +415,7 @@ impl Work {
         }
         let (g, dtype, batch) = (&job.geometry, DType::from(job.dtype), job.workload.batch());
         let random = |shape: &[usize], stream: u64| {
-            random_tensor(shape, job.seed, OPERANDS + stream, dtype, &Device::Cpu)
+            random_tensor(shape, job.seed, OPERANDS + stream, dtype, &build.device)
         };
         let attend = |t: usize, backward: bool| -> Result<Self, Failure> {
             let operand = |heads: usize, dim: usize, stream: u64| -> attn_core::Result<Tensor> {
@@ -410,8 +436,7 @@ impl Work {
         };
         match job.workload {
             Workload::Decode { context, .. } => {
-                let build = Build::cpu(job.path, dtype);
-                let mut cache = Cache::new(g, &build, batch, Capacity::Exact(context))?;
+                let mut cache = Cache::new(g, build, batch, Capacity::Exact(context))?;
                 cache.fill(context, job.seed)?;
                 let q = random(&[batch, g.n_heads, g.entry.key], 0)?;
                 let scale = (g.score_dim as f64).powf(-0.5);

@@ -149,6 +149,16 @@ pub struct Memory {
     pub rss_peak_bytes: Option<u64>,
 }
 
+impl Memory {
+    /// Without what the allocator counted, where the case has its memory elsewhere.
+    pub(crate) fn counted(self, is_counted: bool) -> Self {
+        Self {
+            peak_bytes: self.peak_bytes.filter(|_| is_counted),
+            ..self
+        }
+    }
+}
+
 /// What the gate found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {

@@ -17,14 +17,15 @@ use super::protocol::{Built, CaseMeasured, Memory, PROTOCOL, Reply, Request, Set
 use super::slate::{Chalk, Phase};
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
+use crate::device::{self, DeviceError, Resolved};
 use crate::environment::Build;
 use crate::flush::Flusher;
 use crate::memory::{self, CountingAllocator};
 use crate::run::check;
 use crate::run::measure::{Taken, Task, WallClock, caught, measure, warm};
-use crate::run::subject::{SharedFlusher, Subject};
+use crate::run::subject::{Place, SharedFlusher, Subject};
 use crate::run::{Failure, Measured};
-use crate::sweep::Regime;
+use crate::sweep::{DeviceRequest, Regime};
 
 /// Room that the system's limit leaves above the allocator's: stacks, the allocator's own needs, code.
 const RLIMIT_SLACK_BYTES: u64 = 1 << 30;
@@ -43,6 +44,7 @@ pub fn serve(variants: &[&'static Variant], slate: &Path, runner: u32) -> io::Re
         variants,
         chalk: Arc::new(Mutex::new(Chalk::new(slate)?)),
         settings: Settings::default(),
+        place: None,
         flusher: None,
         subjects: Vec::new(),
     };
@@ -95,6 +97,8 @@ struct Bench<'a> {
     variants: &'a [&'static Variant],
     chalk: Arc<Mutex<Chalk>>,
     settings: Settings,
+    /// Where the last case runs, most likely the next one too: opening a GPU takes a second.
+    place: Option<Place>,
     /// Made for the first case that begins cold.
     flusher: Option<SharedFlusher>,
     /// By the number of the case; none where it was not built.
@@ -256,8 +260,7 @@ impl Bench<'_> {
         for (&case, measured) in cases.iter().zip(measured) {
             let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
             let (peak_bytes, steps_s) = subject.map_or((None, Vec::new()), |subject| {
-                let peak = CountingAllocator::is_installed().then_some(subject.peak_bytes());
-                (peak, subject.take_steps())
+                (subject.peak_bytes(), subject.take_steps())
             });
             concluded.push(CaseMeasured {
                 measured,
@@ -290,9 +293,13 @@ impl Bench<'_> {
     }
 
     /// What empties the caches before the samples of a case, where they begin cold.
-    fn flusher_for(&mut self, regime: Regime) -> Result<Option<SharedFlusher>, Failure> {
+    fn flusher_for(&mut self, regime: Regime, place: &Place) -> Result<Option<SharedFlusher>, Failure> {
         if regime == Regime::Hot {
             return Ok(None);
+        }
+        if place.resolved != Resolved::Cpu {
+            let reason = "the caches of GPUs are not flushed yet, use regime hot";
+            return Err(Failure::Unsupported(reason.to_string()));
         }
         if self.flusher.is_none() {
             let flusher = Flusher::new(self.settings.llc_bytes).map_err(Failure::Unsupported)?;
@@ -301,15 +308,30 @@ impl Bench<'_> {
         Ok(self.flusher.clone())
     }
 
+    /// The device of a case, opened.
+    fn place_for(&mut self, request: DeviceRequest) -> Result<Place, Failure> {
+        let missing = |error: DeviceError| Failure::Unsupported(error.reason());
+        let resolved = device::resolve(request).map_err(missing)?;
+        if let Some(place) = self.place.as_ref().filter(|place| place.resolved == resolved) {
+            return Ok(place.clone());
+        }
+        let device = resolved.open().map_err(missing)?;
+        let place = Place { resolved, device };
+        self.place = Some(place.clone());
+        Ok(place)
+    }
+
     fn try_build(&mut self, case: usize, spec: JobSpec, built: &mut Built) -> Result<Subject, Failure> {
         note(&self.chalk, case, Phase::Building);
-        let flusher = self.flusher_for(spec.regime)?;
+        let place = self.place_for(spec.device)?;
+        let flusher = self.flusher_for(spec.regime, &place)?;
+        let is_counted = place.is_counted();
         let verify = spec.verify;
         let (subject, build_s, memory) = watched(|| {
             let job = Job::new(spec, self.variants)?;
-            Subject::new(job, flusher)
+            Subject::new(job, place, flusher)
         });
-        (built.build_s, built.build_memory) = (build_s, memory);
+        (built.build_s, built.build_memory) = (build_s, memory.counted(is_counted));
         let mut subject = subject?;
         built.flush_bytes = subject.flush_bytes();
         built.resolved = Some(subject.resolved());
@@ -319,10 +341,11 @@ impl Bench<'_> {
         }
         note(&self.chalk, case, Phase::Verifying);
         let (verdict, verify_s, memory) = watched(|| check::verify(&mut subject));
-        (built.verify_s, built.verify_memory) = (verify_s, memory);
+        (built.verify_s, built.verify_memory) = (verify_s, memory.counted(is_counted));
         // What was built is held while it is verified.
         let held = subject.held_bytes();
-        built.verify_memory.peak_bytes = memory.peak_bytes.map(|bytes| bytes + held);
+        let peak_bytes = &mut built.verify_memory.peak_bytes;
+        *peak_bytes = peak_bytes.map(|bytes| bytes + held);
         built.verdict = Some(verdict?);
         Ok(subject)
     }

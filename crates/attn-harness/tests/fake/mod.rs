@@ -6,6 +6,7 @@ use attn_core::{
     Attention, Build, Entry, Error, Free, Geometry, LayerConfig, ModelDims, ParamKind, ParamSpec,
     ProjectionMacs, Result, Values, Variant, WeightSpec, Weights,
 };
+use attn_harness::device::{DeviceError, resolve_with};
 use attn_harness::plan::{Rates, Setup};
 use attn_harness::{Override, Plan, Problem, Sweep};
 
@@ -157,7 +158,7 @@ pub fn setup() -> Setup<'static> {
         figures: &FIGURES,
         memory_bytes: Some(1 << 30),
         rates: Rates::default(),
-        cuda: false,
+        device: |request| resolve_with(request, &Err(DeviceError::NotCompiledIn)),
     }
 }
 
