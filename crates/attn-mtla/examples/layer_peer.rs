@@ -7,7 +7,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use attn_core::{
-    Attention, Build, Cache, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights,
+    Attention, Build, Cache, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights, in_pool,
     keep_freed_memory, random_tensor,
 };
 use candle_core::{DType, Device, Tensor};
@@ -107,6 +107,12 @@ impl Case {
 }
 
 fn main() -> Result<(), Error> {
+    // On a thread of the pool, as a worker's samples: PyTorch's main thread too is one of those that compute.
+    in_pool(|| serve().map_err(|error| error.to_string()))?;
+    Ok(())
+}
+
+fn serve() -> Result<(), Error> {
     let path = match std::env::args().any(|arg| arg == "--seedlike") {
         true => Path::Seedlike,
         false => Path::Fused,

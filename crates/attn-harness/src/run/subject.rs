@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use attn_core::ops::{self, AttendInput, DecodeInput, Entries};
 use attn_core::{
-    Attention, Build, Cache, Capacity, LayerConfig, Path, Queries, Scope, Weights, Workload, random_tensor,
+    Attention, Build, Cache, Capacity, LayerConfig, Path, Queries, Scope, Weights, Workload, in_pool,
+    random_tensor,
 };
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -214,20 +215,23 @@ impl Subject {
         began.elapsed().as_secs_f64()
     }
 
-    /// Runs the part of a sample that `part` names and returns its seconds. What it computed is dropped after the
-    /// clock was read: freeing is not the work.
+    /// Runs the part of a sample that `part` names and returns its seconds, on a thread of the pool: that a thread of
+    /// ours hands over is not the work. What it computed is dropped after the clock was read: nor is freeing.
     fn timed(&mut self, part: Part) -> attn_core::Result<f64> {
-        // A GPU is handed its work and goes on by itself: the clock waits for it before and after.
-        self.place.device.synchronize()?;
-        let began = Instant::now();
-        let outputs = self.work.run(part)?;
-        self.place.device.synchronize()?;
-        if let Some(fault) = self.job.fault {
-            commit(fault, began);
-        }
-        let spent_s = began.elapsed().as_secs_f64();
-        drop(outputs);
-        Ok(spent_s)
+        let (work, device, fault) = (&mut self.work, &self.place.device, self.job.fault);
+        in_pool(|| {
+            // A GPU is handed its work and goes on by itself: the clock waits for it before and after.
+            device.synchronize()?;
+            let began = Instant::now();
+            let outputs = work.run(part)?;
+            device.synchronize()?;
+            if let Some(fault) = fault {
+                commit(fault, began);
+            }
+            let spent_s = began.elapsed().as_secs_f64();
+            drop(outputs);
+            Ok(spent_s)
+        })
     }
 }
 
