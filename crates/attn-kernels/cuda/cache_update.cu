@@ -13,8 +13,8 @@
 // Not yet run on a GPU.
 #include "common.cuh"
 
-// RANK r, ROPE Dr, GATED, STRIDE s (1 without a gate), LAYER_NORM (0 is RMSNorm), HALVES (pairs are i and i + Dr / 2, else
-// 2 i and 2 i + 1), WARPS.
+// Macros: RANK r, ROPE Dr, GATED, STRIDE s (1 without a gate), LAYER_NORM (0 is RMSNorm), HALVES (pairs are i and
+// i + Dr / 2, else 2 i and 2 i + 1), WARPS.
 
 struct CacheUpdate {
     const Element *x;       // [B, r + Dr], rows at x_stride: before the norm, and before the turn
@@ -26,7 +26,7 @@ struct CacheUpdate {
     const float *b;         // [blocks], with GATED
     float *open;            // [B, r], with GATED: read and written
     Element *cache;         // [B, C, r + Dr], sequences at cache_stride
-    const int *positions;   // [B], of the token; nothing is done where it is negative, or beyond the cache or the tables
+    const int *positions;   // [B], of the token; nothing is done if it is negative, or beyond the cache or the tables
     long long x_stride;     // elements
     long long cache_stride; // elements
     int batch;              // B
@@ -104,10 +104,6 @@ extern "C" __global__ void __launch_bounds__(WARPS *WARP) cache_update(const Cac
     const float *cos = p.cos + (long long)position * (ROPE / 2);
     const float *sin = p.sin + (long long)position * (ROPE / 2);
     for (int i = lane; i < ROPE / 2; i += WARP) {
-        const int first = HALVES ? i : 2 * i;
-        const int second = HALVES ? ROPE / 2 + i : 2 * i + 1;
-        const float a = to_f32(x[RANK + first]), b = to_f32(x[RANK + second]);
-        entry[RANK + first] = from_f32(a * cos[i] - b * sin[i]);
-        entry[RANK + second] = from_f32(a * sin[i] + b * cos[i]);
+        turn_pair<ROPE, HALVES>(entry + RANK, x + RANK, i, cos[i], sin[i]);
     }
 }

@@ -81,14 +81,14 @@ template <int COLUMNS> DEVICE void write_out(Element *out, int column, float4 va
 // Adds up the parts of a block and, in the last block of a sequence, those of blocks.
 //
 // PARTS of `parts`, [PARTS, ROWS, ROW_FLOATS] with COLUMNS values in a row, relative to the maxima of `sums` (by
-// `total_of`, [PARTS, ROWS]); rows are the heads `first_head..` of GROUP, as far as there are. PADDED is COLUMNS rounded
-// up to a multiple of 4, the length of rows of `partial`. All THREADS threads call it, after a barrier; `parts`
+// `total_of`, [PARTS, ROWS]); rows are the heads `first_head..` of GROUP, as far as there are. PADDED is COLUMNS
+// rounded up to a multiple of 4, the length of rows of `partial`. All THREADS threads call it, after a barrier; `parts`
 // is used again for ROWS times `active` floats and ROWS more, and `sums` for the ticket.
 template <int PARTS, int ROWS, int ROW_FLOATS, int GROUP, int COLUMNS, int PADDED, int THREADS>
 DEVICE void finish(const Decode &p, float *parts, float2 *sums, Range range, int sequence_head, int first_head) {
     const int rows = min(ROWS, GROUP - first_head);
     const int thread = threadIdx.x;
-    const int split = blockIdx.x, splits = gridDim.x;
+    const int split = blockIdx.z, splits = gridDim.z;
     constexpr int FOURS = PADDED / 4;
     Element *out = p.out + ((long long)sequence_head * GROUP + first_head) * COLUMNS;
     const auto place = [&](int of_split, int row) {

@@ -4,13 +4,14 @@
 // pass over its entries. So few multiply-adds come with a byte that these need no matrix units: products are f32
 // multiply-adds, operands are widened in registers, and nothing is staged.
 //
-// Mapping: ENTRY_LANES lanes of a warp have an entry, each of them VECTOR bytes of its key and its value, so that a warp has
-// SETS = 32 / ENTRY_LANES entries at once, and KEYS such in a step: loads of a whole step, values too, are under way before
-// the first product. Every set of lanes is a flash-decoding stream of its own; sets, then warps, then blocks are joined.
+// Mapping: ENTRY_LANES lanes of a warp have an entry, each of them VECTOR bytes of its key and its value, so that a
+// warp has SETS = 32 / ENTRY_LANES entries at once, and KEYS such in a step: loads of a whole step, values too, are
+// under way before the first product. Every set of lanes is a flash-decoding stream of its own; sets, then warps, then
+// blocks are joined.
 //
-//   per step:  s = q . k over a lane's elements in order, then the butterfly over ENTRY_LANES;  m, l and o as in streams.cuh
+//   per step:  s = q . k over a lane's elements in order, then the butterfly over ENTRY_LANES;  m, l, o by streams.cuh
 //
-// Grid: x splits of the entries, z sequence and KV head. Threads: WARPS warps.
+// Grid: x sequence and KV head, z splits of the entries. Threads: WARPS warps.
 // Source: Flash-Decoding (Dao et al., 2023). Combined as combine.cuh says.
 // Not yet run on a GPU.
 #include "combine.cuh"
@@ -49,10 +50,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) few_heads_decode(c
 
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int own = lane % ENTRY_LANES, set = lane / ENTRY_LANES;
-    const int sequence_head = blockIdx.z;
+    const int sequence_head = blockIdx.x;
     const int sequence = sequence_head / p.n_kv_heads, kv_head = sequence_head % p.n_kv_heads;
-    const Range range = range_of(p.positions[sequence], 1, p.capacity, blockIdx.x, gridDim.x, STEP);
-    if (blockIdx.x >= range.active) return;
+    const Range range = range_of(p.positions[sequence], 1, p.capacity, blockIdx.z, gridDim.z, STEP);
+    if (blockIdx.z >= range.active) return;
     const Element *keys = p.keys + sequence * p.key_batch_stride + kv_head * p.key_head_stride;
     const Element *values = p.values + sequence * p.value_batch_stride + kv_head * p.value_head_stride;
 

@@ -10,11 +10,11 @@
 //   per tile:  s = Q K^T (f32);  m' = max(m, s);  p = 2^(factor (s - m'));  l = l 2^(factor (m - m')) + sum p
 //              o = o 2^(factor (m - m')) + P V, P rounded to the element type; o is touched only where m moved
 //
-// Scores keep C's layout of m16n8k16, which is A's of the next product: lane (g, t) has rows g and g + 8, columns 2t and
-// 2t + 1. For f32 the same lanes have the same scores and values, computed by multiply-adds without any rounding of the
-// operands, ENTRIES being 8 then.
+// Scores keep C's layout of m16n8k16, which is A's of the next product: lane (g, t) has rows g and g + 8, columns 2t
+// and 2t + 1. For f32 the same lanes have the same scores and values, computed by multiply-adds without any rounding of
+// the operands, ENTRIES being 8 then.
 //
-// Grid: x splits of the entries, y blocks of 16 HEAD_TILES heads, z sequence and KV head. Threads: WARPS warps.
+// Grid: x sequence and KV head, y blocks of 16 HEAD_TILES heads, z splits of the entries. Threads: TEAMS teams.
 // Source: Flash-Decoding (Dao et al., 2023); keys read as values: FlashMLA. Combined as combine.cuh says.
 // Not yet run on a GPU.
 #pragma once
@@ -73,6 +73,8 @@ DEVICE void copy_rows(u32 to, const Element *from, int row_stride, int rows, int
         row += COUNT / PIECES, piece += COUNT % PIECES;
         if (piece >= PIECES) piece -= PIECES, ++row;
     }
+    // Products need all lanes of a warp together, and some had a piece less.
+    if constexpr (N * PIECES % COUNT != 0) __syncwarp();
 }
 
 // s += the dot products of 16 heads and ENTRIES entries over step `step`, 16 elements.
@@ -155,11 +157,11 @@ DEVICE void decode_by_streams(const Decode &p) {
     const int team = warp / TEAM_WARPS, member = warp % TEAM_WARPS;
     const int head_tile = member / COLUMN_GROUPS, column_group = member % COLUMN_GROUPS;
     const int team_thread = threadIdx.x % TEAM_THREADS;
-    const int sequence_head = blockIdx.z;
+    const int sequence_head = blockIdx.x;
     const int sequence = sequence_head / p.n_kv_heads, kv_head = sequence_head % p.n_kv_heads;
     const int first_head = blockIdx.y * ROWS;
-    const Range range = range_of(p.positions[sequence], STRIDE, p.capacity, blockIdx.x, gridDim.x, ENTRIES);
-    if (blockIdx.x >= range.active) return;
+    const Range range = range_of(p.positions[sequence], STRIDE, p.capacity, blockIdx.z, gridDim.z, ENTRIES);
+    if (blockIdx.z >= range.active) return;
     const int entries = range.to - range.from, tiles = ceil_div(entries, ENTRIES);
 
     const Element *keys =
@@ -222,7 +224,8 @@ DEVICE void decode_by_streams(const Decode &p) {
             if (STEPS % COLUMN_GROUPS == 0 || step < STEPS) add_scores(s, own_queries, key_tile, step, lane);
         }
         if constexpr (COLUMN_GROUPS > 1) {
-            float4 *const shared_scores = partial_scores + (team * TEAM_WARPS + head_tile * COLUMN_GROUPS) * SCORE_TILES * WARP;
+            float4 *const shared_scores =
+                partial_scores + (team * TEAM_WARPS + head_tile * COLUMN_GROUPS) * SCORE_TILES * WARP;
 #pragma unroll
             for (int n = 0; n < SCORE_TILES; ++n) {
                 shared_scores[(column_group * SCORE_TILES + n) * WARP + lane] =

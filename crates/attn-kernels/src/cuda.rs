@@ -14,7 +14,8 @@
 //! | `machine.rs` | architectures, their limits, element types, sizes of a launch |
 //! | `swizzle.rs` | where rows lie in shared memory |
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
-//! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs`, `cache_update.rs` | the kernels, each with the name of its source |
+//! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs` | decode, each with the name of its source |
+//! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
@@ -23,6 +24,7 @@ mod cache_update;
 mod few_heads_decode;
 mod grid;
 mod grouped_decode;
+mod grouped_update;
 mod latent_decode;
 #[cfg(feature = "cuda")]
 mod load;
@@ -37,11 +39,15 @@ pub use cache_update::{CACHE_UPDATE, CacheUpdatePlan, CacheUpdateShape};
 pub use few_heads_decode::{FEW_HEADS_DECODE, Lanes};
 pub use grid::grid;
 pub use grouped_decode::{GROUPED_DECODE, GroupedDecodeShape};
+pub use grouped_update::{GROUPED_UPDATE, GroupedUpdatePlan, GroupedUpdateShape};
 pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
 #[cfg(feature = "cuda")]
 pub use load::{CACHE_VARIABLE, CudaError, Kernels, Loaded, Params};
 pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
-pub use operands::{Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, Memory};
+pub use operands::{
+    Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, GroupedUpdateOperands,
+    GroupedUpdateParams, Memory,
+};
 pub use specialise::{Kernel, Planned, Specialisation};
 pub use splits::range_of;
 pub use streams::{DecodePlan, DecodeSizes, HEAD_TILE, Tiles, Workspace};

@@ -1,7 +1,7 @@
 //! The two operations behind every attention variant as native CPU kernels: [`decode`](decode()), one query per
 //! sequence against its cached entries, and [`attend`](attend()), causal attention of whole sequences, block-strided
 //! with a diagonal. Beside them [`project`](project()), rows through a weight, and [`latents`](latents()), the cache
-//! entries of MLA and MTLA.
+//! entries of MLA and MTLA. [`cuda`] has kernels for GPUs.
 //!
 //! Operands are slices; tensors, gradients and devices are the caller's. Caches are f32, bf16 or f16, scores and sums
 //! always f32. What a processor can do is found at run time ([`Level`]); every level gives the same result up to the

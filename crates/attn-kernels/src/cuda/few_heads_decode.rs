@@ -124,7 +124,7 @@ impl FewHeads {
                     arch: machine.arch,
                 },
                 launch: Launch {
-                    grid: [splits, 1, sequence_heads],
+                    grid: [sequence_heads, 1, splits],
                     threads: 32 * lanes.warps,
                     shared_bytes,
                 },

@@ -2,6 +2,7 @@
 
 use super::cache_update::CacheUpdateShape;
 use super::grouped_decode::GroupedDecodeShape;
+use super::grouped_update::GroupedUpdateShape;
 use super::latent_decode::LatentDecodeShape;
 use super::machine::{Arch, Dtype, Machine};
 use super::specialise::Planned;
@@ -57,6 +58,15 @@ pub fn grid(small: bool) -> Vec<Planned> {
                 }
             }
             for [n_heads, n_kv_heads, dim] in grouped.iter().copied() {
+                let update = GroupedUpdateShape {
+                    dtype,
+                    n_heads,
+                    n_kv_heads,
+                    key_dim: dim,
+                    value_dim: dim,
+                    halves: false,
+                };
+                all.extend(update.plan(machine, 1).map(|plan| plan.planned));
                 let shape = GroupedDecodeShape {
                     dtype,
                     n_heads,

@@ -21,7 +21,7 @@ use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
 use super::machine::{Arch, Machine, Unsupported};
-use super::operands::{CacheUpdateParams, DecodeParams};
+use super::operands::{CacheUpdateParams, DecodeParams, GroupedUpdateParams};
 use super::specialise::{Planned, Specialisation};
 use crate::error::Mismatch;
 
@@ -105,11 +105,20 @@ unsafe impl Params for CacheUpdateParams {
     const KERNELS: &'static [&'static str] = &["cache_update"];
 }
 
+// SAFETY: `GroupedUpdate` of `grouped_update.cu` has the same fields in the same order, and a static assertion on its
+// size.
+unsafe impl Params for GroupedUpdateParams {
+    const KERNELS: &'static [&'static str] = &["grouped_update"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for CacheUpdateParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for GroupedUpdateParams {}
 
 /// Names what was being done in the driver's errors.
 fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
@@ -124,7 +133,7 @@ impl Kernels {
     /// folder for caches.
     ///
     /// # Errors
-    /// [`CudaError::Unsupported`] for a device no kernel is compiled for, [`CudaError::Driver`] where it does not answer.
+    /// [`CudaError::Unsupported`] for a device that has no kernels, [`CudaError::Driver`] where it does not answer.
     pub fn new(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
         let attribute = |which| {
             let value = driver("reading a device's attribute", context.attribute(which))?;
@@ -168,12 +177,12 @@ impl Kernels {
             None => {
                 let function = self.find_or_compile(specialisation)?;
                 if launch.shared_bytes > SHARED_BYTES_UNASKED {
-                    let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                    let set = function.set_attribute(attribute, launch.shared_bytes as i32);
-                    driver(
-                        &format!("{}: asking for shared memory", specialisation.describe()),
-                        set,
-                    )?;
+                    let what = format!("{}: asking for shared memory", specialisation.describe());
+                    let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    driver(&what, function.set_attribute(most, launch.shared_bytes as i32))?;
+                    // All of it, in per cent: plans count on as many blocks as fit.
+                    let share = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                    driver(&what, function.set_attribute(share, 100))?;
                 }
                 loaded.insert(specialisation.clone(), function.clone());
                 function
@@ -226,15 +235,15 @@ impl Loaded {
         ])
     }
 
-    /// Puts the kernel on a stream. Nothing is waited for, and the device's memory is not looked at, so that a graph can
-    /// be captured.
+    /// Puts the kernel on a stream. Nothing is waited for, and the device's memory is not looked at, so that a graph
+    /// can be captured.
     ///
     /// # Errors
     /// [`CudaError::WrongParams`] for another kernel's, [`CudaError::Driver`].
     ///
     /// # Safety
     /// 1. The parameters are of the plan that this kernel was loaded for.
-    /// 2. Every address in them is of the stream's device, and valid for the operand's bytes until the kernel has ended.
+    /// 2. Every address in them is of the stream's device, and valid for the operand until the kernel has ended.
     /// 3. Nobody else writes operands, or reads or writes outputs and workspace, until then; tickets are zero.
     pub unsafe fn launch<P: Params + DeviceRepr>(
         &self,

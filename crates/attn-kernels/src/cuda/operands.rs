@@ -2,6 +2,7 @@
 //! them. Sizes in elements where nothing else is said.
 
 use super::cache_update::CacheUpdatePlan;
+use super::grouped_update::GroupedUpdatePlan;
 use super::streams::DecodePlan;
 use crate::error::{Mismatch, at_least, product};
 
@@ -88,6 +89,31 @@ pub struct CacheUpdateOperands {
     pub eps: f32,
 }
 
+/// Operands of the grouped update.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupedUpdateOperands {
+    /// `[B, H, Dk]`, `[B, Hkv, Dk]` and `[B, Hkv, Dv]`: projections, before they are turned; heads without gaps.
+    pub qkv: [Memory; 3],
+    /// From one sequence's heads to the next, of each of them.
+    pub qkv_strides: [usize; 3],
+    /// `[B, H, Dk]`, without gaps: the queries, turned.
+    pub turned: Memory,
+    /// `[B, Hkv, C, Dk]`.
+    pub keys: Cache,
+    /// `[B, Hkv, C, Dv]`.
+    pub values: Cache,
+    /// `[positions, Dk / 2]` f32.
+    pub cos: Memory,
+    /// `[positions, Dk / 2]` f32.
+    pub sin: Memory,
+    /// Positions of the tables; tokens beyond are not entered.
+    pub n_positions: usize,
+    /// `[B]` i32: the position of each sequence's token.
+    pub positions: Memory,
+    /// C.
+    pub capacity: usize,
+}
+
 /// `Decode` of `combine.cuh`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -133,8 +159,33 @@ pub struct CacheUpdateParams {
     eps: f32,
 }
 
+/// `GroupedUpdate` of `grouped_update.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct GroupedUpdateParams {
+    qkv: [u64; 3],
+    turned: u64,
+    keys: u64,
+    values: u64,
+    cos: u64,
+    sin: u64,
+    positions: u64,
+    qkv_strides: [i64; 3],
+    key_batch_stride: i64,
+    key_head_stride: i64,
+    value_batch_stride: i64,
+    value_head_stride: i64,
+    key_row_stride: i32,
+    value_row_stride: i32,
+    batch: i32,
+    capacity: i32,
+    n_positions: i32,
+}
+
 // The sources assert the same sizes.
-const _: () = assert!(size_of::<DecodeParams>() == 120 && size_of::<CacheUpdateParams>() == 112);
+const _: () = assert!(size_of::<DecodeParams>() == 120);
+const _: () = assert!(size_of::<CacheUpdateParams>() == 112);
+const _: () = assert!(size_of::<GroupedUpdateParams>() == 152);
 
 /// Refuses memory that is too short, or begins where vectors of `align` bytes do not.
 fn memory(
@@ -172,6 +223,26 @@ fn int(op: &'static str, what: &'static str, size: usize) -> Result<i32, Mismatc
     })
 }
 
+impl Cache {
+    /// The address of `[b, heads, n, dim]` elements of `bytes`, all of whose rows begin at multiples of `align`.
+    fn check(
+        &self,
+        op: &'static str,
+        what: &'static str,
+        [b, heads, n, dim]: [usize; 4],
+        bytes: usize,
+        align: usize,
+    ) -> Result<u64, Mismatch> {
+        let strides = [self.batch_stride, self.head_stride, self.row_stride];
+        let mut end = dim;
+        for (count, stride) in [b, heads, n].into_iter().zip(strides) {
+            aligned(op, what, product(&[stride, bytes]), align)?;
+            end = end.saturating_add(product(&[count.saturating_sub(1), stride]));
+        }
+        memory(op, what, self.memory, product(&[end, bytes]), align)
+    }
+}
+
 impl DecodePlan {
     /// What the kernel is given.
     ///
@@ -183,16 +254,9 @@ impl DecodePlan {
         let sizes = &self.sizes;
         let bytes = self.planned.specialisation.dtype.bytes();
         let heads = product(&[sizes.batch, sizes.n_heads]);
-        let cache = |what, cache: &Cache, dim: usize| -> Result<u64, Mismatch> {
-            let strides = [cache.batch_stride, cache.head_stride, cache.row_stride];
-            for stride in strides {
-                aligned(op, what, product(&[stride, bytes]), self.align_bytes)?;
-            }
-            let counts = [sizes.batch, sizes.n_kv_heads, operands.capacity];
-            let end = counts.iter().zip(strides).fold(dim, |end, (n, stride)| {
-                end.saturating_add(product(&[n.saturating_sub(1), stride]))
-            });
-            memory(op, what, cache.memory, product(&[end, bytes]), self.align_bytes)
+        let cache = |what, cache: &Cache, dim: usize| {
+            let counts = [sizes.batch, sizes.n_kv_heads, operands.capacity, dim];
+            cache.check(op, what, counts, bytes, self.align_bytes)
         };
         let row = |dim: usize| product(&[heads, dim, bytes]);
         let keys = cache("the cache of keys", &operands.keys, sizes.key_dim)?;
@@ -237,8 +301,8 @@ impl CacheUpdatePlan {
     /// What the kernel is given.
     ///
     /// # Errors
-    /// [`Mismatch`] where memory is shorter than the plan's sizes say, or an operand is missing. Whether addresses are of
-    /// a device is not seen here.
+    /// [`Mismatch`] where memory is shorter than the plan's sizes say, or an operand is missing. Whether addresses are
+    /// of a device is not seen here.
     pub fn params(&self, operands: &CacheUpdateOperands) -> Result<CacheUpdateParams, Mismatch> {
         let op = self.planned.specialisation.kernel.name;
         let (shape, batch) = (&self.shape, self.batch);
@@ -297,6 +361,51 @@ impl CacheUpdatePlan {
             capacity: int(op, "the capacity", operands.capacity)?,
             n_positions: int(op, "the number of positions", operands.n_positions)?,
             eps: operands.eps,
+        })
+    }
+}
+
+impl GroupedUpdatePlan {
+    /// What the kernel is given.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where memory is shorter than the plan's sizes say. Whether addresses are of a device is not seen
+    /// here.
+    pub fn params(&self, operands: &GroupedUpdateOperands) -> Result<GroupedUpdateParams, Mismatch> {
+        let op = self.planned.specialisation.kernel.name;
+        let (shape, batch) = (&self.shape, self.batch);
+        let bytes = shape.dtype.bytes();
+        let (h, h_kv) = (shape.n_heads, shape.n_kv_heads);
+        let widths = [h * shape.key_dim, h_kv * shape.key_dim, h_kv * shape.value_dim];
+        let mut qkv = [0; 3];
+        for i in 0..3 {
+            let what = ["the queries", "the keys", "the values"][i];
+            let end = product(&[batch.saturating_sub(1), operands.qkv_strides[i]]).saturating_add(widths[i]);
+            qkv[i] = memory(op, what, operands.qkv[i], product(&[end, bytes]), bytes)?;
+        }
+        let cache = |what, cache: &Cache, dim: usize| {
+            cache.check(op, what, [batch, h_kv, operands.capacity, dim], bytes, bytes)
+        };
+        let table = product(&[operands.n_positions, shape.key_dim / 2, 4]);
+        let turned = product(&[batch, widths[0], bytes]);
+        Ok(GroupedUpdateParams {
+            qkv,
+            turned: memory(op, "the turned queries", operands.turned, turned, bytes)?,
+            keys: cache("the cache of keys", &operands.keys, shape.key_dim)?,
+            values: cache("the cache of values", &operands.values, shape.value_dim)?,
+            cos: memory(op, "the table of cosines", operands.cos, table, 4)?,
+            sin: memory(op, "the table of sines", operands.sin, table, 4)?,
+            positions: memory(op, "positions", operands.positions, 4 * batch, 4)?,
+            qkv_strides: operands.qkv_strides.map(|stride| stride as i64),
+            key_batch_stride: operands.keys.batch_stride as i64,
+            key_head_stride: operands.keys.head_stride as i64,
+            value_batch_stride: operands.values.batch_stride as i64,
+            value_head_stride: operands.values.head_stride as i64,
+            key_row_stride: int(op, "the distance of keys", operands.keys.row_stride)?,
+            value_row_stride: int(op, "the distance of values", operands.values.row_stride)?,
+            batch: int(op, "the batch", batch)?,
+            capacity: int(op, "the capacity", operands.capacity)?,
+            n_positions: int(op, "the number of positions", operands.n_positions)?,
         })
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use super::machine::{Arch, Dtype, Launch};
 
 /// Headers that sources include by name.
-const HEADERS: [(&str, &str); 3] = [
+const HEADERS: [(&str, &str); 4] = [
     ("common.cuh", include_str!("../../cuda/common.cuh")),
+    ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("combine.cuh", include_str!("../../cuda/combine.cuh")),
     ("streams.cuh", include_str!("../../cuda/streams.cuh")),
 ];
@@ -133,7 +134,7 @@ mod tests {
     fn headers_stand_in_the_text_once() {
         let source = example().source();
         assert_eq!(source.matches("typedef unsigned short u16;").count(), 1);
-        assert!(!source.contains("#include") && source.ends_with("end\n"));
+        assert!(!source.contains("#include \"") && source.ends_with("end\n"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Tiles {
     pub blocks: usize,
 }
 
-/// Memory of a decode launch beside its operands. Tickets must be zero before the first launch, and are zero after each.
+/// Memory of a decode launch beside its operands. Tickets are to be zero before the first launch; each leaves zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workspace {
     /// f32 of `partial`.
@@ -84,7 +84,7 @@ pub struct DecodeSizes {
 pub struct DecodePlan {
     /// What the operands are held against.
     pub sizes: DecodeSizes,
-    /// Kernel and launch; `grid[0]` is the number of splits.
+    /// Kernel and launch; `grid[2]` is the number of splits.
     pub planned: Planned,
     /// Beside the operands.
     pub workspace: Workspace,
@@ -146,7 +146,7 @@ impl Streams {
                     arch: machine.arch,
                 },
                 launch: Launch {
-                    grid: [splits, head_blocks, sequence_heads],
+                    grid: [sequence_heads, head_blocks, splits],
                     threads,
                     shared_bytes: self.shared_bytes(&tiles),
                 },

@@ -1,6 +1,6 @@
 //! Where rows lie in shared memory.
 
-/// Place of chunk `chunk` (16 bytes) of row `row` in a tile whose rows have `chunks` chunks: `swizzled` of `common.cuh`.
+/// Place of chunk `chunk` (16 bytes) of row `row` in a tile of rows of `chunks` chunks: `swizzled` of `common.cuh`.
 ///
 /// Eight rows of one column of chunks lie in eight different groups of banks, whatever the length of a row: an odd one
 /// does that by itself, an even one has as many low bits of the column exchanged as it has trailing zeros.
