@@ -101,8 +101,8 @@ template <int LANES> DEVICE float max_of_lanes(float x) {
     return x;
 }
 
-// RoPE of a head's pair i of DIM / 2: the elements (i, i + DIM / 2) where halves are paired, else (2 i, 2 i + 1), by the
-// angle whose cosine and sine are given.
+// RoPE of a head's pair i of DIM / 2: the elements (i, i + DIM / 2) where halves are paired, else (2 i, 2 i + 1), by
+// the angle whose cosine and sine are given.
 template <int DIM, bool PAIRS_HALVES>
 DEVICE void turn_pair(Element *to, const Element *from, int i, float cos, float sin) {
     const int first = PAIRS_HALVES ? i : 2 * i;

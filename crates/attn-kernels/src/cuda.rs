@@ -6,8 +6,8 @@
 //! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
 //!
 //! No kernel was yet run on a GPU. `tests/cuda_models.rs` has models of those that compute, with their tiles, order of
-//! sums and indexing, and holds them against the formulas; `tests/cuda_host.rs` runs the sources themselves on the host,
-//! threads and blocks in random order, with operands as a launcher gives them.
+//! sums and indexing, and holds them against the formulas; `tests/cuda_host.rs` runs the sources themselves on the
+//! host, threads and blocks in random order, with operands as a launcher gives them.
 //!
 //! | file | holds |
 //! |---|---|
