@@ -101,12 +101,12 @@ template <int LANES> DEVICE float max_of_lanes(float x) {
     return x;
 }
 
-// RoPE of a head's pair i of DIM / 2: the elements (i, i + DIM / 2) with HALVES, else (2 i, 2 i + 1), by the angle whose
-// cosine and sine are given.
-template <int DIM, bool HALVES_>
+// RoPE of a head's pair i of DIM / 2: the elements (i, i + DIM / 2) where halves are paired, else (2 i, 2 i + 1), by
+// the angle whose cosine and sine are given.
+template <int DIM, bool PAIRS_HALVES>
 DEVICE void turn_pair(Element *to, const Element *from, int i, float cos, float sin) {
-    const int first = HALVES_ ? i : 2 * i;
-    const int second = HALVES_ ? DIM / 2 + i : 2 * i + 1;
+    const int first = PAIRS_HALVES ? i : 2 * i;
+    const int second = PAIRS_HALVES ? DIM / 2 + i : 2 * i + 1;
     const float a = to_f32(from[first]), b = to_f32(from[second]);
     to[first] = from_f32(a * cos - b * sin);
     to[second] = from_f32(a * sin + b * cos);
