@@ -7,7 +7,8 @@
 #     cargo build --release --features cuda
 #
 # Compiler, headers and libraries are NVIDIA's own Python wheels (1.2 GB unpacked; pip's configuration says from where).
-# Running again does only what is missing. Needs Python 3 with pip, a C and a C++ compiler.
+# Running again does only what is missing. Needs Python 3 with pip, a C and a C++ compiler. Exits 3 where the wheels
+# cannot be had, else 1 where something is wrong.
 set -euo pipefail
 
 WHEELS=(
@@ -55,7 +56,10 @@ wheels() {
     rm -rf "$dir/wheels" "$dir/wheels.part"
     # Into a folder of its own: no Python is changed, so that pip has nothing to warn of.
     PIP_ROOT_USER_ACTION=ignore "${pip[@]}" install --quiet --no-deps --only-binary :all: \
-        --target "$dir/wheels.part" "${WHEELS[@]}" || fail 'pip could not install the wheels'
+        --target "$dir/wheels.part" "${WHEELS[@]}" || {
+        printf 'cuda-toolkit: pip could not install the wheels\n' >&2
+        exit 3
+    }
     printf '%s\n' "$wanted" >"$dir/wheels.part/versions.txt"
     mv "$dir/wheels.part" "$dir/wheels"
 }
