@@ -94,7 +94,8 @@ impl Shared {
         let kv_capacity_bytes = geometry.kv_bytes(batch, cache_capacity, e);
         let weights_bytes = (geometry.parameters * e) as u64;
         let cached = kv_capacity_bytes + geometry.kv_state_bytes(batch) + weights_bytes;
-        let working = working_bytes(geometry, &self.workload, self.path, e);
+        let has_kernels = self.path == Path::Fused && !matches!(self.device, DeviceRequest::Cuda(_));
+        let working = working_bytes(geometry, &self.workload, self.path, has_kernels, e);
         let predicted_peak_bytes = cached.saturating_add(working as u64);
 
         let predicted_floor_s = setup.rates.floor_s(&cost);
@@ -178,8 +179,14 @@ fn predicted_time_s(measure: &Measure, sample_s: f64) -> f64 {
         + sampling_s
 }
 
-/// Bytes beside weights and cache.
-fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_bytes: usize) -> f64 {
+/// Bytes beside weights and cache. With kernels no scores are kept for a backward pass.
+fn working_bytes(
+    geometry: &Geometry,
+    workload: &Workload,
+    path: Path,
+    has_kernels: bool,
+    element_bytes: usize,
+) -> f64 {
     let (b, e) = (workload.batch() as f64, element_bytes as f64);
     let (m, h, h_kv) = (
         geometry.d_model as f64,
@@ -209,10 +216,17 @@ fn working_bytes(geometry: &Geometry, workload: &Workload, path: Path, element_b
             }
         }
         Workload::Prefill { tokens, .. } => whole(tokens as f64),
-        // Activations and scores are kept for the backward pass, gradients come beside the weights, which the
-        // backward pass turns.
+        // Activations are kept for the backward pass, gradients come beside the weights, which the backward pass
+        // turns. Scores are kept too, but where kernels compute them again: these have a gradient of keys and values
+        // for every head.
         Workload::TrainStep { tokens, .. } => {
-            4.0 * forward(tokens as f64) + dense(tokens as f64) + 2.0 * parameters * e
+            let t = tokens as f64;
+            let scores = if has_kernels {
+                4.0 * b * h * t * width
+            } else {
+                dense(t)
+            };
+            4.0 * forward(t) + scores + 2.0 * parameters * e
         }
         Workload::Generate { tokens, .. } if path == Path::Seedlike => whole(tokens as f64),
         // One token of the prompt is a query; a latent is decompressed before it is split into keys and values.
