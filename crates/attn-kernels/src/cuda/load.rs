@@ -20,6 +20,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchCo
 use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
+use super::attend::AttendParams;
 use super::machine::{Arch, Machine, Unsupported};
 use super::operands::{CacheUpdateParams, DecodeParams};
 use super::specialise::{Planned, Specialisation};
@@ -105,11 +106,19 @@ unsafe impl Params for CacheUpdateParams {
     const KERNELS: &'static [&'static str] = &["cache_update"];
 }
 
+// SAFETY: `Attend` of `attend.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for AttendParams {
+    const KERNELS: &'static [&'static str] = &["attend"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for CacheUpdateParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for AttendParams {}
 
 /// Names what was being done in the driver's errors.
 fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {

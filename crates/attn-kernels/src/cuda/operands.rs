@@ -137,7 +137,7 @@ pub struct CacheUpdateParams {
 const _: () = assert!(size_of::<DecodeParams>() == 120 && size_of::<CacheUpdateParams>() == 112);
 
 /// Refuses memory that is too short, or begins where vectors of `align` bytes do not.
-fn memory(
+pub(super) fn memory(
     op: &'static str,
     what: &'static str,
     memory: Memory,
@@ -150,7 +150,12 @@ fn memory(
 }
 
 /// Refuses what is no multiple of `align`, naming the multiple below as expected.
-fn aligned(op: &'static str, what: &'static str, got: usize, align: usize) -> Result<(), Mismatch> {
+pub(super) fn aligned(
+    op: &'static str,
+    what: &'static str,
+    got: usize,
+    align: usize,
+) -> Result<(), Mismatch> {
     match got % align {
         0 => Ok(()),
         rest => Err(Mismatch {
@@ -163,7 +168,7 @@ fn aligned(op: &'static str, what: &'static str, got: usize, align: usize) -> Re
 }
 
 /// As a kernel's integer.
-fn int(op: &'static str, what: &'static str, size: usize) -> Result<i32, Mismatch> {
+pub(super) fn int(op: &'static str, what: &'static str, size: usize) -> Result<i32, Mismatch> {
     i32::try_from(size).map_err(|_| Mismatch {
         op,
         what,
