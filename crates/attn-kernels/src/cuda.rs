@@ -15,12 +15,13 @@
 //! | `swizzle.rs` | where rows lie in shared memory |
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
 //! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs`, `cache_update.rs` | the kernels, each with the name of its source |
-//! | `attend.rs` | attend |
+//! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
 
 mod attend;
+mod attend_backward;
 mod cache_update;
 mod few_heads_decode;
 mod grid;
@@ -36,6 +37,10 @@ mod streams;
 mod swizzle;
 
 pub use attend::{ATTEND, AttendEntries, AttendOperands, AttendParams, AttendPlan, AttendShape, AttendTiles};
+pub use attend_backward::{
+    ATTEND_BACKWARD, AttendBackwardOperands, AttendBackwardParams, AttendBackwardPlan, AttendGradients,
+    AttendWorkspace, GradientTiles, Pass, PlannedPass,
+};
 pub use cache_update::{CACHE_UPDATE, CacheUpdatePlan, CacheUpdateShape};
 pub use few_heads_decode::{FEW_HEADS_DECODE, Lanes};
 pub use grid::grid;

@@ -82,6 +82,9 @@ pub fn grid(small: bool) -> Vec<Planned> {
                     value_dim,
                     stride,
                 };
+                let n_keys = 8192 / stride.unwrap_or(1);
+                let passes = shape.plan_backward(machine, 1, 8192, n_keys).into_iter();
+                all.extend(passes.flat_map(|plan| plan.passes).map(|pass| pass.planned));
                 // Many tokens and few: where tiles differ, two kernels.
                 let plans = [8192, 64]
                     .into_iter()

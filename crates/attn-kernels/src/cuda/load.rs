@@ -21,6 +21,7 @@ use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
 use super::attend::AttendParams;
+use super::attend_backward::AttendBackwardParams;
 use super::machine::{Arch, Machine, Unsupported};
 use super::operands::{CacheUpdateParams, DecodeParams};
 use super::specialise::{Planned, Specialisation};
@@ -111,6 +112,12 @@ unsafe impl Params for AttendParams {
     const KERNELS: &'static [&'static str] = &["attend"];
 }
 
+// SAFETY: `AttendBackward` of `attend_backward.cu` has the same fields in the same order, and a static assertion on its
+// size.
+unsafe impl Params for AttendBackwardParams {
+    const KERNELS: &'static [&'static str] = &["attend_backward"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
@@ -119,6 +126,9 @@ unsafe impl DeviceRepr for CacheUpdateParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for AttendParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for AttendBackwardParams {}
 
 /// Names what was being done in the driver's errors.
 fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
