@@ -16,6 +16,7 @@
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
 //! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs`, `cache_update.rs` | the kernels, each with the name of its source |
 //! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
+//! | `merge.rs` | gate and partial sums of training, and their gradients |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
@@ -30,6 +31,7 @@ mod latent_decode;
 #[cfg(feature = "cuda")]
 mod load;
 mod machine;
+mod merge;
 mod operands;
 mod specialise;
 mod splits;
@@ -49,6 +51,7 @@ pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
 #[cfg(feature = "cuda")]
 pub use load::{CACHE_VARIABLE, CudaError, Kernels, Loaded, Params};
 pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
+pub use merge::{MERGE, MergeGradients, MergeOperands, MergeParams, MergePlan, MergeShape};
 pub use operands::{Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, Memory};
 pub use specialise::{Kernel, Planned, Specialisation};
 pub use splits::range_of;

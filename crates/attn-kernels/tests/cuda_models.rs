@@ -5,7 +5,7 @@ mod common;
 mod models;
 
 use attn_kernels::cuda::{
-    Arch, AttendShape, CacheUpdateShape, Dtype, GroupedDecodeShape, LatentDecodeShape, Machine,
+    Arch, AttendShape, CacheUpdateShape, Dtype, GroupedDecodeShape, LatentDecodeShape, Machine, MergeShape,
     Pass, Tiles,
 };
 use attn_kernels::{
@@ -18,6 +18,7 @@ use models::attend::Model as AttendModel;
 use models::attend_backward::Model as GradientModel;
 use models::cache_update::cache_update;
 use models::few_heads::FewHeads;
+use models::merge::Merge;
 use models::streams::Streams;
 
 /// Sizes of a decode step.
@@ -697,6 +698,81 @@ fn gradients_of_large_heads_are_two_passes() {
         Pass::OwnEntries,
     ];
     assert_eq!(passes, expected);
+}
+
+/// The formula in f64: sums and gradients of latents, table and biases.
+fn merge<E: Element>(
+    shape: MergeShape,
+    tokens: usize,
+    [c, grad]: [&[E]; 2],
+    [u, b]: [&[f32]; 2],
+) -> [Vec<f64>; 4] {
+    let r = shape.rank;
+    let wide = |x: &[E]| x.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
+    let (c, grad) = (wide(c), wide(grad));
+    let mut all = [c.len(), c.len(), u.len(), b.len()].map(|n| vec![0.0; n]);
+    let [sums, dc, du, db] = &mut all;
+    for token in 0..c.len() / r {
+        let (block, phase) = (token % tokens / shape.stride, token % tokens % shape.stride);
+        let left = (shape.stride - phase).min(tokens - token % tokens);
+        let row = |of: &[f64], token: usize, d: usize| of[token * r + d];
+        let u = |d: usize| f64::from(u[block * r + d]);
+        let logit = (0..r).map(|d| row(&c, token, d) * u(d)).sum::<f64>() + f64::from(b[block]);
+        let weight = 1.0 / (1.0 + (-logit).exp());
+        let later = |d: usize| {
+            (token..token + left)
+                .map(|token| row(&grad, token, d))
+                .sum::<f64>()
+        };
+        let along = (0..r).map(|d| later(d) * row(&c, token, d)).sum::<f64>();
+        let of_logit = along * weight * (1.0 - weight);
+        db[block] += of_logit;
+        for d in 0..r {
+            (token..token + left).for_each(|to| sums[to * r + d] += weight * row(&c, token, d));
+            dc[token * r + d] = weight * later(d) + of_logit * u(d);
+            du[block * r + d] += of_logit * row(&c, token, d);
+        }
+    }
+    all
+}
+
+fn check_merge<E: Element>(rank: usize, stride: usize, batch: usize, tokens: usize, tolerance: f64) {
+    let shape = MergeShape {
+        dtype: dtype::<E>(),
+        rank,
+        stride,
+    };
+    let plan = shape.plan(Machine::usual(Arch::Sm90a), batch, tokens).unwrap();
+    let blocks = tokens.div_ceil(stride);
+    let (c, grad): (Vec<E>, Vec<E>) = (random(batch * tokens * rank, 1), random(batch * tokens * rank, 2));
+    let (u, b): (Vec<f32>, Vec<f32>) = (random(blocks * rank, 3), random(blocks, 4));
+    let model = Merge {
+        plan: &plan,
+        c: &c,
+        u: &u,
+        b: &b,
+    };
+    let [sums, dc, du, db] = merge(shape, tokens, [&c, &grad], [&u, &b]);
+    let got = model.backward(&grad);
+    assert_close(&model.forward(), &sums, tolerance);
+    assert_close(&got.c, &dc, tolerance);
+    // One product that is nearly zero may be all there is.
+    assert_close(&got.u, &du, 1e-4);
+    assert_close(&got.b, &db, 1e-4);
+}
+
+#[test]
+fn merge_sums_blocks_and_their_gradients() {
+    for rank in [16, 84, 256, 512] {
+        for stride in 1..=4 {
+            for (batch, tokens) in [(1, 1), (2, 3), (1, 63), (3, 64), (2, 65), (1, 111), (2, 260)] {
+                check_merge::<f32>(rank, stride, batch, tokens, 1e-5);
+                check_merge::<bf16>(rank, stride, batch, tokens, 5e-3);
+                check_merge::<f16>(rank, stride, batch, tokens, 1e-3);
+            }
+        }
+    }
+    check_merge::<f32>(33, 2, 2, 7, 1e-5);
 }
 
 #[test]

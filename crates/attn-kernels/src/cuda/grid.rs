@@ -5,6 +5,7 @@ use super::cache_update::CacheUpdateShape;
 use super::grouped_decode::GroupedDecodeShape;
 use super::latent_decode::LatentDecodeShape;
 use super::machine::{Arch, Dtype, Machine};
+use super::merge::MergeShape;
 use super::specialise::Planned;
 
 /// Rank and rope size: what small models, our experiments and DeepSeek's have, and one that fits nothing.
@@ -71,6 +72,15 @@ pub fn grid(small: bool) -> Vec<Planned> {
                     };
                     all.extend(shape.plan(machine, 1).map(|plan| plan.planned));
                 }
+            }
+            for [rank, _] in latents.iter().copied() {
+                let shape = MergeShape {
+                    dtype,
+                    rank,
+                    stride: 2,
+                };
+                let passes = shape.plan(machine, 1, 8192).into_iter();
+                all.extend(passes.flat_map(|plan| [vec![plan.forward], plan.backward.to_vec()].concat()));
             }
             for ([key_dim, shared_dim, value_dim], stride) in heads.iter().copied() {
                 let shape = AttendShape {

@@ -23,6 +23,7 @@ use cudarc::nvrtc::{Ptx, sys};
 use super::attend::AttendParams;
 use super::attend_backward::AttendBackwardParams;
 use super::machine::{Arch, Machine, Unsupported};
+use super::merge::MergeParams;
 use super::operands::{CacheUpdateParams, DecodeParams};
 use super::specialise::{Planned, Specialisation};
 use crate::error::Mismatch;
@@ -118,6 +119,11 @@ unsafe impl Params for AttendBackwardParams {
     const KERNELS: &'static [&'static str] = &["attend_backward"];
 }
 
+// SAFETY: `Merge` of `merge.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for MergeParams {
+    const KERNELS: &'static [&'static str] = &["merge"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
@@ -129,6 +135,9 @@ unsafe impl DeviceRepr for AttendParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for AttendBackwardParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for MergeParams {}
 
 /// Names what was being done in the driver's errors.
 fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
