@@ -460,3 +460,127 @@ impl AttendPlan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Arch, AttendBackwardOperands, AttendGradients};
+    use super::*;
+
+    fn at(address: u64, bytes: usize) -> Memory {
+        Memory { address, bytes }
+    }
+
+    /// Rows of two sequences of five tokens, `heads` of `dim` each, token by token from byte 160 on.
+    fn rows(heads: usize, dim: usize, width: usize) -> Cache {
+        Cache {
+            memory: at(160, 2 * (9 * heads * width + (heads - 1) * width + dim)),
+            batch_stride: 5 * heads * width,
+            head_stride: width,
+            row_stride: heads * width,
+        }
+    }
+
+    fn shape() -> AttendShape {
+        AttendShape {
+            dtype: Dtype::Bf16,
+            n_heads: 4,
+            n_kv_heads: 2,
+            key_dim: 96,
+            shared_dim: 32,
+            value_dim: 64,
+            stride: Some(2),
+        }
+    }
+
+    fn own() -> AttendEntries {
+        AttendEntries {
+            k: rows(2, 64, 128),
+            shared: Some(rows(1, 32, 32)),
+            v: rows(2, 64, 128),
+        }
+    }
+
+    #[test]
+    fn operands_of_attend_are_held_against_the_plan() {
+        let plan = shape().plan(Machine::usual(Arch::Sm90a), 2, 5).unwrap();
+        let good = AttendOperands {
+            q: rows(4, 96, 96),
+            closed: None,
+            own: Some(own()),
+            n_keys: 2,
+            start: 0,
+            out: at(16, 2 * 5 * 4 * 64 * 2),
+            lse: Some(at(4, 2 * 4 * 5 * 4)),
+            scale: 0.5,
+        };
+        let params = plan.params(&good).unwrap();
+        // The first closed entry is the second token's.
+        assert_eq!(params.closed.k.data, params.own.k.data + 2 * 128 * 2);
+        assert_eq!(params.closed.k.strides, [5 * 256, 128, 2 * 256]);
+        let refused = |operands: AttendOperands| plan.params(&operands).unwrap_err().to_string();
+        assert_eq!(
+            refused(AttendOperands { n_keys: 1, ..good }),
+            "attend: the number of keys is 1, expected 2"
+        );
+        assert_eq!(
+            refused(AttendOperands { n_keys: 3, ..good }),
+            "attend: the number of own entries is 5, expected 6"
+        );
+        assert!(refused(AttendOperands { own: None, ..good }).contains("own entries"));
+        assert!(refused(AttendOperands { start: 1, ..good }).contains("closed entries"));
+        let shared = None;
+        let apart = Some(AttendEntries { shared, ..own() });
+        assert!(refused(AttendOperands { own: apart, ..good }).contains("shared keys"));
+        let mut q = good.q;
+        q.memory.bytes -= 2;
+        assert!(refused(AttendOperands { q, ..good }).contains("q is"));
+        q = good.q;
+        q.head_stride = 97;
+        assert_eq!(
+            refused(AttendOperands { q, ..good }),
+            "attend: q is 194, expected 192"
+        );
+    }
+
+    #[test]
+    fn operands_of_the_gradients_are_held_against_the_plan() {
+        let plan = shape()
+            .plan_backward(Machine::usual(Arch::Sm90a), 2, 5, 2)
+            .unwrap();
+        let workspace = plan.workspace;
+        assert_eq!(
+            [workspace.rows, workspace.own_weights, workspace.shared_parts],
+            [40, 40, 2 * 2 * 5 * 32]
+        );
+        let good = AttendBackwardOperands {
+            q: rows(4, 96, 96),
+            closed: None,
+            own: Some(own()),
+            start: 0,
+            out: at(16, 2 * 5 * 4 * 64 * 2),
+            lse: at(4, 40 * 4),
+            grad: rows(4, 64, 64),
+            dq: at(16, 2 * 5 * 4 * 96 * 2),
+            entries: AttendGradients::Joint {
+                kv: at(32, 2 * 5 * 2 * 128 * 2),
+                shared: at(16, 2 * 5 * 32 * 2),
+            },
+            rows: at(8, 40 * 8),
+            own_weights: at(8, 40 * 8),
+            shared_parts: at(16, 4 * workspace.shared_parts),
+            scale: 0.5,
+        };
+        assert!(plan.params(&good).is_ok());
+        let refused = |operands: AttendBackwardOperands| plan.params(&operands).unwrap_err().to_string();
+        let (k, v) = (at(16, 1 << 20), at(16, 1 << 20));
+        let entries = AttendGradients::Apart { k, v };
+        assert_eq!(
+            refused(AttendBackwardOperands { entries, ..good }),
+            "attend_backward: the number of shared columns is 32, expected 0"
+        );
+        let closed = Some(own());
+        assert!(refused(AttendBackwardOperands { closed, ..good }).contains("kinds of entries"));
+        let rows = Memory::NONE;
+        assert!(refused(AttendBackwardOperands { rows, ..good }).contains("rows is 0"));
+    }
+}

@@ -204,3 +204,42 @@ impl MergePlan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Arch;
+    use super::*;
+
+    #[test]
+    fn operands_of_the_merge_are_held_against_the_plan() {
+        let at = |address, bytes| Memory { address, bytes };
+        let shape = MergeShape {
+            dtype: Dtype::Bf16,
+            rank: 256,
+            stride: 2,
+        };
+        let plan = shape.plan(Machine::usual(Arch::Sm80), 3, 5).unwrap();
+        assert_eq!((plan.vector_bytes, plan.forward.launch.grid), (16, [3, 1, 1]));
+        let good = MergeOperands {
+            c: at(16, 15 * 512),
+            u: at(4, 3 * 1024),
+            b: at(4, 12),
+            sums: Some(at(32, 15 * 512)),
+            gradients: None,
+        };
+        assert!(plan.params(&good).is_ok());
+        let u = at(4, 2 * 1024);
+        let refused = |operands: MergeOperands| plan.params(&operands).unwrap_err().to_string();
+        assert_eq!(
+            refused(MergeOperands { u, ..good }),
+            "merge: the table is 2048, expected 3072"
+        );
+        let c = at(8, 15 * 512);
+        assert_eq!(
+            refused(MergeOperands { c, ..good }),
+            "merge: the latents is 8, expected 0"
+        );
+        let odd = MergeShape { rank: 33, ..shape };
+        assert!(odd.plan(Machine::usual(Arch::Sm80), 1, 5).is_err());
+    }
+}
