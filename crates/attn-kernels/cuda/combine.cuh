@@ -49,12 +49,6 @@ DEVICE Range range_of(int position, int stride, int capacity, int split, int spl
     return range;
 }
 
-// What weights relative to maximum `from` are multiplied with to be relative to `to`, which is no less.
-DEVICE float shrink(float from, float to, float factor) {
-    // Equal ones may both be infinite.
-    return from == to ? 1.0f : exp2_fast(factor * (from - to));
-}
-
 // The maximum and the sum of PARTS parts of a row, `sums` being [PARTS, ROWS] of m and l.
 template <int PARTS, int ROWS> DEVICE float2 total_of(const float2 *sums, int row, float factor) {
     float2 total = make_float2(minus_infinity(), 0.0f);

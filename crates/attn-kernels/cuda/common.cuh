@@ -53,7 +53,7 @@ constexpr int ELEMENT_BYTES = DTYPE == DTYPE_F32 ? 4 : 2;
 constexpr int IN_CHUNK = CHUNK / ELEMENT_BYTES;
 
 // What one lane loads at once: BYTES (4, 8 or 16).
-template <int BYTES> struct Vector {
+template <int BYTES> struct __align__(BYTES) Vector {
     u32 words[BYTES / 4];
 };
 
@@ -73,6 +73,15 @@ template <int BYTES> DEVICE void widen(float (&to)[BYTES / ELEMENT_BYTES], const
         to[2 * i + 1] = to_f32(Element{u16(from.words[i] >> 16)});
 #endif
     }
+}
+
+// Two elements side by side, `to` being that of an even column.
+DEVICE void store_pair(Element *to, float low, float high) {
+#if DTYPE == DTYPE_F32
+    *reinterpret_cast<float2 *>(to) = make_float2(low, high);
+#else
+    *reinterpret_cast<u32 *>(to) = pair(low, high);
+#endif
 }
 
 // ---- Shared memory --------------------------------------------------------------------------------------------------
@@ -115,3 +124,9 @@ DEVICE void turn_pair(Element *to, const Element *from, int i, float cos, float 
 // What an online softmax subtracts: where there is nothing but -infinity any finite number gives the weights they
 // deserve.
 DEVICE float base_of(float max) { return max == minus_infinity() ? 0.0f : max; }
+
+// What weights relative to maximum `from` are multiplied with to be relative to `to`, which is no less.
+DEVICE float shrink(float from, float to, float factor) {
+    // Equal ones may both be infinite.
+    return from == to ? 1.0f : exp2_fast(factor * (from - to));
+}

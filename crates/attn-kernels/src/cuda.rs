@@ -17,10 +17,14 @@
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
 //! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs` | decode, each with the name of its source |
 //! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
+//! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
+//! | `merge.rs` | gate and partial sums of training, and their gradients |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
 
+mod attend;
+mod attend_backward;
 mod cache_update;
 mod few_heads_decode;
 mod grid;
@@ -30,12 +34,18 @@ mod latent_decode;
 #[cfg(feature = "cuda")]
 mod load;
 mod machine;
+mod merge;
 mod operands;
 mod specialise;
 mod splits;
 mod streams;
 mod swizzle;
 
+pub use attend::{ATTEND, AttendEntries, AttendOperands, AttendParams, AttendPlan, AttendShape, AttendTiles};
+pub use attend_backward::{
+    ATTEND_BACKWARD, AttendBackwardOperands, AttendBackwardParams, AttendBackwardPlan, AttendGradients,
+    AttendWorkspace, GradientTiles, Pass, PlannedPass,
+};
 pub use cache_update::{CACHE_UPDATE, CacheUpdatePlan, CacheUpdateShape};
 pub use few_heads_decode::{FEW_HEADS_DECODE, Lanes};
 pub use grid::grid;
@@ -45,6 +55,7 @@ pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
 #[cfg(feature = "cuda")]
 pub use load::{CACHE_VARIABLE, CudaError, Kernels, Loaded, Params};
 pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
+pub use merge::{MERGE, MergeGradients, MergeOperands, MergeParams, MergePlan, MergeShape};
 pub use operands::{
     Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, GroupedUpdateOperands,
     GroupedUpdateParams, Memory,

@@ -20,7 +20,10 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchCo
 use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
+use super::attend::AttendParams;
+use super::attend_backward::AttendBackwardParams;
 use super::machine::{Arch, Machine, Unsupported};
+use super::merge::MergeParams;
 use super::operands::{CacheUpdateParams, DecodeParams, GroupedUpdateParams};
 use super::specialise::{Planned, Specialisation};
 use crate::error::Mismatch;
@@ -111,6 +114,22 @@ unsafe impl Params for GroupedUpdateParams {
     const KERNELS: &'static [&'static str] = &["grouped_update"];
 }
 
+// SAFETY: `Attend` of `attend.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for AttendParams {
+    const KERNELS: &'static [&'static str] = &["attend"];
+}
+
+// SAFETY: `AttendBackward` of `attend_backward.cu` has the same fields in the same order, and a static assertion on its
+// size.
+unsafe impl Params for AttendBackwardParams {
+    const KERNELS: &'static [&'static str] = &["attend_backward"];
+}
+
+// SAFETY: `Merge` of `merge.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for MergeParams {
+    const KERNELS: &'static [&'static str] = &["merge"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
@@ -119,6 +138,15 @@ unsafe impl DeviceRepr for CacheUpdateParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for GroupedUpdateParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for AttendParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for AttendBackwardParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for MergeParams {}
 
 /// Names what was being done in the driver's errors.
 fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {

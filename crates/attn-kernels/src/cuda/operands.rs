@@ -188,7 +188,7 @@ const _: () = assert!(size_of::<CacheUpdateParams>() == 112);
 const _: () = assert!(size_of::<GroupedUpdateParams>() == 152);
 
 /// Refuses memory that is too short, or begins where vectors of `align` bytes do not.
-fn memory(
+pub(super) fn memory(
     op: &'static str,
     what: &'static str,
     memory: Memory,
@@ -201,7 +201,12 @@ fn memory(
 }
 
 /// Refuses what is no multiple of `align`, naming the multiple below as expected.
-fn aligned(op: &'static str, what: &'static str, got: usize, align: usize) -> Result<(), Mismatch> {
+pub(super) fn aligned(
+    op: &'static str,
+    what: &'static str,
+    got: usize,
+    align: usize,
+) -> Result<(), Mismatch> {
     match got % align {
         0 => Ok(()),
         rest => Err(Mismatch {
@@ -214,7 +219,7 @@ fn aligned(op: &'static str, what: &'static str, got: usize, align: usize) -> Re
 }
 
 /// As a kernel's integer.
-fn int(op: &'static str, what: &'static str, size: usize) -> Result<i32, Mismatch> {
+pub(super) fn int(op: &'static str, what: &'static str, size: usize) -> Result<i32, Mismatch> {
     i32::try_from(size).map_err(|_| Mismatch {
         op,
         what,

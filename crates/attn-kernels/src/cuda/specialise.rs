@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::machine::{Arch, Dtype, Launch};
 
 /// Headers that sources include by name.
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 5] = [
+    ("attend.cuh", include_str!("../../cuda/attend.cuh")),
     ("common.cuh", include_str!("../../cuda/common.cuh")),
     ("ptx.cuh", include_str!("../../cuda/ptx.cuh")),
     ("combine.cuh", include_str!("../../cuda/combine.cuh")),

@@ -91,6 +91,88 @@ pub fn attend<E: Element>(input: &Attend<'_, E>) -> (Vec<f64>, Vec<f64>) {
     (out, logarithms)
 }
 
+/// Gradients of [`attend`], `[B, M, Hkv, D]` of the entries that were given, shared columns `[B, M, Ds]`.
+pub struct AttendGradients {
+    pub q: Vec<f64>,
+    pub k: Vec<f64>,
+    pub v: Vec<f64>,
+    pub shared: Vec<f64>,
+}
+
+/// Of entries that are all own ones, or all closed ones; `grad` is `[B, H, T, Dv]`.
+pub fn attend_gradients<E: Element>(input: &Attend<'_, E>, grad: &Rows<'_, E>) -> AttendGradients {
+    let (group, h_kv) = (input.n_heads / input.n_kv_heads, input.n_kv_heads);
+    let (dk, ds, dv) = (input.key_dim, input.shared_dim, input.value_dim);
+    let given = input.own.map_or(input.n_keys, |_| input.tokens);
+    let scale = f64::from(input.scale);
+    let row = |rows: &Rows<'_, E>, at: [usize; 3], dim: usize| {
+        let first = at[0] * rows.batch_stride + at[1] * rows.head_stride + at[2] * rows.row_stride;
+        wide(&rows.data[first..][..dim])
+    };
+    let entries = input.own.or(input.closed).unwrap();
+    let mut all = AttendGradients {
+        q: Vec::new(),
+        k: vec![0.0; input.batch * given * h_kv * (dk - ds)],
+        v: vec![0.0; input.batch * given * h_kv * dv],
+        shared: vec![0.0; input.batch * given * ds],
+    };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let add = |to: &mut [f64], by: f64, from: &[f64]| {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += by * from);
+    };
+    for b in 0..input.batch {
+        for t in 0..input.tokens {
+            for h in 0..input.n_heads {
+                let kv = h / group;
+                let position = input.start + t;
+                let mut seen: Vec<usize> = match input.own {
+                    Some(_) => (1..=position / input.stride)
+                        .map(|j| j * input.stride - 1)
+                        .collect(),
+                    None => (0..=position).collect(),
+                };
+                seen.extend(input.own.map(|_| t));
+                let (q, grad) = (row(&input.q, [b, h, t], dk), row(grad, [b, h, t], dv));
+                let keys: Vec<Vec<f64>> = seen
+                    .iter()
+                    .map(|&j| {
+                        let mut key = row(&entries.k, [b, kv, j], dk - ds);
+                        key.extend(
+                            entries
+                                .shared
+                                .iter()
+                                .flat_map(|shared| row(shared, [b, 0, j], ds)),
+                        );
+                        key
+                    })
+                    .collect();
+                let values: Vec<Vec<f64>> = seen.iter().map(|&j| row(&entries.v, [b, kv, j], dv)).collect();
+                let scores: Vec<f64> = keys.iter().map(|k| scale * dot(&q, k)).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+                let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp() / total).collect();
+                let of_weights: Vec<f64> = values.iter().map(|v| dot(&grad, v)).collect();
+                let mean = dot(&weights, &of_weights);
+                let mut dq = vec![0.0; dk];
+                for (i, &j) in seen.iter().enumerate() {
+                    let of_score = scale * weights[i] * (of_weights[i] - mean);
+                    add(&mut dq, of_score, &keys[i]);
+                    let at = (b * given + j) * h_kv + kv;
+                    add(&mut all.k[at * (dk - ds)..][..dk - ds], of_score, &q);
+                    add(
+                        &mut all.shared[(b * given + j) * ds..][..ds],
+                        of_score,
+                        &q[dk - ds..],
+                    );
+                    add(&mut all.v[at * dv..][..dv], weights[i], &grad);
+                }
+                all.q.extend(dq);
+            }
+        }
+    }
+    all
+}
+
 /// The largest difference, over the largest value.
 #[track_caller]
 pub fn assert_close<E: Element>(got: &[E], expected: &[f64], tolerance: f64) {
