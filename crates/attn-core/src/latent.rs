@@ -15,6 +15,7 @@ use crate::norm::{Norm, NormKind};
 use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
+use crate::route::product;
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
@@ -497,7 +498,9 @@ impl Latent {
             }
         }
         let nope = nope.permute((2, 0, 1, 3))?.reshape((h, b * n, d_n))?;
-        let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.permute((1, 2, 0, 3))?; // [B, n, H, r]
+        let nope = product(&nope, &w_uk)?
+            .reshape((h, b, n, r))?
+            .permute((1, 2, 0, 3))?; // [B, n, H, r]
         Ok(Tensor::cat(&[&nope, &rope], D::Minus1)?)
     }
 
@@ -515,7 +518,7 @@ impl Latent {
             return self.output(&v.unsqueeze(1)?);
         }
         let rows = latents.permute((2, 0, 1, 3))?.reshape((h, b * n, r))?;
-        let v = rows.matmul(&w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
+        let v = product(&rows, &w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
         self.output(&v.permute((1, 2, 0, 3))?)
     }
 
@@ -555,17 +558,12 @@ impl Latent {
         // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
         let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
         let c = c.contiguous()?;
-        let nope = fold(&q.narrow(3, 0, r)?, r)?.matmul(&c.t()?)?;
-        let rope = fold(&q.narrow(3, r, d_r)?, d_r)?.matmul(&k_r.contiguous()?.t()?)?;
+        let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
+        let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.contiguous()?.t()?)?;
         let scores = (nope + rope)?.reshape((b, h, n, l))?;
         let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
-        self.output_absorbed(
-            &weights
-                .reshape((b, h * n, l))?
-                .matmul(&c)?
-                .reshape((b, h, n, r))?
-                .transpose(1, 2)?,
-        )
+        let latents = product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?;
+        self.output_absorbed(&latents.transpose(1, 2)?)
     }
 
     /// Latents `[B, n, r]` and rope keys `[B, n, Dr]` of the first `n` slots of a cache.
