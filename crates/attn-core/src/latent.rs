@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
+use crate::ops::cuda::CacheUpdate;
 use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
@@ -396,7 +397,8 @@ impl Latent {
     /// # Errors
     /// [`Error::CacheFull`].
     pub fn append(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<bool> {
-        if !self.has_latents_kernel(x) {
+        let on_gpu = CacheUpdate::of(x, &self.kv_norm, &self.rope, gate, cache.keys());
+        if on_gpu.is_none() && !self.has_latents_kernel(x) {
             return Ok(false);
         }
         let starts = cache.lens().to_vec();
@@ -405,7 +407,11 @@ impl Latent {
         let slots: Vec<usize> = starts.iter().map(|len| len / stride).collect();
         let both = self.wkv_a.forward(x)?;
         let input = self.latents_input(&both, &starts, gate, cache.open());
-        let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
+        let sums = match on_gpu {
+            Some(update) => update.run(&input, cache.keys())?,
+            None => native::append(&input, cache.keys(), &slots)?,
+        };
+        let Some(sums) = sums else {
             return Ok(false);
         };
         if let (Some(sums), true) = (sums, cache.open().is_some()) {

@@ -56,6 +56,12 @@ impl Norm {
         })
     }
 
+    /// The norm of these weights; LayerNorm with a bias, RMSNorm without.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
     pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
     }

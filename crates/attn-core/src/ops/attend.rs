@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ops::{composite, gradient, native};
+use crate::ops::{composite, cuda, gradient, native};
 use crate::route::select;
 
 /// Keys and values, one of each for every entry, token by token. Rows may lie anywhere, their elements side by side.
@@ -176,7 +176,10 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
     if let Some(out) = native::attend(input)? {
         return Ok(out);
     }
-    match gradient::attend(input)? {
+    if let Some(out) = gradient::attend(input)? {
+        return Ok(out);
+    }
+    match cuda::attend(input)? {
         Some(out) => Ok(out),
         None => composite::attend(input),
     }
