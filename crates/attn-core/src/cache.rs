@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, Values};
+use crate::route::select;
 use crate::variant::{Build, Path};
 use crate::weights::random_tensor;
 
@@ -403,28 +404,27 @@ impl Cache {
                 got: beams.to_vec(),
             });
         }
-        let index: Vec<u32> = beams.iter().map(|&beam| beam as u32).collect();
-        let index = Tensor::new(index, &self.device)?;
+        let rows: Vec<u32> = beams.iter().map(|&beam| beam as u32).collect();
         let used = self.slots().into_iter().max().unwrap_or(0);
         let in_place = beams.len() == self.batch() && self.growth != Growth::Concat;
-        let select = |slots: &Tensor| -> Result<Tensor> {
+        let reorder = |slots: &Tensor| -> Result<Tensor> {
             if !in_place {
-                return Ok(slots.index_select(&index, 0)?);
+                return select(slots, &rows, 0);
             }
             // Only what is in use moves, and the allocation stays.
             if used > 0 {
-                let moved = slots.narrow(2, 0, used)?.contiguous()?.index_select(&index, 0)?;
+                let moved = select(&slots.narrow(2, 0, used)?, &rows, 0)?;
                 slots.slice_set(&moved, 2, 0)?;
             }
             Ok(slots.clone())
         };
-        let keys = select(&self.keys)?;
-        let values = self.values.as_ref().map(select).transpose()?;
+        let keys = reorder(&self.keys)?;
+        let values = self.values.as_ref().map(reorder).transpose()?;
         (self.keys, self.values) = (keys, values);
         self.open = self
             .open
             .as_ref()
-            .map(|open| open.index_select(&index, 0))
+            .map(|open| select(open, &rows, 0))
             .transpose()?;
         self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
         self.mark = None;
@@ -505,10 +505,7 @@ impl Cache {
     pub fn convert(&self, build: &Build) -> Result<Self> {
         let used = self.slots().into_iter().max().unwrap_or(0);
         let convert = |t: &Tensor| -> Result<Tensor> {
-            Ok(t.narrow(2, 0, used)?
-                .contiguous()?
-                .to_dtype(build.dtype)?
-                .to_device(&build.device)?)
+            moved(&t.narrow(2, 0, used)?.contiguous()?, build.dtype, &build.device)
         };
         let mut cache = self.clone();
         cache.keys = convert(&self.keys)?;
@@ -517,7 +514,7 @@ impl Cache {
         cache.open = self
             .open
             .as_ref()
-            .map(|open| open.to_dtype(accumulator)?.to_device(&build.device))
+            .map(|open| moved(open, accumulator, &build.device))
             .transpose()?;
         cache.mark = None;
         cache.dtype = build.dtype;
@@ -573,7 +570,18 @@ fn unwritten(
     Ok(all.narrow(0, first, elements)?.reshape(shape)?)
 }
 
+/// In another element type and on another device, converted on the processor's side: a GPU converts no empty tensors.
+fn moved(t: &Tensor, dtype: DType, device: &Device) -> Result<Tensor> {
+    Ok(match device {
+        Device::Cpu => t.to_device(device)?.to_dtype(dtype)?,
+        _ => t.to_dtype(dtype)?.to_device(device)?,
+    })
+}
+
 fn full_of_nan(shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
+    if shape.elem_count() == 0 {
+        return Ok(Tensor::zeros(shape, dtype, device)?); // a GPU fills no empty tensors
+    }
     // In its own type at once: a detour through f32 would need three times the memory for a moment.
     Ok(match dtype {
         DType::BF16 => Tensor::full(bf16::NAN, shape, device)?,

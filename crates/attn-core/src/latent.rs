@@ -12,9 +12,11 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
+use crate::ops::cuda::CacheUpdate;
 use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
+use crate::route::product;
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
@@ -395,7 +397,8 @@ impl Latent {
     /// # Errors
     /// [`Error::CacheFull`].
     pub fn append(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<bool> {
-        if !self.has_latents_kernel(x) {
+        let on_gpu = CacheUpdate::of(x, &self.kv_norm, &self.rope, gate, cache.keys());
+        if on_gpu.is_none() && !self.has_latents_kernel(x) {
             return Ok(false);
         }
         let starts = cache.lens().to_vec();
@@ -404,7 +407,11 @@ impl Latent {
         let slots: Vec<usize> = starts.iter().map(|len| len / stride).collect();
         let both = self.wkv_a.forward(x)?;
         let input = self.latents_input(&both, &starts, gate, cache.open());
-        let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
+        let sums = match on_gpu {
+            Some(update) => update.run(&input, cache.keys())?,
+            None => native::append(&input, cache.keys(), &slots)?,
+        };
+        let Some(sums) = sums else {
             return Ok(false);
         };
         if let (Some(sums), true) = (sums, cache.open().is_some()) {
@@ -497,7 +504,9 @@ impl Latent {
             }
         }
         let nope = nope.permute((2, 0, 1, 3))?.reshape((h, b * n, d_n))?;
-        let nope = nope.matmul(&w_uk)?.reshape((h, b, n, r))?.permute((1, 2, 0, 3))?; // [B, n, H, r]
+        let nope = product(&nope, &w_uk)?
+            .reshape((h, b, n, r))?
+            .permute((1, 2, 0, 3))?; // [B, n, H, r]
         Ok(Tensor::cat(&[&nope, &rope], D::Minus1)?)
     }
 
@@ -515,7 +524,7 @@ impl Latent {
             return self.output(&v.unsqueeze(1)?);
         }
         let rows = latents.permute((2, 0, 1, 3))?.reshape((h, b * n, r))?;
-        let v = rows.matmul(&w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
+        let v = product(&rows, &w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
         self.output(&v.permute((1, 2, 0, 3))?)
     }
 
@@ -555,17 +564,12 @@ impl Latent {
         // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
         let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
         let c = c.contiguous()?;
-        let nope = fold(&q.narrow(3, 0, r)?, r)?.matmul(&c.t()?)?;
-        let rope = fold(&q.narrow(3, r, d_r)?, d_r)?.matmul(&k_r.contiguous()?.t()?)?;
+        let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
+        let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.contiguous()?.t()?)?;
         let scores = (nope + rope)?.reshape((b, h, n, l))?;
         let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
-        self.output_absorbed(
-            &weights
-                .reshape((b, h * n, l))?
-                .matmul(&c)?
-                .reshape((b, h, n, r))?
-                .transpose(1, 2)?,
-        )
+        let latents = product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?;
+        self.output_absorbed(&latents.transpose(1, 2)?)
     }
 
     /// Latents `[B, n, r]` and rope keys `[B, n, Dr]` of the first `n` slots of a cache.

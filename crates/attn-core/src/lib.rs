@@ -17,6 +17,7 @@ pub mod norm;
 pub mod ops;
 pub mod pool;
 pub mod rope;
+pub mod route;
 pub mod variant;
 pub mod weights;
 pub mod workload;
@@ -27,7 +28,7 @@ pub use cache::{Cache, Capacity};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
-pub use pool::in_pool;
+pub use pool::{in_pool, join};
 pub use variant::{
     Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,
 };

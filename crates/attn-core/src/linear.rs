@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::error::Result;
 use crate::ops::native;
+use crate::route::{has_kernels, product};
 use crate::weights::{WeightSpec, Weights};
 
 /// A linear projection with a PyTorch-layout weight `[out, in]`.
@@ -68,7 +69,9 @@ impl Linear {
             return Ok(y.reshape((b, t, out))?);
         }
         let is_tracked = rows.track_op() || self.weight.track_op();
-        let y = if is_tracked && rows.device().is_cpu() {
+        let y = if !has_kernels(&rows) {
+            product(&rows, &self.weight.t()?)?
+        } else if is_tracked {
             rows.apply_op2(&self.weight, Project)?
         } else if b * t <= FEW_ROWS {
             // With the tall operand on the left the product runs 2-3 times faster on the CPU.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::cache::accumulator_dtype;
 use crate::error::Result;
+use crate::route::has_kernels;
 use crate::weights::{WeightSpec, Weights};
 
 /// Which normalisation.
@@ -55,6 +56,12 @@ impl Norm {
         })
     }
 
+    /// The norm of these weights; LayerNorm with a bias, RMSNorm without.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
     pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -84,7 +91,7 @@ impl Norm {
         let (dtype, wide) = (x.dtype(), accumulator_dtype(x.dtype()));
         let (x, weight) = (x.to_dtype(wide)?, self.weight.to_dtype(wide)?);
         let bias = self.bias.as_ref().map(|bias| bias.to_dtype(wide)).transpose()?;
-        if x.device().is_cpu() {
+        if has_kernels(&x) {
             let (x, op) = (x.contiguous()?, NormOp { eps: self.eps });
             let y = match &bias {
                 Some(bias) => x.apply_op3(&weight, bias, op)?,

@@ -1,5 +1,7 @@
 //! Where a layer's work runs.
 
+use candle_core::Device;
+
 /// Runs `work` on a thread of rayon's pool.
 ///
 /// A thread outside the pool hands over every parallel operation and sleeps until it is done; on a virtual machine
@@ -13,6 +15,19 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         return work();
     }
     rayon::scope(|_| work())
+}
+
+/// Runs both, on the processor side by side. A GPU is handed its work in one order by one thread: it has one stream, and
+/// nothing is gained by who writes to it.
+pub fn join<A: Send, B: Send>(
+    device: &Device,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    match device {
+        Device::Cpu => rayon::join(first, second),
+        _ => (first(), second()),
+    }
 }
 
 #[cfg(test)]

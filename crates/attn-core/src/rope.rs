@@ -1,12 +1,14 @@
 //! Rotary position embedding, in both of its forms.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor, WithDType};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::cache::accumulator_dtype;
 use crate::error::{Error, Result};
+use crate::route::{has_kernels, select};
 
 /// Which elements form a pair that is turned together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -41,9 +43,30 @@ pub(crate) struct Table {
     positions: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// Copies on the device of the layer, once it asked for them.
+    on_device: OnceLock<[Tensor; 2]>,
 }
 
 impl Table {
+    /// Cosines and sines as tensors `[positions, dim / 2]` on a device.
+    pub(crate) fn on(&self, device: &Device) -> Result<[Tensor; 2]> {
+        if let Some(known) = self
+            .on_device
+            .get()
+            .filter(|[cos, _]| cos.device().same_device(device))
+        {
+            return Ok(known.clone());
+        }
+        let shape = (self.positions, self.cos.len() / self.positions.max(1));
+        let copies = [
+            Tensor::from_slice(&self.cos, shape, device)?,
+            Tensor::from_slice(&self.sin, shape, device)?,
+        ];
+        // Kept for the first device that asks: a layer has but one. What another thread kept meanwhile is the same.
+        self.on_device.get_or_init(|| copies.clone());
+        Ok(copies)
+    }
+
     pub(crate) fn cos(&self) -> &[f32] {
         &self.cos
     }
@@ -96,6 +119,9 @@ impl Rope {
         } else {
             x.contiguous()?
         };
+        if !has_kernels(&x) {
+            return self.composed(&x, starts);
+        }
         Ok(x.apply_op1(Rotate {
             dim: self.dim,
             pairing: self.pairing,
@@ -103,6 +129,55 @@ impl Rope {
             starts: starts.to_vec(),
             inverse: false,
         })?)
+    }
+
+    /// [`apply`](Self::apply) of candle's operations, in f32 or wider.
+    fn composed(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
+        let ((b, t, h, d), half) = (x.dims4()?, self.dim / 2);
+        let (dtype, wide) = (x.dtype(), accumulator_dtype(x.dtype()));
+        let end = starts.iter().max().map_or(0, |start| start + t);
+        let table = self.table(end);
+        let of_tokens = |table: &Tensor| -> Result<Tensor> {
+            let first = starts.first().copied().unwrap_or(0);
+            let (rows, sequences) = if starts.iter().all(|&start| start == first) {
+                (table.narrow(0, first, t)?, 1)
+            } else {
+                let at = |&start: &usize| (start..start + t).map(|i| i as u32);
+                let positions: Vec<u32> = starts.iter().flat_map(at).collect();
+                (select(table, &positions, 0)?, b)
+            };
+            Ok(rows.to_dtype(wide)?.reshape((sequences, t, 1, half))?)
+        };
+        let [cos, sin] = table.on(x.device())?;
+        let (cos, sin) = (of_tokens(&cos)?, of_tokens(&sin)?);
+
+        let turned = x.narrow(3, d - self.dim, self.dim)?.to_dtype(wide)?;
+        // [B, T, H, dim] -> both of each pair, [B, T, H, dim / 2]
+        let (first, second) = match self.pairing {
+            Pairing::Neighbours => {
+                let pairs = turned.reshape((b, t, h, half, 2))?;
+                (
+                    pairs.narrow(4, 0, 1)?.squeeze(4)?,
+                    pairs.narrow(4, 1, 1)?.squeeze(4)?,
+                )
+            }
+            Pairing::Halves => (turned.narrow(3, 0, half)?, turned.narrow(3, half, half)?),
+        };
+        let turn = |x: &Tensor, by: &Tensor| x.broadcast_mul(by);
+        let pair = [
+            (turn(&first, &cos)? - turn(&second, &sin)?)?,
+            (turn(&first, &sin)? + turn(&second, &cos)?)?,
+        ];
+        let turned = match self.pairing {
+            Pairing::Neighbours => Tensor::stack(&pair, 4)?.reshape((b, t, h, self.dim))?,
+            Pairing::Halves => Tensor::cat(&pair, D::Minus1)?,
+        };
+        let turned = turned.to_dtype(dtype)?;
+        let whole = match d - self.dim {
+            0 => turned,
+            pass => Tensor::cat(&[&x.narrow(3, 0, pass)?, &turned], D::Minus1)?,
+        };
+        Ok(whole.contiguous()?)
     }
 
     pub(crate) fn pairing(&self) -> Pairing {
@@ -128,6 +203,7 @@ impl Rope {
             positions,
             cos: angles.iter().map(|a| a.cos()).collect(),
             sin: angles.iter().map(|a| a.sin()).collect(),
+            on_device: OnceLock::new(),
         });
         *self.table.write().unwrap_or_else(|err| err.into_inner()) = table.clone();
         table
@@ -294,6 +370,40 @@ mod tests {
                 let turned = rope.apply(&x, &starts).unwrap();
                 assert_close(&values(&turned), &formula(&x, &starts, pair), tolerance);
             }
+        }
+    }
+
+    #[test]
+    fn composed_is_the_same_with_the_same_gradient() {
+        for pairing in [Pairing::Neighbours, Pairing::Halves] {
+            let rope = Rope::new(6, 100.0, pairing).unwrap();
+            for starts in [[2, 2], [0, 7]] {
+                for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6), (DType::BF16, 0.0)] {
+                    let x = candle_core::Var::from_tensor(&input(dtype)).unwrap();
+                    let (a, b) = (
+                        rope.apply(&x, &starts).unwrap(),
+                        rope.composed(&x, &starts).unwrap(),
+                    );
+                    assert!(b.is_contiguous());
+                    let close =
+                        |a: &Tensor, b: &Tensor| assert_close(&values(a), &values(b), tolerance + 1e-30);
+                    close(&a, &b);
+                    let weight = input(dtype).affine(0.5, 0.1).unwrap();
+                    let grad = |y: Tensor| {
+                        let grads = (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+                        grads.get(&x).unwrap().clone()
+                    };
+                    if dtype != DType::BF16 {
+                        close(&grad(a), &grad(b)); // candle sums halves where an operation was one
+                    }
+                }
+            }
+            let tail = input(DType::F32).narrow(3, 4, 6).unwrap();
+            let (a, b) = (
+                rope.apply(&tail, &[3, 3]).unwrap(),
+                rope.composed(&tail, &[3, 3]).unwrap(),
+            );
+            assert_close(&values(&a), &values(&b), 1e-6);
         }
     }
 

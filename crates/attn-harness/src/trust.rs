@@ -50,6 +50,8 @@ pub struct Evidence<'a> {
     pub dtype: Choice<'a>,
     /// The path.
     pub path: Choice<'a>,
+    /// What was composed in place of a kernel, and why.
+    pub composed: &'a [String],
 }
 
 /// The gravest of all that weakens the measurement, with the reasons of everything that does.
@@ -62,6 +64,8 @@ pub fn grade(evidence: &Evidence) -> (Trust, Option<String>) {
     ] {
         found.extend(fallback(what, choice).map(|reason| (Trust::Fallback, reason)));
     }
+    let composed = evidence.composed.iter().cloned();
+    found.extend(composed.map(|reason| (Trust::Fallback, reason)));
     found.extend(
         throttled(evidence)
             .into_iter()
@@ -195,6 +199,7 @@ mod tests {
             device: same("cpu"),
             dtype: same("f32"),
             path: same("fused"),
+            composed: &[],
         }
     }
 
@@ -367,6 +372,25 @@ mod tests {
             ..evidence(&conditions)
         };
         assert_eq!(grade(&path).0, Trust::Fallback);
+    }
+
+    #[test]
+    fn what_was_composed_in_place_of_a_kernel_is_a_fallback_with_its_reason() {
+        let conditions = quiet();
+        let composed = ["decode is composed: it does not agree".to_string()];
+        let (trust, reason) = grade(&Evidence {
+            path: Choice {
+                requested: "fused",
+                resolved: "fused (composite)",
+            },
+            composed: &composed,
+            ..evidence(&conditions)
+        });
+        assert_eq!(trust, Trust::Fallback);
+        assert_eq!(
+            reason.unwrap(),
+            "path fused was asked for, it ran with fused (composite); decode is composed: it does not agree"
+        );
     }
 
     #[test]

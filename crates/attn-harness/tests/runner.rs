@@ -17,7 +17,7 @@ use attn_harness::progress::Silent;
 use attn_harness::row::Row;
 use attn_harness::run::{self, Measured, Outcome, RunError, Side};
 use attn_harness::stats::StopRule;
-use attn_harness::status::Status;
+use attn_harness::status::{Status, Trust};
 use attn_harness::store::{Run, RunDir, StoredCase};
 use attn_harness::worker::{
     Built, CaseMeasured, Ended, Hired, JobSpec, Note, Phase, Plants, Received, Reply, Request, Verdict,
@@ -42,6 +42,8 @@ enum Trouble {
     Wrong,
     /// It cannot run here.
     Unsupported,
+    /// It runs without the kernel that it was to run with.
+    Composed,
 }
 
 /// What happened, in words.
@@ -142,6 +144,19 @@ impl Actor {
         true
     }
 
+    fn composed(&self, case: usize) -> Vec<String> {
+        let description = describe(&self.jobs[case]);
+        let is_composed =
+            |(what, trouble): &(&str, Trouble)| *trouble == Trouble::Composed && description.contains(what);
+        let reason = "decode is composed: it does not compile".to_string();
+        self.troubles
+            .iter()
+            .any(is_composed)
+            .then_some(reason)
+            .into_iter()
+            .collect()
+    }
+
     fn build(&mut self, case: usize) -> bool {
         let verify = self.jobs[case].verify;
         if self.trouble(case, Phase::Building) || (verify && self.trouble(case, Phase::Verifying)) {
@@ -225,8 +240,12 @@ impl Worker for Actor {
                     },
                     ..CaseMeasured::default()
                 };
+                let of_case = |case: &usize| CaseMeasured {
+                    composed: self.composed(*case),
+                    ..measured.clone()
+                };
                 Reply::Measured {
-                    cases: vec![measured; cases.len()],
+                    cases: cases.iter().map(of_case).collect(),
                     rss_peak_bytes: None,
                     looks: ClockLooks::default(),
                 }
@@ -419,6 +438,17 @@ fn whatever_ends_a_worker_is_the_row_of_its_case_and_the_others_get_a_fresh_one(
         };
         assert_eq!(play.hired(), 2 + again, "{trouble:?} {:?}", play.log);
     }
+}
+
+#[test]
+fn what_was_composed_in_place_of_a_kernel_is_in_its_row_and_in_no_other() {
+    let play = play(vec![("merged s=2 decode 1x64", Trouble::Composed)]);
+    let row = play.row("merged", 64, Some(2));
+    assert_eq!(row.path_resolved.as_deref(), Some("fused (composite)"));
+    assert_eq!(row.trust, Some(Trust::Fallback));
+    let reason = row.trust_reason.clone().unwrap_or_default();
+    assert!(reason.contains("it does not compile"), "{reason}");
+    assert_ne!(play.row("merged", 64, Some(3)).trust, Some(Trust::Fallback));
 }
 
 #[test]

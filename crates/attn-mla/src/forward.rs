@@ -3,7 +3,7 @@
 use attn_core::latent::{Latent, LatentConfig};
 use attn_core::ops::{self, AttendInput};
 use attn_core::{
-    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights, in_pool,
+    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights, in_pool, join,
 };
 use candle_core::Tensor;
 
@@ -121,7 +121,8 @@ impl Attention for Mla {
             }
             let starts = cache.lens().to_vec();
             // Side by side: neither has work for all threads from its begin to its end.
-            let (q, appended) = rayon::join(
+            let (q, appended) = join(
+                x.device(),
                 || self.latent.queries(x, 1, &starts),
                 || -> Result<bool> { Ok(!seedlike && self.latent.append(x, cache, None)?) },
             );

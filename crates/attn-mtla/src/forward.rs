@@ -2,7 +2,10 @@
 
 use attn_core::latent::{Decompressed, Latent, Merged};
 use attn_core::ops::{self, AttendInput};
-use attn_core::{Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool};
+use attn_core::route::{has_kernels, select};
+use attn_core::{
+    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool, join,
+};
 use candle_core::{DType, Tensor};
 
 use crate::cache::{merge_step, partial_sums};
@@ -52,7 +55,7 @@ impl Mtla {
             return Ok(merged);
         }
         let (c, k_r) = self.latent.latents(x, &starts)?;
-        let sums = if open.is_none() && start == 0 && c.device().is_cpu() {
+        let sums = if open.is_none() && start == 0 && has_kernels(&c) {
             gated_sums(&c.to_dtype(self.wide())?, &table)?
         } else {
             let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
@@ -83,11 +86,8 @@ impl Mtla {
         let closed = if n == t && start == 0 {
             None
         } else {
-            let index = Tensor::new(block_ends(start, t, s), q.device())?;
-            let (mut c, mut k_r) = (
-                merged.c.index_select(&index, 1)?,
-                merged.k_r.index_select(&index, 1)?,
-            );
+            let ends = block_ends(start, t, s);
+            let (mut c, mut k_r) = (select(&merged.c, &ends, 1)?, select(&merged.k_r, &ends, 1)?);
             if let Some((past_c, past_k_r)) = past {
                 c = Tensor::cat(&[&past_c, &c], 1)?;
                 k_r = Tensor::cat(&[&past_k_r, &k_r], 1)?;
@@ -113,9 +113,7 @@ impl Mtla {
             rows.push(t as u32 - 1);
             cache.set_open(merged.last.clone());
         }
-        let index = Tensor::new(rows, merged.k_r.device())?;
-        let c = merged.c.index_select(&index, 1)?;
-        let k_r = merged.k_r.index_select(&index, 1)?;
+        let (c, k_r) = (select(&merged.c, &rows, 1)?, select(&merged.k_r, &rows, 1)?);
         self.latent.write(cache, &vec![start / s; b], &c, &k_r)?;
         cache.advance(t);
         Ok(())
@@ -191,7 +189,8 @@ impl Attention for Mtla {
             let end = starts.iter().max().map_or(0, |len| len + 1);
             let table = self.gate.table(end.div_ceil(s), self.wide())?;
             // Side by side: neither has work for all threads from its begin to its end.
-            let (q, appended) = rayon::join(
+            let (q, appended) = join(
+                x.device(),
                 || self.latent.queries(x, 1, &starts),
                 || self.latent.append(x, cache, Some(&table)),
             );

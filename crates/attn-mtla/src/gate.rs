@@ -4,6 +4,7 @@ use std::sync::RwLock;
 
 use attn_core::latent::GateTable;
 use attn_core::linear::Linear;
+use attn_core::route::{product, select};
 use attn_core::{Result, Weights};
 use candle_core::{D, DType, Device, Tensor};
 
@@ -43,10 +44,9 @@ impl Gate {
         let c = c.to_dtype(wide)?;
         let (b, t, r) = c.dims3()?;
         let table = self.table(blocks.iter().max().map_or(0, |&j| j as usize + 1), wide)?;
-        let index = Tensor::new(blocks, c.device())?;
         let per_token = if blocks.len() == t { 1 } else { b };
-        let u = table.u.index_select(&index, 0)?.reshape((per_token, t, r))?;
-        let bias = table.b.index_select(&index, 0)?.reshape((per_token, t, 1))?;
+        let u = select(&table.u, blocks, 0)?.reshape((per_token, t, r))?;
+        let bias = select(&table.b, blocks, 0)?.reshape((per_token, t, 1))?;
         let logits = c
             .broadcast_mul(&u)?
             .sum_keepdim(D::Minus1)?
@@ -67,7 +67,7 @@ impl Gate {
             .forward(&pe)?
             .broadcast_as((b, blocks.len(), self.bias_p.dim(0)?))?
             .contiguous()?;
-        sigmoid(&rows.matmul(&self.fc_p.forward(c)?.t()?)?)
+        sigmoid(&product(&rows, &self.fc_p.forward(c)?.t()?)?)
     }
 
     /// Constants of at least so many blocks: `u[j] = W_p^T fc_c(pe(j))`, `b[j] = bias_p . fc_c(pe(j))`.
@@ -96,10 +96,8 @@ impl Gate {
         let pe =
             Tensor::from_vec(encodings, (1, blocks, self.rank), device)?.to_dtype(self.bias_p.dtype())?;
         let rows = self.fc_c.forward(&pe)?.squeeze(0)?.to_dtype(wide)?; // [blocks, inner]
-        let u = rows.matmul(&self.fc_p.weight().to_dtype(wide)?)?;
-        let b = rows
-            .matmul(&self.bias_p.to_dtype(wide)?.unsqueeze(1)?)?
-            .squeeze(1)?;
+        let u = product(&rows, &self.fc_p.weight().to_dtype(wide)?)?;
+        let b = product(&rows, &self.bias_p.to_dtype(wide)?.unsqueeze(1)?)?.squeeze(1)?;
         Ok(GateTable {
             u,
             b,

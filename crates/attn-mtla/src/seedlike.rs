@@ -3,6 +3,7 @@
 //! faults mended (s = 1 merges nothing, prompts are masked, the open slot sums in f32).
 
 use attn_core::ops::seedlike::dense_mask;
+use attn_core::route::{product, select};
 use attn_core::{Cache, Result};
 use candle_core::Tensor;
 
@@ -25,7 +26,7 @@ impl Mtla {
             .map(|(i, j)| if j <= i && i / s == j / s { 1.0 } else { 0.0 })
             .collect();
         let same_block = Tensor::from_vec(same_block, (t, t), x.device())?.to_dtype(x.dtype())?;
-        let sums = weights.broadcast_mul(&same_block)?.matmul(&c.contiguous()?)?;
+        let sums = product(&weights.broadcast_mul(&same_block)?, &c.contiguous()?)?;
         let visible = |i: usize, j: usize| j == i || (j < i && (j + 1) % s == 0);
         let mask = dense_mask(t, visible, x.dtype(), x.device())?.narrow(0, t - n, n)?;
         Ok((self.latent.dense(&q, &sums, &k_r, Some(&mask))?, sums, k_r))
@@ -45,8 +46,7 @@ impl Mtla {
             .filter(|i| (i + 1) % s == 0 || i + 1 == t)
             .map(|i| i as u32)
             .collect();
-        let index = Tensor::new(rows, x.device())?;
-        let (slots, keys) = (sums.index_select(&index, 1)?, k_r.index_select(&index, 1)?);
+        let (slots, keys) = (select(&sums, &rows, 1)?, select(&k_r, &rows, 1)?);
         if cache.open().is_some() {
             cache.set_open(sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?);
         }

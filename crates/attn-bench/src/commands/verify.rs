@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use attn_core::ops::{self, Fallback};
 use attn_core::{ModelDims, ParamKind, ParamValue, Params, Variant};
 use attn_harness::device;
 use attn_testkit::{Check, ConformanceFile, Outcome, Pair, Report};
@@ -26,12 +27,16 @@ pub fn execute(args: &VerifyArgs) -> Result<Exit, Failure> {
     } else {
         files(&args.files, &pairs, &device)?
     };
+    // Only a GPU has any: there the suite says nothing of a kernel that did not take part.
+    let composed = ops::fallbacks();
     if args.format.format == Format::Json {
-        print_json(
-            &json!({ "passed": report.passed(), "checks": report.checks.iter().map(record).collect::<Vec<_>>() }),
-        )?;
+        let mut record = json!({ "passed": report.passed(), "checks": report.checks.iter().map(record).collect::<Vec<_>>() });
+        if !composed.is_empty() {
+            record["composed"] = composed.iter().map(fallback_record).collect();
+        }
+        print_json(&record)?;
     } else {
-        print(&show(&report))?;
+        print(&(show(&report) + &show_fallbacks(&composed)))?;
     }
     Ok(if report.passed() {
         Exit::Done
@@ -165,6 +170,18 @@ fn show(report: &Report) -> String {
         "{}{passed} passed, {failed} failed, {undefined} not defined; errors are relative to the output's scale\n",
         table(&header, lines.collect())
     )
+}
+
+/// What was composed of candle's operations, a line for each reason.
+fn show_fallbacks(composed: &[Fallback]) -> String {
+    let line = |Fallback { op, reason, uses }: &Fallback| {
+        format!("composed in place of a kernel, {uses} times: {op}: {reason}\n")
+    };
+    composed.iter().map(line).collect()
+}
+
+fn fallback_record(Fallback { op, reason, uses }: &Fallback) -> serde_json::Value {
+    json!({ "op": op, "reason": reason, "uses": uses })
 }
 
 fn result(check: &Check) -> String {

@@ -3,7 +3,8 @@
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ops::{composite, gradient, native};
+use crate::ops::{composite, cuda, gradient, native};
+use crate::route::select;
 
 /// Keys and values, one of each for every entry, token by token. Rows may lie anywhere, their elements side by side.
 #[derive(Debug, Clone, Copy)]
@@ -119,11 +120,7 @@ impl AttendInput<'_> {
                 let ends: Vec<u32> = (1..=self.n_closed()?)
                     .map(|j| (j * self.stride - 1) as u32)
                     .collect();
-                let ends = Tensor::new(ends, k.device())?;
-                Some((
-                    k.contiguous()?.index_select(&ends, 1)?,
-                    v.contiguous()?.index_select(&ends, 1)?,
-                ))
+                Some((select(k, &ends, 1)?, select(v, &ends, 1)?))
             }
             (None, None) => None,
         };
@@ -179,7 +176,10 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
     if let Some(out) = native::attend(input)? {
         return Ok(out);
     }
-    match gradient::attend(input)? {
+    if let Some(out) = gradient::attend(input)? {
+        return Ok(out);
+    }
+    match cuda::attend(input)? {
         Some(out) => Ok(out),
         None => composite::attend(input),
     }

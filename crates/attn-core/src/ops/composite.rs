@@ -1,4 +1,5 @@
-//! The two operations as compositions of candle's: for f64, for gradients, and to compare the native kernels with.
+//! The two operations as compositions of candle's: for f64, for gradients, for GPUs where there is no kernel, and to
+//! compare the native kernels with.
 //! Operands were checked by [`decode()`](super::decode()) and [`attend()`](super::attend()).
 
 use candle_core::{D, DType, Tensor};
@@ -7,6 +8,7 @@ use crate::cache::accumulator_dtype;
 use crate::error::{Error, Result};
 use crate::ops::softmax::{Visible, softmax};
 use crate::ops::{AttendInput, DecodeInput};
+use crate::route::product;
 
 /// Queries per product: small enough that a chunk's scores stay in cache, and that little of what the causal
 /// mask hides is computed.
@@ -60,10 +62,9 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
     };
     let q = q.to_dtype(wide)?.reshape((b * h_kv, g, d))?;
     // K q^T and not q K^T: on the CPU the product with the tall operand on the left is 2-3 times faster.
-    let scores = k.matmul(&q.t()?)?.t()?; // [B Hkv, n, G] -> [B Hkv, G, n]
+    let scores = product(&k, &q.t()?)?.t()?; // [B Hkv, n, G] -> [B Hkv, G, n]
     let weights = softmax(&scores, None, Visible::All, scale)?;
-    Ok(weights
-        .matmul(&v)?
+    Ok(product(&weights, &v)?
         .reshape((b, h, layout.width()))?
         .to_dtype(dtype)?)
 }
@@ -93,6 +94,13 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
     let (dtype, g) = (q.dtype(), h / h_kv);
     let wide = accumulator_dtype(dtype);
     let heads = |x: &Tensor| widen(&x.transpose(1, 2)?, wide); // [B, X, Hkv, D] -> [B, Hkv, X, D] in f32
+    if n == 0
+        && let Some((_, own_v)) = own
+    {
+        // Nothing is closed yet: every query sees itself alone.
+        let own_v = own_v.unsqueeze(3)?.broadcast_as((b, t, h_kv, g, d_v))?;
+        return Ok(own_v.reshape((b, t, h, d_v))?);
+    }
     let q = heads(q)?.reshape((b * h_kv, g, t, d))?;
     let k = heads(&k)?.reshape((b * h_kv, n, d))?;
     let v = heads(&v)?.reshape((b * h_kv, n, d_v))?;
@@ -157,26 +165,18 @@ fn attend_chunk(
         None => None,
     };
     let Some((own_score, own_v)) = own else {
-        let scores = q
-            .reshape((bh, g * rows, d))?
-            .matmul(&k.narrow(1, 0, seen)?.t()?)?;
+        let scores = product(&q.reshape((bh, g * rows, d))?, &k.narrow(1, 0, seen)?.t()?)?;
         let weights = softmax(&scores, None, visible, scale)?;
-        return Ok(weights
-            .matmul(&v.narrow(1, 0, seen)?)?
-            .reshape((bh, g, rows, d_v))?);
+        return Ok(product(&weights, &v.narrow(1, 0, seen)?)?.reshape((bh, g, rows, d_v))?);
     };
     let own_v = own_v.broadcast_as((bh, g, rows, d_v))?;
     if seen == 0 {
         return Ok(own_v.contiguous()?);
     }
-    let scores = q
-        .reshape((bh, g * rows, d))?
-        .matmul(&k.narrow(1, 0, seen)?.t()?)?;
+    let scores = product(&q.reshape((bh, g * rows, d))?, &k.narrow(1, 0, seen)?.t()?)?;
     let weights = softmax(&scores, Some(&own_score), visible, scale)?; // [B Hkv, G rows, seen + 1]
-    let closed = weights
-        .narrow(2, 0, seen)?
-        .matmul(&v.narrow(1, 0, seen)?)?
-        .reshape((bh, g, rows, d_v))?;
+    let closed =
+        product(&weights.narrow(2, 0, seen)?, &v.narrow(1, 0, seen)?)?.reshape((bh, g, rows, d_v))?;
     let diagonal = weights
         .narrow(2, seen, 1)?
         .reshape((bh, g, rows, 1))?

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::geometry::Values;
-use crate::ops::{composite, native};
+use crate::ops::{composite, cuda, native};
 
 /// Operands of [`decode()`].
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,10 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
             got: slots.to_vec(),
         });
     }
-    match native::decode(input)? {
+    if let Some(out) = native::decode(input)? {
+        return Ok(out);
+    }
+    match cuda::decode(input)? {
         Some(out) => Ok(out),
         None => composite::decode(input),
     }

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::error::Result;
 use crate::ops::native::{guard, level, side_by_side};
 use crate::ops::{AttendInput, Entries};
+use crate::route::has_kernels;
 
 /// `None` where there is no kernel for these operands: entries of two kinds, whose gradients would go to more tensors
 /// than an operation has, or another device or dtype.
@@ -20,7 +21,7 @@ pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
     };
     let [first, second] = entries.operands();
     let dtype = input.q.dtype();
-    let is_ours = |x: &Tensor| x.device().is_cpu() && x.dtype() == dtype;
+    let is_ours = |x: &Tensor| has_kernels(x) && x.dtype() == dtype;
     let has_kernel = matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
     if !has_kernel || ![input.q, first, second].into_iter().all(is_ours) {
         return Ok(None);

@@ -17,6 +17,7 @@ use crate::norm::Norm;
 use crate::ops::attend::Parts;
 use crate::ops::{self, AttendInput, DecodeInput};
 use crate::rope::{Pairing, Rope};
+use crate::route::has_kernels;
 
 /// The instructions that the kernels use: those of the processor, or what `ATTN_CPU_LEVEL` lowers them to.
 ///
@@ -147,7 +148,7 @@ fn kernel_dtype(operands: &[&Tensor]) -> Option<DType> {
     let dtype = operands.first()?.dtype();
     let taken = operands
         .iter()
-        .all(|x| x.device().is_cpu() && x.dtype() == dtype && !x.track_op());
+        .all(|x| has_kernels(x) && x.dtype() == dtype && !x.track_op());
     taken.then_some(dtype)
 }
 

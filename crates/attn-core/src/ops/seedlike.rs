@@ -4,6 +4,7 @@ use candle_core::{D, DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::ops::softmax::{Visible, softmax};
+use crate::route::product;
 
 /// What the seed adds to a score to hide it.
 const HIDDEN: f64 = -1e9;
@@ -69,8 +70,7 @@ pub fn dense_attention(
     mask: Option<&Tensor>,
     scale: f64,
 ) -> Result<Tensor> {
-    let scores = q
-        .contiguous()?
-        .matmul(&k.contiguous()?.transpose(D::Minus2, D::Minus1)?)?;
-    Ok(masked_softmax(&scores, mask, scale)?.matmul(&v.contiguous()?)?)
+    let k = k.contiguous()?.transpose(D::Minus2, D::Minus1)?;
+    let scores = product(&q.contiguous()?, &k)?;
+    product(&masked_softmax(&scores, mask, scale)?, &v.contiguous()?)
 }

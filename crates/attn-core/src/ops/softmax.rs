@@ -2,12 +2,13 @@
 //!
 //! One pass over the scores does scaling, masking, maximum, exponential and normalisation; what the mask hides
 //! is neither read nor exponentiated, and no mask tensor exists. candle-nn's softmax has no gradient, and masks
-//! by adding a tensor.
+//! by adding a tensor. On a GPU it is a composition of candle's operations, a pass for each.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::route::has_kernels;
 
 /// Which columns a row of scores sees. Rows are `[.., T]`: row t of every group of T is token `start + t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,26 @@ impl Visible {
         };
         columns.min(width)
     }
+
+    /// Which of the scores `[.., R, n]` or `[.., R, n + 1]` a row sees, `width` being n and the last beyond it always
+    /// seen; of the scores' shape. `None` where all are.
+    fn mask(self, scores: &Tensor, width: usize) -> Result<Option<Tensor>> {
+        let tokens = match self {
+            Self::All => return Ok(None),
+            Self::Causal { tokens, .. } | Self::ClosedBlocks { tokens, .. } => tokens,
+        };
+        let (all, device) = (scores.dim(D::Minus1)?, scores.device());
+        // Columns by number, their own entry counted as the first: the one that is seen whatever a row sees.
+        let columns: Vec<u32> = (0..all)
+            .map(|i| if i < width { i as u32 + 1 } else { 0 })
+            .collect();
+        let seen: Vec<u32> = (0..tokens).map(|row| self.columns(row, width) as u32).collect();
+        let columns = Tensor::new(columns, device)?.unsqueeze(0)?;
+        let mask = columns.broadcast_le(&Tensor::new(seen, device)?.unsqueeze(1)?)?; // [T, n]
+        let groups = scores.elem_count() / (tokens * all);
+        let mask = mask.unsqueeze(0)?.broadcast_as((groups, tokens, all))?;
+        Ok(Some(mask.reshape(scores.shape())?))
+    }
 }
 
 /// `softmax(scale [scores, own])` over the visible columns.
@@ -59,12 +80,43 @@ impl Visible {
 /// # Errors
 /// A dtype other than f32 and f64.
 pub fn softmax(scores: &Tensor, own: Option<&Tensor>, visible: Visible, scale: f64) -> Result<Tensor> {
+    if !has_kernels(scores) {
+        return composed(scores, own, visible, scale);
+    }
     let op = VisibleSoftmax { visible, scale };
     let scores = scores.contiguous()?;
     Ok(match own {
         None => scores.apply_op1(op)?,
         Some(own) => scores.apply_op2(&own.contiguous()?, op)?,
     })
+}
+
+/// [`softmax`] of candle's operations. Hidden scores take part as the lowest number there is, so that neither they nor
+/// their gradients are ever NaN.
+fn composed(scores: &Tensor, own: Option<&Tensor>, visible: Visible, scale: f64) -> Result<Tensor> {
+    let width = scores.dim(D::Minus1)?;
+    let scores = match own {
+        Some(own) => Tensor::cat(&[scores, own], D::Minus1)?,
+        None => scores.clone(),
+    };
+    let scores = (scores * scale)?;
+    let Some(mask) = visible.mask(&scores, width)? else {
+        let shifted = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?;
+        let weights = shifted.exp()?;
+        return Ok(weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?);
+    };
+    let lowest = match scores.dtype() {
+        DType::F64 => Tensor::new(f64::MIN, scores.device())?,
+        _ => Tensor::new(f32::MIN, scores.device())?,
+    };
+    let scores = mask.where_cond(&scores, &lowest.broadcast_as(scores.shape())?)?;
+    let shifted = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?;
+    let weights = shifted.exp()?;
+    let weights = mask.where_cond(&weights, &weights.zeros_like()?)?;
+    let total = weights.sum_keepdim(D::Minus1)?;
+    // A row that sees nothing is divided by one. Compared and not raised to a least number, which would lose NaN.
+    let total = total.eq(0.0)?.where_cond(&total.ones_like()?, &total)?;
+    Ok(weights.broadcast_div(&total)?)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -313,6 +365,64 @@ mod tests {
             assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-6);
             assert!(p[seen..3].iter().all(|&w| w == 0.0), "row {row} sees {p:?}");
             assert!(p[..seen].iter().all(|&w| w > 0.0));
+        }
+        Ok(())
+    }
+
+    /// Every kind of row: all visible, a prefix, nothing but the own entry, nothing at all.
+    fn cases() -> [(Visible, bool); 6] {
+        let closed = Visible::ClosedBlocks {
+            tokens: 5,
+            start: 0,
+            stride: 3,
+        };
+        [
+            (Visible::All, false),
+            (Visible::All, true),
+            (Visible::Causal { tokens: 5, start: 1 }, false),
+            (Visible::Causal { tokens: 10, start: 0 }, true),
+            (closed, true),
+            (closed, false),
+        ]
+    }
+
+    #[test]
+    fn composed_is_the_same_with_the_same_gradients() -> Result<()> {
+        for (visible, has_own) in cases() {
+            let scores = candle_core::Var::rand(-2f64, 2f64, (2, 10, 7), &Device::Cpu)?;
+            let own = candle_core::Var::rand(-2f64, 2f64, (2, 10, 1), &Device::Cpu)?;
+            let own_of = has_own.then_some(own.as_tensor());
+            let weight = Tensor::rand(-1f64, 1f64, (2, 10, 7 + usize::from(has_own)), &Device::Cpu)?;
+            let a = softmax(&scores, own_of, visible, 0.7)?;
+            let b = composed(&scores, own_of, visible, 0.7)?;
+            let mut pairs = vec![(a.clone(), b.clone())];
+            let (a, b) = (
+                (a * &weight)?.sum_all()?.backward()?,
+                (b * &weight)?.sum_all()?.backward()?,
+            );
+            for var in [Some(scores.as_tensor()), own_of].into_iter().flatten() {
+                pairs.push((a.get(var).unwrap().clone(), b.get(var).unwrap().clone()));
+            }
+            for (a, b) in pairs {
+                let diff = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(diff < 1e-12, "{visible:?} differs by {diff}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn composed_sees_nan_only_where_visible() -> Result<()> {
+        let mut scores = vec![0.5f32; 12];
+        scores[3 * 2 + 2] = f32::NAN;
+        let scores = Tensor::from_vec(scores, (1, 4, 3), &Device::Cpu)?;
+        let p = composed(&scores, None, Visible::Causal { tokens: 4, start: 0 }, 1.0)?.to_vec3::<f32>()?;
+        for (row, p) in p[0].iter().enumerate() {
+            assert!(if row == 2 {
+                p.iter().all(|w| w.is_nan())
+            } else {
+                p.iter().all(|w| w.is_finite())
+            });
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! From a case and its measurement to its row.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use attn_core::Workload;
 
+use super::subject::composite;
 use crate::conditions::Conditions;
 use crate::device::{Cuda, DeviceError};
 use crate::environment::Environment;
@@ -200,6 +202,14 @@ pub(super) fn conclude(
     let conditions: Vec<Conditions> = bursts.iter().map(|burst| burst.conditions.clone()).collect();
     let conditions = Conditions::over(&conditions);
     conditions.describe(row, best_clock_rate);
+    let composed: BTreeSet<String> = bursts
+        .iter()
+        .flat_map(|burst| burst.case.composed.iter().cloned())
+        .collect();
+    let composed: Vec<String> = composed.into_iter().collect();
+    if !composed.is_empty() {
+        row.path_resolved = Some(composite(&row.path_requested));
+    }
     let (trust, reason) = grade(&Evidence {
         half_width: summary.ci.relative_half_width(summary.median),
         target_ci: plan.measure.target_ci,
@@ -210,6 +220,7 @@ pub(super) fn conclude(
         device: choice(&row.device_requested, &row.device_resolved),
         dtype: choice(&row.dtype_requested, &row.dtype_resolved),
         path: choice(&row.path_requested, &row.path_resolved),
+        composed: &composed,
     });
     (row.trust, row.trust_reason) = (Some(trust), reason);
     (samples(row, bursts, &times), positions(row, case, bursts, seed))

@@ -1,10 +1,11 @@
 //! A case made runnable: layer, inputs and cache, and the work that a sample times.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
-use attn_core::ops::{self, AttendInput, DecodeInput, Entries};
+use attn_core::ops::{self, AttendInput, DecodeInput, Entries, Fallback};
 use attn_core::{
     Attention, Build, Cache, Capacity, LayerConfig, Path, Queries, Scope, Weights, Workload, in_pool,
     random_tensor,
@@ -57,6 +58,8 @@ pub(crate) struct Subject {
     sample_bytes: u64,
     /// Times of every step of every sample, for a trajectory.
     steps_s: Vec<Vec<f64>>,
+    /// What of the work was composed in place of a kernel, and why.
+    composed: BTreeSet<String>,
 }
 
 /// The work of a sample.
@@ -167,6 +170,7 @@ impl Subject {
             held_bytes,
             sample_bytes: 0,
             steps_s: Vec::new(),
+            composed: BTreeSet::new(),
         })
     }
 
@@ -187,13 +191,31 @@ impl Subject {
         self.flusher.as_ref().map(|flusher| flusher.borrow().bytes())
     }
 
-    /// Where it runs: device, element type, path.
+    /// Where it runs: device, element type, path, and whether a kernel was missing on it so far.
     pub(crate) fn resolved(&self) -> [String; 3] {
+        let path = self.job.path.to_string();
         [
             self.place.resolved.to_string(),
             self.job.dtype.to_string(),
-            self.job.path.to_string(),
+            match self.composed.is_empty() {
+                true => path,
+                false => composite(&path),
+            },
         ]
+    }
+
+    /// What was composed in place of a kernel so far, and why.
+    pub(crate) fn composed(&self) -> Vec<String> {
+        self.composed.iter().cloned().collect()
+    }
+
+    /// Keeps what was composed since `before` was all of it.
+    pub(crate) fn note_fallbacks(&mut self, before: &[Fallback]) {
+        let since = ops::fallbacks_since(before);
+        let reasons = since
+            .into_iter()
+            .map(|Fallback { op, reason, .. }| format!("{op} is composed: {reason}"));
+        self.composed.extend(reasons);
     }
 
     /// The times of every step since they were last taken, a list for each sample.
@@ -235,6 +257,11 @@ impl Subject {
     }
 }
 
+/// The name of a path on which a kernel was missing.
+pub(crate) fn composite(path: &str) -> String {
+    format!("{path} (composite)")
+}
+
 /// Does what a test planted.
 fn commit(fault: Fault, began: Instant) {
     match fault {
@@ -269,6 +296,7 @@ impl Task for Subject {
         let entered = Instant::now();
         self.work.reset().map_err(|error| error.to_string())?;
         let mut around_s = entered.elapsed().as_secs_f64();
+        let before = ops::fallbacks();
         let live = CountingAllocator::snapshot().live_bytes;
         CountingAllocator::reset_peak();
         // A step of a cold sample begins cold too, and those of a trajectory are timed one by one.
@@ -284,6 +312,7 @@ impl Task for Subject {
         }
         let peak = CountingAllocator::snapshot().peak_bytes;
         self.sample_bytes = self.sample_bytes.max(peak.saturating_sub(live));
+        self.note_fallbacks(&before);
         let time_s = steps_s.iter().sum::<f64>() / self.job.steps_per_sample as f64;
         if matches!(self.job.workload, Workload::Trajectory { .. }) {
             self.steps_s.push(steps_s);

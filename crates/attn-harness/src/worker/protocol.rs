@@ -185,6 +185,9 @@ pub struct CaseMeasured {
     pub peak_bytes: Option<u64>,
     /// For a trajectory: the times of every step, a list for each sample.
     pub steps_s: Vec<Vec<f64>>,
+    /// What was composed in place of a kernel, and why.
+    #[serde(default)]
+    pub composed: Vec<String>,
 }
 
 /// How a worker ended.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use attn_core::Variant;
+use attn_core::{Variant, ops};
 use candle_core::{DType, Device, Tensor};
 
 use super::job::{Job, JobSpec};
@@ -259,13 +259,14 @@ impl Bench<'_> {
         let mut concluded = Vec::with_capacity(cases.len());
         for (&case, measured) in cases.iter().zip(measured) {
             let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
-            let (peak_bytes, steps_s) = subject.map_or((None, Vec::new()), |subject| {
-                (subject.peak_bytes(), subject.take_steps())
+            let (peak_bytes, steps_s, composed) = subject.map_or((None, Vec::new(), Vec::new()), |subject| {
+                (subject.peak_bytes(), subject.take_steps(), subject.composed())
             });
             concluded.push(CaseMeasured {
                 measured,
                 peak_bytes,
                 steps_s,
+                composed,
             });
         }
         say(&Reply::Measured {
@@ -340,7 +341,10 @@ impl Bench<'_> {
             return Ok(subject);
         }
         note(&self.chalk, case, Phase::Verifying);
+        let before = ops::fallbacks();
         let (verdict, verify_s, memory) = watched(|| check::verify(&mut subject));
+        subject.note_fallbacks(&before);
+        built.resolved = Some(subject.resolved());
         (built.verify_s, built.verify_memory) = (verify_s, memory.counted(is_counted));
         // What was built is held while it is verified.
         let held = subject.held_bytes();

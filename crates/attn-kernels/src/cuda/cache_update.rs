@@ -17,7 +17,7 @@ const WARPS: usize = 4;
 const MOST_PER_LANE: usize = 64;
 
 /// What the kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheUpdateShape {
     /// Of `x`, weights and cache.
     pub dtype: Dtype,
@@ -42,6 +42,12 @@ pub struct CacheUpdatePlan {
     pub shape: CacheUpdateShape,
     /// Sequences B.
     pub batch: usize,
+}
+
+impl AsRef<Planned> for CacheUpdatePlan {
+    fn as_ref(&self) -> &Planned {
+        &self.planned
+    }
 }
 
 impl CacheUpdateShape {

@@ -17,7 +17,7 @@ pub static GROUPED_DECODE: Kernel = Kernel {
 const MANY_HEADS: usize = 8;
 
 /// What the kernels of MHA, GQA and MQA are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupedDecodeShape {
     /// Of queries, caches and output.
     pub dtype: Dtype,

@@ -12,7 +12,7 @@ pub static LATENT_DECODE: Kernel = Kernel {
 };
 
 /// What the kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LatentDecodeShape {
     /// Of queries, cache and output.
     pub dtype: Dtype,

@@ -92,6 +92,12 @@ pub struct DecodePlan {
     pub align_bytes: usize,
 }
 
+impl AsRef<Planned> for DecodePlan {
+    fn as_ref(&self) -> &Planned {
+        &self.planned
+    }
+}
+
 /// The largest copy that rows of all these lengths are whole numbers of.
 pub(super) fn copy_bytes(row_bytes: &[usize]) -> Option<usize> {
     [16, 8, 4]

@@ -1,0 +1,143 @@
+//! Which way an operation goes: a kernel of the processor's, or a composition of candle's operations that runs on any
+//! device.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+
+/// Calls of [`without_kernels`] that are under way.
+static WITHOUT_KERNELS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the processor's kernels take `x`: it is there, and nobody compares the other way with them.
+pub fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cpu() && WITHOUT_KERNELS.load(Ordering::Relaxed) == 0
+}
+
+/// Runs `work` with every operation as it is composed for a GPU, on the processor: how that way is tested where there is
+/// no GPU. The whole process takes it meanwhile, since a layer's work goes to other threads.
+pub fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
+    struct Until;
+    impl Drop for Until {
+        fn drop(&mut self) {
+            WITHOUT_KERNELS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    WITHOUT_KERNELS.fetch_add(1, Ordering::Relaxed);
+    let _until = Until;
+    work()
+}
+
+/// `lhs rhs` over the last two axes.
+///
+/// The processor's product takes any strides; cuBLAS by way of candle takes matrices without gaps, as they are or
+/// transposed, and others are copied for it.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where shapes do not fit.
+pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
+    if has_kernels(lhs) {
+        return Ok(lhs.matmul(rhs)?);
+    }
+    Ok(without_gaps(lhs)?.matmul(&without_gaps(rhs)?)?)
+}
+
+/// The same tensor where its matrices have no gaps and lie at one distance from each other, else a copy.
+fn without_gaps(x: &Tensor) -> Result<Tensor> {
+    let taken = match (x.dims(), x.stride()) {
+        (&[.., rows, columns], &[ref outer @ .., row, column]) => {
+            let is_dense = (row, column) == (columns, 1) || (row, column) == (1, rows);
+            let is_even = match *outer {
+                [first, second] => first == second * x.dims()[1],
+                _ => outer.len() < 2,
+            };
+            is_dense && is_even
+        }
+        _ => false,
+    };
+    Ok(if taken { x.clone() } else { x.force_contiguous()? })
+}
+
+/// Rows `rows` of `x` along `dim`, in that order.
+///
+/// A GPU's kernels cannot be launched for no elements, so that no rows are no launch.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where a row is out of range.
+pub fn select(x: &Tensor, rows: &[u32], dim: usize) -> Result<Tensor> {
+    let mut dims = x.dims().to_vec();
+    if let Some(n) = dims.get_mut(dim) {
+        *n = rows.len();
+    }
+    if dims.contains(&0) {
+        return Ok(Tensor::zeros(dims, x.dtype(), x.device())?);
+    }
+    let rows = Tensor::new(rows, x.device())?;
+    Ok(x.contiguous()?.index_select(&rows, dim)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    /// What candle's CUDA backend takes of a left and of a right operand (`gemm_config`, candle-core 0.11.1).
+    fn cublas_takes(x: &Tensor) -> bool {
+        let [.., rows, columns] = *x.dims() else {
+            return false;
+        };
+        let [ref outer @ .., row, column] = *x.stride() else {
+            return false;
+        };
+        let dense = (column == 1 || columns == 1) && (row == columns || rows == 1);
+        let transposed = (column == rows || columns == 1) && (row == 1 || rows == 1);
+        let even = match *outer {
+            [first, second] => first == second * x.dims()[1] || x.dims()[0] == 1 || x.dims()[1] == 1,
+            _ => outer.len() < 2,
+        };
+        (dense || transposed) && even
+    }
+
+    #[test]
+    fn products_get_operands_that_cublas_takes() -> Result<()> {
+        let x = Tensor::rand(-1f32, 1f32, (2, 3, 4, 5), &Device::Cpu)?;
+        let views = [
+            x.clone(),
+            x.t()?,
+            x.narrow(3, 1, 3)?,
+            x.narrow(2, 1, 2)?,
+            x.narrow(1, 0, 2)?,
+            x.transpose(1, 2)?,
+            x.narrow(0, 1, 1)?.squeeze(0)?,
+            x.narrow(2, 0, 1)?,
+            x.narrow(3, 0, 1)?,
+            x.permute((3, 1, 0, 2))?,
+            x.narrow(2, 0, 1)?.narrow(3, 0, 1)?,
+        ];
+        for view in views {
+            let laid_out = without_gaps(&view)?;
+            assert!(cublas_takes(&laid_out), "{:?} {:?}", view.dims(), view.stride());
+            let gap = (laid_out - &view)?.abs()?.sum_all()?.to_scalar::<f32>()?;
+            assert_eq!(gap, 0.0);
+        }
+        // What is taken is not copied.
+        for view in [x.t()?, x.narrow(0, 1, 1)?] {
+            assert_eq!(without_gaps(&view)?.stride(), view.stride());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_are_selected_and_none_are_no_work() -> Result<()> {
+        let x = Tensor::arange(0f32, 6.0, &Device::Cpu)?.reshape((2, 3))?;
+        assert_eq!(
+            select(&x, &[2, 0], 1)?.to_vec2::<f32>()?,
+            [[2.0, 0.0], [5.0, 3.0]]
+        );
+        assert_eq!(select(&x, &[], 1)?.dims(), [2, 0]);
+        let empty = Tensor::zeros((2, 0, 3), DType::BF16, &Device::Cpu)?;
+        assert_eq!(select(&empty, &[1], 0)?.dims(), [1, 0, 3]);
+        Ok(())
+    }
+}

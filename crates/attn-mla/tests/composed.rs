@@ -1,0 +1,41 @@
+//! The layer of candle's operations alone, as a GPU computes it where there is no kernel: on the processor, and apart
+//! from other tests, since the whole process goes that way.
+
+use std::path::Path;
+
+use attn_core::route::without_kernels;
+use attn_core::{ModelDims, ParamValue, Params};
+
+fn latent(more: &[(&str, ParamValue)]) -> Params {
+    let base = Params::default()
+        .with("kv_rank", ParamValue::Int(16))
+        .with("rope_dim", ParamValue::Int(6));
+    more.iter()
+        .fold(base, |params, (name, value)| params.with(name, value.clone()))
+}
+
+#[test]
+fn agrees_with_independent_implementations_and_passes_the_suite() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let dims = ModelDims {
+        d_model: 24,
+        n_heads: 4,
+        head_dim: 8,
+    };
+    without_kernels(|| {
+        attn_testkit::verify_dir(&fixtures, &[&attn_mla::VARIANT])
+            .unwrap()
+            .assert();
+        for params in [
+            latent(&[]),
+            latent(&[
+                ("q_rank", ParamValue::Int(12)),
+                ("norm", ParamValue::Text("rms".to_string())),
+            ]),
+        ] {
+            attn_testkit::suite(&attn_mla::VARIANT, &dims, &params)
+                .unwrap()
+                .assert();
+        }
+    });
+}
