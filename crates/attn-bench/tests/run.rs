@@ -5,6 +5,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use attn_harness::row::Row;
 use attn_harness::status::Status;
 use attn_harness::store::Run;
 use common::Place;
@@ -163,6 +164,23 @@ fn what_cannot_run_here_is_a_row_with_its_reason() {
         Some("seedlike is not defined for bf16")
     );
     assert_eq!(failed[0].time_median_s, None);
+}
+
+#[test]
+fn a_note_says_what_path_and_dtype_do_not() {
+    let place = Place::with(
+        "name: notes\nmodel: {d_model: 32, n_heads: 4}\ndtype: [f32, f16]\npaths: [fused, seedlike]\nvariants: [mha]\n\
+         workloads:\n  - train_step: {tokens: 8}\nmeasure: {warmup_ms: 1, min_samples: 2, max_samples: 2, max_s: 0.1}\n",
+    );
+    place.run(&["run", "sweep.yaml", "--out", "r"]);
+    let rows = Run::open(&place.path().join("r")).unwrap().rows;
+    let noted = |path: &str, dtype: &str, text: &str| {
+        let of = |row: &&Row| row.path_requested == path && row.dtype_requested == dtype;
+        let row = rows.iter().find(of).unwrap();
+        row.notes.as_deref().is_some_and(|notes| notes.contains(text))
+    };
+    assert!(noted("seedlike", "f32", "O(T^2) memory") && !noted("fused", "f32", "O(T^2) memory"));
+    assert!(noted("fused", "f16", "widened") && !noted("fused", "f32", "widened"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use attn_core::Workload;
+use attn_core::{Path, Workload};
 
 use super::subject::composite;
 use crate::conditions::Conditions;
@@ -13,7 +13,7 @@ use crate::plan::{Case, Plan};
 use crate::row::{Position, Row, Sample};
 use crate::stats::{Summary, median, median_interval, outliers};
 use crate::status::Status;
-use crate::sweep::Dtype;
+use crate::sweep::{DeviceRequest, Dtype};
 use crate::trust::{Choice, Evidence, grade};
 use crate::worker::{Built, CaseMeasured};
 
@@ -84,20 +84,24 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
             (row.tokens, row.new_tokens) = (count(tokens), count(new_tokens));
         }
     }
-    row.notes = notes(case);
     environment.describe(&mut row);
+    row.notes = notes(case, row.cpu_level.as_deref());
     row
 }
 
-/// What path and dtype do not say of how a case is computed.
-fn notes(case: &Case) -> Option<String> {
-    let mut notes = Vec::new();
-    if matches!(case.workload, Workload::TrainStep { .. }) {
-        notes.push(
-            "scores are kept for the backward pass, O(T^2) memory: there is no native backward pass yet",
-        );
+/// What path and dtype do not say of how a case is computed on the processor, whose attention kernels have this level.
+fn notes(case: &Case, cpu_level: Option<&str>) -> Option<String> {
+    if matches!(case.device, DeviceRequest::Cuda(_)) {
+        return None;
     }
-    if case.dtype != Dtype::F32 {
+    let mut notes = Vec::new();
+    let is_training = matches!(case.workload, Workload::TrainStep { .. });
+    if is_training && case.path == Path::Seedlike {
+        notes.push("scores are kept for the backward pass, O(T^2) memory, as the seed keeps them");
+    }
+    let has_products =
+        case.dtype == Dtype::BF16 && cpu_level == Some("amx") && case.path == Path::Fused && !is_training;
+    if case.dtype != Dtype::F32 && !has_products {
         notes.push("arithmetic is f32, widened from half precision: the time says nothing about the type");
     }
     (!notes.is_empty()).then(|| notes.join("; "))
