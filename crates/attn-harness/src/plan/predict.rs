@@ -226,7 +226,7 @@ fn working_bytes(
             } else {
                 dense(t)
             };
-            4.0 * forward(t) + scores + 2.0 * parameters * e
+            5.0 * forward(t) + scores + 2.0 * parameters * e
         }
         Workload::Generate { tokens, .. } if path == Path::Seedlike => whole(tokens as f64),
         // One token of the prompt is a query; a latent is decompressed before it is split into keys and values.
