@@ -7,8 +7,8 @@
 #     cargo build --release --features cuda
 #
 # Compiler, headers and libraries are NVIDIA's own Python wheels (1.2 GB unpacked; pip's configuration says from where).
-# Running again does only what is missing. Needs Python 3 with pip, a C and a C++ compiler. Exits 3 where the wheels
-# cannot be had, else 1 where something is wrong.
+# Running again does only what is missing. Needs Python 3 with pip, a C and a C++ compiler. Exits 3 where these or the
+# wheels cannot be had, 1 where something else is wrong.
 set -euo pipefail
 
 WHEELS=(
@@ -31,19 +31,24 @@ fail() {
     exit 1
 }
 
+lacks() {
+    printf 'cuda-toolkit: %s\n' "$*" >&2
+    exit 3
+}
+
 needs() {
     local python
     [[ $(uname -sm) == 'Linux x86_64' || $(uname -sm) == 'Linux aarch64' ]] ||
-        fail "there are no wheels for $(uname -sm), install NVIDIA's toolkit"
+        lacks "there are no wheels for $(uname -sm), install NVIDIA's toolkit"
     for python in python3 python; do
         if "$python" -m pip --version >/dev/null 2>&1; then
             pip=("$python" -m pip --disable-pip-version-check)
             break
         fi
     done
-    [[ -n ${pip:-} ]] || fail 'needs Python 3 with pip'
-    [[ $(type -t cc) ]] || fail 'needs a C compiler (cc)'
-    [[ $(type -t c++) || $(type -t g++) ]] || fail 'nvcc needs a C++ compiler (g++)'
+    [[ -n ${pip:-} ]] || lacks 'needs Python 3 with pip'
+    [[ $(type -t cc) ]] || lacks 'needs a C compiler (cc)'
+    [[ $(type -t c++) || $(type -t g++) ]] || lacks 'nvcc needs a C++ compiler (g++)'
 }
 
 # Unpacked beside the place and moved there, so that a download broken off is not taken for a toolkit.
@@ -56,10 +61,7 @@ wheels() {
     rm -rf "$dir/wheels" "$dir/wheels.part"
     # Into a folder of its own: no Python is changed, so that pip has nothing to warn of.
     PIP_ROOT_USER_ACTION=ignore "${pip[@]}" install --quiet --no-deps --only-binary :all: \
-        --target "$dir/wheels.part" "${WHEELS[@]}" || {
-        printf 'cuda-toolkit: pip could not install the wheels\n' >&2
-        exit 3
-    }
+        --target "$dir/wheels.part" "${WHEELS[@]}" || lacks 'pip could not install the wheels'
     printf '%s\n' "$wanted" >"$dir/wheels.part/versions.txt"
     mv "$dir/wheels.part" "$dir/wheels"
 }
