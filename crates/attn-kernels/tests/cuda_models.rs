@@ -541,9 +541,9 @@ fn attend_takes_batches_and_groups() {
     }
 }
 
-#[test]
-fn attend_takes_heads_of_every_size() {
-    for (key_dim, shared_dim, value_dim) in [
+/// Sequences whose heads are of every kind of size.
+fn heads_of_every_size() -> impl Iterator<Item = Sequences> {
+    let sizes = [
         (64, 0, 64),
         (96, 32, 64),
         (128, 0, 128),
@@ -553,15 +553,20 @@ fn attend_takes_heads_of_every_size() {
         (8, 0, 8),
         (80, 0, 112),
         (64, 64, 200),
-    ] {
-        let sizes = Sequences {
+    ];
+    sizes
+        .into_iter()
+        .map(|(key_dim, shared_dim, value_dim)| Sequences {
             key_dim,
             shared_dim,
             value_dim,
             ..strided(70, 2)
-        };
-        check_attend_of_every_dtype(sizes);
-    }
+        })
+}
+
+#[test]
+fn attend_takes_heads_of_every_size() {
+    heads_of_every_size().for_each(check_attend_of_every_dtype);
 }
 
 /// The gradients of the model against those of the formula, both of what the model of attend returns.
@@ -654,25 +659,7 @@ fn gradients_take_queries_from_anywhere() {
 
 #[test]
 fn gradients_take_heads_of_every_size() {
-    for (key_dim, shared_dim, value_dim) in [
-        (64, 0, 64),
-        (96, 32, 64),
-        (128, 0, 128),
-        (192, 64, 128),
-        (256, 0, 256),
-        (40, 8, 24),
-        (8, 0, 8),
-        (80, 0, 112),
-        (64, 64, 200),
-    ] {
-        let sizes = Sequences {
-            key_dim,
-            shared_dim,
-            value_dim,
-            ..strided(70, 2)
-        };
-        check_gradients_of_every_dtype(sizes);
-    }
+    heads_of_every_size().for_each(check_gradients_of_every_dtype);
 }
 
 #[test]

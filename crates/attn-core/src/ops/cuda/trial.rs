@@ -1,0 +1,235 @@
+//! Operands of trials: what a kernel for GPUs and the processor both compute before the kernel is used.
+
+use attn_kernels::cuda::{CacheUpdateShape, DecodeSizes};
+use candle_core::{DType, Device, Tensor};
+
+use super::{SEED, TRIAL_CAPACITY, TRIAL_SLOTS, candle_dtype};
+use crate::error::Result;
+use crate::geometry::Values;
+use crate::latent::GateTable;
+use crate::norm::Norm;
+use crate::ops::DecodeInput;
+use crate::ops::native::LatentsInput;
+use crate::rope::{Pairing, Rope};
+use crate::weights::{random_tensor, random_unit};
+
+/// Operands of a decode kernel's trial.
+pub(super) struct DecodeTrial {
+    pub(super) q: Tensor,
+    pub(super) keys: Tensor,
+    pub(super) values: Option<Tensor>,
+    pub(super) value_dim: usize,
+}
+
+impl DecodeTrial {
+    /// On the processor.
+    pub(super) fn new(sizes: DecodeSizes, dtype: DType) -> Result<Self> {
+        let cache = |dim: usize, stream: u64| -> Result<Tensor> {
+            let shape = (sizes.batch, sizes.n_kv_heads, TRIAL_CAPACITY, dim);
+            let mut values = random_unit(
+                sizes.batch * sizes.n_kv_heads * TRIAL_CAPACITY * dim,
+                SEED,
+                stream,
+            );
+            // What lies beyond a sequence must not be read.
+            for (row, values) in values.chunks_exact_mut(dim).enumerate() {
+                let sequence = row / (sizes.n_kv_heads * TRIAL_CAPACITY);
+                if row % TRIAL_CAPACITY >= TRIAL_SLOTS[sequence] {
+                    values.fill(f32::NAN);
+                }
+            }
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
+        };
+        let q = [sizes.batch, sizes.n_heads, sizes.key_dim];
+        Ok(Self {
+            q: random_tensor(&q, SEED, 1, dtype, &Device::Cpu)?,
+            keys: cache(sizes.key_dim, 2)?,
+            values: match sizes.apart {
+                true => Some(cache(sizes.value_dim, 3)?),
+                false => None,
+            },
+            value_dim: sizes.value_dim,
+        })
+    }
+
+    pub(super) fn on(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            q: self.q.to_device(device)?,
+            keys: self.keys.to_device(device)?,
+            values: self
+                .values
+                .as_ref()
+                .map(|values| values.to_device(device))
+                .transpose()?,
+            value_dim: self.value_dim,
+        })
+    }
+
+    pub(super) fn input(&self) -> DecodeInput<'_> {
+        DecodeInput {
+            q: &self.q,
+            keys: &self.keys,
+            values: self.values.as_ref(),
+            layout: match self.values {
+                Some(_) => Values::Own(self.value_dim),
+                None => Values::KeyPrefix(self.value_dim),
+            },
+            slots: &TRIAL_SLOTS,
+            // Scores of unit variance.
+            scale: (self.q.dims()[2] as f64).powf(-0.5),
+        }
+    }
+}
+
+/// Operands of the cache update's trial.
+pub(super) struct UpdateTrial {
+    pub(super) x: Tensor,
+    pub(super) norm: Norm,
+    pub(super) rope: Rope,
+    pub(super) gate: Option<GateTable>,
+    pub(super) open: Option<Tensor>,
+    pub(super) keys: Tensor,
+    pub(super) starts: Vec<usize>,
+}
+
+impl UpdateTrial {
+    /// On the processor.
+    pub(super) fn new(shape: CacheUpdateShape) -> Result<Self> {
+        let (dtype, device) = (candle_dtype(shape.dtype), &Device::Cpu);
+        let random = |dims: &[usize], stream: u64, dtype| random_tensor(dims, SEED, stream, dtype, device);
+        let stride = shape.stride.unwrap_or(1);
+        // More than a block of the launch has sequences.
+        let starts = vec![0, 1, 2 * stride - 1, 2 * stride, 5 * stride + stride / 2, 3];
+        let (b, r, width) = (starts.len(), shape.rank, shape.rank + shape.rope_dim);
+        let slots = starts.iter().max().map_or(0, |start| start / stride + 1);
+        let weight = (random(&[r], 1, DType::F32)? * 0.1)?
+            .affine(1.0, 1.0)?
+            .to_dtype(dtype)?;
+        let bias = match shape.layer_norm {
+            true => Some(random(&[r], 2, dtype)?),
+            false => None,
+        };
+        let pairing = match shape.halves {
+            true => Pairing::Halves,
+            false => Pairing::Neighbours,
+        };
+        let (gate, open) = match shape.stride {
+            None => (None, None),
+            Some(stride) => {
+                let gate = GateTable {
+                    u: (random(&[slots, r], 3, DType::F32)? * (r as f64).powf(-0.5))?,
+                    b: random(&[slots], 4, DType::F32)?,
+                    stride,
+                };
+                (Some(gate), Some(random(&[b, r], 5, DType::F32)?))
+            }
+        };
+        Ok(Self {
+            x: random(&[b, 1, width], 6, dtype)?,
+            norm: Norm::new(weight, bias, 1e-5),
+            rope: Rope::new(shape.rope_dim, 10_000.0, pairing)?,
+            gate,
+            open,
+            keys: random(&[b, 1, slots + 1, width], 7, dtype)?,
+            starts,
+        })
+    }
+
+    pub(super) fn on(&self, device: &Device) -> Result<Self> {
+        let moved = |x: &Tensor| -> Result<Tensor> { Ok(x.to_device(device)?) };
+        Ok(Self {
+            x: moved(&self.x)?,
+            norm: Norm::new(
+                moved(self.norm.weight())?,
+                self.norm.bias().map(moved).transpose()?,
+                self.norm.eps(),
+            ),
+            rope: self.rope.clone(),
+            gate: match &self.gate {
+                None => None,
+                Some(gate) => Some(GateTable {
+                    u: moved(&gate.u)?,
+                    b: moved(&gate.b)?,
+                    stride: gate.stride,
+                }),
+            },
+            open: self.open.as_ref().map(moved).transpose()?,
+            keys: moved(&self.keys)?,
+            starts: self.starts.clone(),
+        })
+    }
+
+    pub(super) fn input(&self) -> LatentsInput<'_> {
+        LatentsInput {
+            x: &self.x,
+            norm: &self.norm,
+            rope: &self.rope,
+            gate: self.gate.as_ref(),
+            open: self.open.as_ref(),
+            starts: &self.starts,
+        }
+    }
+
+    /// Slots that the tokens go to.
+    pub(super) fn slots(&self) -> Vec<usize> {
+        let stride = self.gate.as_ref().map_or(1, |gate| gate.stride);
+        self.starts.iter().map(|start| start / stride).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attn_kernels::cuda::Dtype;
+
+    use super::super::DecodeShape;
+    use super::*;
+    use crate::ops::trials::{agree, bound};
+    use crate::ops::{composite, native};
+
+    /// The processor's side of every trial: operands are what the kernels take, and results are numbers.
+    #[test]
+    fn trials_have_something_to_compare_with() {
+        for (n_heads, n_kv_heads, apart) in [(4, 1, false), (4, 2, true)] {
+            for dtype in Dtype::ALL {
+                let sizes = DecodeSizes {
+                    batch: TRIAL_SLOTS.len(),
+                    n_heads,
+                    n_kv_heads,
+                    key_dim: 24,
+                    value_dim: 16,
+                    apart,
+                };
+                let trial = DecodeTrial::new(sizes, candle_dtype(dtype)).unwrap();
+                let shape = DecodeShape::of(&trial.input(), dtype).ok().unwrap();
+                assert_eq!(matches!(shape, DecodeShape::Latent(_)), !apart);
+                // The processor's kernel and the composition agree as closely as a GPU's has to.
+                let expected = composite::decode(&trial.input()).unwrap();
+                let got = native::decode(&trial.input()).unwrap().unwrap();
+                agree(&got, &expected, bound(candle_dtype(dtype))).unwrap();
+            }
+        }
+        for stride in [None, Some(1), Some(3)] {
+            for (layer_norm, halves) in [(true, false), (false, true)] {
+                let shape = CacheUpdateShape {
+                    dtype: Dtype::Bf16,
+                    rank: 24,
+                    rope_dim: 6,
+                    stride,
+                    layer_norm,
+                    halves,
+                };
+                let trial = UpdateTrial::new(shape).unwrap();
+                let before = trial.keys.copy().unwrap();
+                let sums = native::append(&trial.input(), &trial.keys, &trial.slots())
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(sums.is_some(), stride.is_some());
+                assert!(
+                    agree(&trial.keys, &before, bound(DType::BF16)).is_err(),
+                    "nothing was written"
+                );
+                agree(&trial.keys, &trial.keys, 0.0).unwrap();
+            }
+        }
+    }
+}
