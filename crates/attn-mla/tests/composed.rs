@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use attn_core::route::without_kernels;
-use attn_core::{ModelDims, ParamValue, Params};
+use attn_core::{ParamValue, Params};
 
 fn latent(more: &[(&str, ParamValue)]) -> Params {
     let base = Params::default()
@@ -17,25 +16,14 @@ fn latent(more: &[(&str, ParamValue)]) -> Params {
 #[test]
 fn agrees_with_independent_implementations_and_passes_the_suite() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let dims = ModelDims {
-        d_model: 24,
-        n_heads: 4,
-        head_dim: 8,
-    };
-    without_kernels(|| {
-        attn_testkit::verify_dir(&fixtures, &[&attn_mla::VARIANT])
-            .unwrap()
-            .assert();
-        for params in [
-            latent(&[]),
-            latent(&[
-                ("q_rank", ParamValue::Int(12)),
-                ("norm", ParamValue::Text("rms".to_string())),
-            ]),
-        ] {
-            attn_testkit::suite(&attn_mla::VARIANT, &dims, &params)
-                .unwrap()
-                .assert();
-        }
-    });
+    let params = [
+        latent(&[]),
+        latent(&[
+            ("q_rank", ParamValue::Int(12)),
+            ("norm", ParamValue::Text("rms".to_string())),
+        ]),
+    ];
+    attn_testkit::composed(&attn_mla::VARIANT, &fixtures, &params)
+        .unwrap()
+        .assert();
 }

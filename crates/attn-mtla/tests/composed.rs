@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use attn_core::route::without_kernels;
-use attn_core::{ModelDims, ParamValue, Params};
+use attn_core::{ParamValue, Params};
 
 fn latent(more: &[(&str, ParamValue)]) -> Params {
     let base = Params::default()
@@ -17,24 +16,13 @@ fn latent(more: &[(&str, ParamValue)]) -> Params {
 #[test]
 fn agrees_with_independent_implementations_and_passes_the_suite() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let dims = ModelDims {
-        d_model: 24,
-        n_heads: 4,
-        head_dim: 8,
-    };
-    without_kernels(|| {
-        attn_testkit::verify_dir(&fixtures, &[&attn_mtla::VARIANT])
-            .unwrap()
-            .assert();
-        for params in [
-            latent(&[("stride", ParamValue::Int(1))]),
-            latent(&[("stride", ParamValue::Int(2))]),
-            latent(&[("stride", ParamValue::Int(3)), ("v_dim", ParamValue::Int(6))]),
-            latent(&[("stride", ParamValue::Int(17))]),
-        ] {
-            attn_testkit::suite(&attn_mtla::VARIANT, &dims, &params)
-                .unwrap()
-                .assert();
-        }
-    });
+    let params = [
+        latent(&[("stride", ParamValue::Int(1))]),
+        latent(&[("stride", ParamValue::Int(2))]),
+        latent(&[("stride", ParamValue::Int(3)), ("v_dim", ParamValue::Int(6))]),
+        latent(&[("stride", ParamValue::Int(17))]),
+    ];
+    attn_testkit::composed(&attn_mtla::VARIANT, &fixtures, &params)
+        .unwrap()
+        .assert();
 }

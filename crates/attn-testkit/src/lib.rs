@@ -15,12 +15,14 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod compare;
+mod composed;
 mod file;
 mod report;
 mod suite;
 mod verify;
 
 pub use compare::{Difference, compare};
+pub use composed::composed;
 pub use file::{ConformanceFile, Error, is_model_dir};
 pub use report::{Check, Outcome, Report};
 pub use suite::{suite, suite_on};
