@@ -16,6 +16,7 @@
 //! | `swizzle.rs` | where rows lie in shared memory |
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
 //! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs` | decode, each with the name of its source |
+//! | `advance.rs` | what a step begins with: positions counted, queries turned |
 //! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
 //! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
 //! | `merge.rs` | gate and partial sums of training, and their gradients |
@@ -23,6 +24,7 @@
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
 
+mod advance;
 mod attend;
 mod attend_backward;
 mod cache_update;
@@ -41,6 +43,7 @@ mod splits;
 mod streams;
 mod swizzle;
 
+pub use advance::{ADVANCE, AdvanceOperands, AdvanceParams, AdvancePlan, AdvanceShape, Columns, Turn};
 pub use attend::{ATTEND, AttendEntries, AttendOperands, AttendParams, AttendPlan, AttendShape, AttendTiles};
 pub use attend_backward::{
     ATTEND_BACKWARD, AttendBackwardOperands, AttendBackwardParams, AttendBackwardPlan, AttendGradients,

@@ -15,7 +15,7 @@ pub static GROUPED_UPDATE: Kernel = Kernel {
 const WARPS: usize = 4;
 
 /// What the kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupedUpdateShape {
     /// Of projections and caches.
     pub dtype: Dtype,
@@ -40,6 +40,12 @@ pub struct GroupedUpdatePlan {
     pub shape: GroupedUpdateShape,
     /// Sequences B.
     pub batch: usize,
+}
+
+impl AsRef<Planned> for GroupedUpdatePlan {
+    fn as_ref(&self) -> &Planned {
+        &self.planned
+    }
 }
 
 impl GroupedUpdateShape {
