@@ -3,7 +3,7 @@
 use attn_kernels::cuda::{CacheUpdateShape, DecodeSizes};
 use candle_core::{DType, Device, Tensor};
 
-use super::{SEED, TRIAL_CAPACITY, TRIAL_SLOTS, candle_dtype};
+use super::candle_dtype;
 use crate::error::Result;
 use crate::geometry::Values;
 use crate::latent::GateTable;
@@ -12,6 +12,18 @@ use crate::ops::DecodeInput;
 use crate::ops::native::LatentsInput;
 use crate::rope::{Pairing, Rope};
 use crate::weights::{random_tensor, random_unit};
+
+/// Seed of a trial's operands.
+const SEED: u64 = 42;
+
+/// Lengths of a trial's sequences in entries: one, some tiles and a part of one, and enough for many splits.
+pub(super) const TRIAL_SLOTS: [usize; 3] = [1, 131, 577];
+
+/// Entries that a trial's cache has room for; what no sequence has written is NaN.
+const TRIAL_CAPACITY: usize = 600;
+
+/// Entries that a plan of a trial is made for: with few there is one split, with many there are as many as there may be.
+pub(super) const TRIAL_HINTS: [usize; 2] = [1, 1 << 20];
 
 /// Operands of a decode kernel's trial.
 pub(super) struct DecodeTrial {
@@ -181,7 +193,7 @@ impl UpdateTrial {
 mod tests {
     use attn_kernels::cuda::Dtype;
 
-    use super::super::DecodeShape;
+    use super::super::decode::DecodeShape;
     use super::*;
     use crate::ops::trials::{agree, bound};
     use crate::ops::{composite, native};
