@@ -1,4 +1,4 @@
-//! Decode and the cache update on a GPU, by the kernels of [`attn_kernels::cuda`].
+//! Decode and its steps on a GPU, by the kernels of [`attn_kernels::cuda`].
 //!
 //! A kernel is compiled for the geometry that asks for it, and held against the processor's implementation on small
 //! operands of ragged lengths before it is used. What has no kernel, does not compile, does not agree or cannot be
@@ -32,9 +32,9 @@ use crate::ops::fallback::note;
 macro_rules! by_dtype {
     ($dtype:expr, $object:ident.$run:ident($($argument:expr),+)) => {
         match $dtype {
-            Dtype::F32 => $object.$run::<f32>($($argument),+),
-            Dtype::Bf16 => $object.$run::<bf16>($($argument),+),
-            Dtype::F16 => $object.$run::<f16>($($argument),+),
+            attn_kernels::cuda::Dtype::F32 => $object.$run::<f32>($($argument),+),
+            attn_kernels::cuda::Dtype::Bf16 => $object.$run::<half::bf16>($($argument),+),
+            attn_kernels::cuda::Dtype::F16 => $object.$run::<half::f16>($($argument),+),
         }
     };
 }

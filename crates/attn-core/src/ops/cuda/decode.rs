@@ -8,7 +8,6 @@ use attn_kernels::cuda::{
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::{CudaDevice, Device, Tensor};
-use half::{bf16, f16};
 
 use super::gpu::{Found, Gpu, Ready, Scratch, State, as_positions, at_beginning, cache_of, written_if_any};
 use super::trial::{DecodeTrial, TRIAL_HINTS, TRIAL_SLOTS};

@@ -13,7 +13,6 @@ use attn_kernels::cuda::{
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::{CudaDevice, Device, Tensor};
-use half::{bf16, f16};
 
 use super::decode::{DecodeShape, Sources};
 use super::gpu::{Gpu, Ready, State};

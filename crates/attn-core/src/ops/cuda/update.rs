@@ -9,7 +9,6 @@ use attn_kernels::cuda::{
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
 
 use super::ends::Ends;
 use super::gpu::{Found, Gpu, Ready, cache_of};
