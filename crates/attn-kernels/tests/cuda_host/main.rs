@@ -12,6 +12,8 @@ mod host;
 
 mod attend;
 mod decode;
+mod gradients;
+mod merge;
 mod update;
 
 use attn_kernels::cuda::{Arch, Machine};
