@@ -143,7 +143,7 @@ impl AttendShape {
     ///
     /// # Errors
     /// [`Unsupported`] where heads do not fit together, a head's size is no multiple of 8 or above 256, or a tile does not
-    /// fit shared memory.
+    /// fit shared memory, or there are more sequences or blocks of tokens than a grid has.
     pub fn plan(&self, machine: Machine, batch: usize, tokens: usize) -> Result<AttendPlan, Unsupported> {
         self.check(ATTEND.name, [batch, tokens])?;
         let tiles = self.tiles(machine, batch, tokens)?;
@@ -170,7 +170,8 @@ impl AttendShape {
                 grid: [self.n_heads, tokens.div_ceil(tiles.rows()), batch],
                 threads: 32 * tiles.warps,
                 shared_bytes,
-            },
+            }
+            .checked(ATTEND.name)?,
         };
         Ok(AttendPlan {
             planned,
@@ -244,7 +245,7 @@ impl AttendShape {
         };
         let fits = |tiles: &&AttendTiles| self.shared_bytes(tiles) <= machine.shared_bytes;
         let is_busy = |tiles: &&AttendTiles| {
-            batch * self.n_heads * tokens.div_ceil(tiles.rows()) >= machine.multiprocessors
+            product(&[batch, self.n_heads, tokens.div_ceil(tiles.rows())]) >= machine.multiprocessors
         };
         let smallest = all.iter().map(AttendTiles::rows).min();
         let fitting = || all.iter().filter(fits);

@@ -132,29 +132,32 @@ impl MergeShape {
             .find(|vector| rank * bytes >= 32 * vector)
             .or(lengths.min())
             .unwrap_or(most);
-        let pass = |pass: usize, warps: usize| Planned {
-            specialisation: Specialisation {
-                kernel: &MERGE,
-                dtype: self.dtype,
-                constants: vec![
-                    ("PASS", pass),
-                    ("RANK", rank),
-                    ("STRIDE", self.stride),
-                    ("VECTOR_BYTES", vector_bytes),
-                    ("WARPS", WARPS),
-                ],
-                arch: machine.arch,
-            },
-            launch: Launch {
-                grid: [warps.div_ceil(WARPS), 1, 1],
-                threads: 32 * WARPS,
-                shared_bytes: 0,
-            },
+        let pass = |pass: usize, warps: usize| -> Result<Planned, Unsupported> {
+            Ok(Planned {
+                specialisation: Specialisation {
+                    kernel: &MERGE,
+                    dtype: self.dtype,
+                    constants: vec![
+                        ("PASS", pass),
+                        ("RANK", rank),
+                        ("STRIDE", self.stride),
+                        ("VECTOR_BYTES", vector_bytes),
+                        ("WARPS", WARPS),
+                    ],
+                    arch: machine.arch,
+                },
+                launch: Launch {
+                    grid: [warps.div_ceil(WARPS), 1, 1],
+                    threads: 32 * WARPS,
+                    shared_bytes: 0,
+                }
+                .checked(MERGE.name)?,
+            })
         };
         let blocks = tokens.div_ceil(self.stride);
         Ok(MergePlan {
-            forward: pass(0, batch * blocks),
-            backward: [pass(1, batch * blocks), pass(2, blocks)],
+            forward: pass(0, product(&[batch, blocks]))?,
+            backward: [pass(1, product(&[batch, blocks]))?, pass(2, blocks)?],
             shape: *self,
             vector_bytes,
             batch,
