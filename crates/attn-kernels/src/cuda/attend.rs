@@ -2,7 +2,7 @@
 //! `cuda/attend.cuh` the tiles.
 
 use super::machine::{Dtype, Launch, Machine, Unsupported};
-use super::operands::{Cache, Memory, aligned, int, memory};
+use super::operands::{Cache, Memory, int, memory};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::streams::HEAD_TILE;
 use crate::error::{Mismatch, at_least, product};
@@ -318,21 +318,8 @@ pub(super) fn rows(
     dtype: Dtype,
 ) -> Result<RowsParams, Mismatch> {
     let strides = [rows.batch_stride, rows.head_stride, rows.row_stride];
-    let bytes = dtype.bytes();
-    for stride in strides {
-        aligned(op, what, product(&[stride, bytes]), 16)?;
-    }
-    let [batch, heads, n, dim] = counts;
-    let is_empty = batch == 0 || heads == 0 || n == 0;
-    let end = [batch, heads, n]
-        .iter()
-        .zip(strides)
-        .fold(dim, |end, (n, stride)| {
-            end.saturating_add(product(&[n.saturating_sub(1), stride]))
-        });
-    let end = if is_empty { 0 } else { end };
     Ok(RowsParams {
-        data: memory(op, what, rows.memory, product(&[end, bytes]), 16)?,
+        data: rows.check(op, what, counts, dtype.bytes(), 16)?,
         strides: strides.map(|stride| stride as i64),
     })
 }
