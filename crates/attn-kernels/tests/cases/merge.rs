@@ -7,6 +7,7 @@ use super::dtype;
 use crate::common::random;
 
 /// Latents, gradients of their sums, and tables.
+#[derive(Clone)]
 pub struct Merge<E> {
     pub shape: MergeShape,
     pub batch: usize,
