@@ -5,8 +5,8 @@
 //! CUDA library; loading and launching need the feature `cuda`. The same sources compile with a toolkit's compiler:
 //! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
 //!
-//! No kernel was yet run on a GPU. `tests/cuda_models.rs` has models of those that compute, with their tiles, order of
-//! sums and indexing, and holds them against the formulas; `tests/cuda_host.rs` runs the sources themselves on the
+//! No kernel was yet run on a GPU. `tests/cuda_models` has models of them, with their tiles, order of
+//! sums and indexing, and holds them against the formulas; `tests/cuda_host` runs the sources themselves on the
 //! host, threads and blocks in random order, with operands as a launcher gives them.
 //!
 //! | file | holds |

@@ -3,6 +3,7 @@
 
 use super::machine::{Dtype, Launch, Machine, Unsupported};
 use super::specialise::{Kernel, Planned, Specialisation};
+use crate::error::product;
 
 /// The source.
 pub static GROUPED_UPDATE: Kernel = Kernel {
@@ -61,7 +62,7 @@ impl GroupedUpdateShape {
                 remedy: "an even size".to_string(),
             });
         }
-        let heads = batch * (self.n_heads + 2 * self.n_kv_heads);
+        let heads = product(&[batch, self.n_heads + 2 * self.n_kv_heads]);
         let planned = Planned {
             specialisation: Specialisation {
                 kernel: &GROUPED_UPDATE,
@@ -80,7 +81,8 @@ impl GroupedUpdateShape {
                 grid: [heads.div_ceil(WARPS).max(1), 1, 1],
                 threads: 32 * WARPS,
                 shared_bytes: 0,
-            },
+            }
+            .checked(GROUPED_UPDATE.name)?,
         };
         Ok(GroupedUpdatePlan {
             planned,
