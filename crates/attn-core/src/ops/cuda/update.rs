@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use attn_kernels::cuda::{
     AdvanceOperands, AdvancePlan, AdvanceShape, CacheUpdateOperands, CacheUpdatePlan, CacheUpdateShape,
-    Columns, Dtype, GroupedUpdateOperands, GroupedUpdatePlan, GroupedUpdateShape, Memory, Turn,
+    Columns, GroupedUpdateOperands, GroupedUpdatePlan, GroupedUpdateShape, Memory, Turn,
 };
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
