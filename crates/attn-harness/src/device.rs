@@ -138,6 +138,8 @@ pub struct Gpu {
     pub capability: Version,
     /// Memory, in bytes.
     pub memory_bytes: u64,
+    /// Its last-level cache, in bytes.
+    pub l2_bytes: u64,
 }
 
 /// CUDA where it can be used.
@@ -178,19 +180,36 @@ impl Resolved {
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(|error| DeviceError::Open {
-                ordinal,
-                reason: error.to_string().lines().next().unwrap_or_default().to_string(),
-            }),
+            Self::Cuda(ordinal) => {
+                let refused = |reason: String| DeviceError::Open {
+                    ordinal,
+                    reason: reason.lines().next().unwrap_or_default().to_string(),
+                };
+                let device =
+                    Device::new_cuda_with_stream(ordinal).map_err(|error| refused(error.to_string()))?;
+                #[cfg(feature = "cuda")]
+                cuda::prepare(&device).map_err(refused)?;
+                Ok(device)
+            }
+        }
+    }
+
+    /// The GPU, where it is one.
+    pub fn gpu(self) -> Option<&'static Gpu> {
+        match (self, cuda()) {
+            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal),
+            _ => None,
         }
     }
 
     /// Its memory, where it is not the processor's.
     pub fn memory_bytes(self) -> Option<u64> {
-        match (self, cuda()) {
-            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal).map(|gpu| gpu.memory_bytes),
-            _ => None,
-        }
+        self.gpu().map(|gpu| gpu.memory_bytes)
+    }
+
+    /// Its last-level cache, where it is not the processor's.
+    pub fn l2_bytes(self) -> Option<u64> {
+        self.gpu().map(|gpu| gpu.l2_bytes)
     }
 }
 
@@ -280,6 +299,7 @@ mod tests {
             uuid: "GPU-0".to_string(),
             capability: Version { major, minor },
             memory_bytes: 80 << 30,
+            l2_bytes: 50 << 20,
         };
         Ok(Cuda {
             driver: Version { major: 13, minor: 0 },

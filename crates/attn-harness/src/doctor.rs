@@ -346,6 +346,7 @@ mod tests {
                 uuid: "GPU-0".to_string(),
                 capability: Version { major: 9, minor: 0 },
                 memory_bytes: 80 << 30,
+                l2_bytes: 50 << 20,
             }],
         });
         let found: Vec<String> = gpus(&cuda)

@@ -8,8 +8,11 @@ mod group;
 mod ledger;
 pub(crate) mod measure;
 mod report;
+mod rotation;
 mod session;
+mod stopwatch;
 pub(crate) mod subject;
+mod work;
 
 use std::collections::HashSet;
 use std::io;

@@ -56,6 +56,7 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         dtype_requested: case.dtype.to_string(),
         device_requested: case.device.to_string(),
         path_requested: case.path.to_string(),
+        launch_requested: case.launch.map(|launch| launch.to_string()),
         cache_regime: Some(case.regime.to_string()),
         weights_bytes: Some(case.weights_bytes),
         flops: Some(case.cost.flops),
@@ -141,6 +142,10 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
     row.peak_verify_bytes = row.peak_verify_bytes.max(built.verify_memory.peak_bytes);
     row.rss_peak_verify_bytes = row.rss_peak_verify_bytes.max(built.verify_memory.rss_peak_bytes);
     row.flush_bytes = built.flush_bytes;
+    row.launch_resolved = built.launch.map(|launch| launch.to_string());
+    if let Some(text) = &built.launch_note {
+        note(row, text);
+    }
     if let Some([device, dtype, path]) = built.resolved.clone() {
         (row.device_resolved, row.dtype_resolved, row.path_resolved) =
             (Some(device), Some(dtype), Some(path));
@@ -179,8 +184,13 @@ pub(super) fn conclude(
     };
     row.status = Status::Ok;
     row.set_times(&summary);
-    row.time_clock = Some("wall".to_string());
-    row.wall_median_s = Some(summary.median);
+    row.time_clock = bursts.first().map(|burst| burst.case.clock.clone());
+    let walls: Vec<f64> = bursts
+        .iter()
+        .flat_map(|burst| &burst.case.measured.walls_s)
+        .copied()
+        .collect();
+    row.wall_median_s = (!walls.is_empty()).then(|| median(&walls));
     // Of several replicas the one that fell shortest speaks for all.
     let stop = bursts.iter().filter_map(|burst| burst.case.measured.stop).max();
     row.stop_rule = stop.map(|rule| rule.name().to_string());
@@ -424,6 +434,16 @@ pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
             },
         );
     }
+    if row.launch_requested.is_none() || row.launch_resolved.is_none() {
+        because(
+            &["launch_requested", "launch_resolved"],
+            if row.launch_requested.is_some() && !ok {
+                unrun
+            } else {
+                "not applicable: it is no decode step on a GPU"
+            },
+        );
+    }
     if row.flush_bytes.is_none() && row.cache_regime.as_deref() == Some("hot") {
         because(&["flush_bytes"], "not applicable: samples begin with hot caches");
     }
@@ -469,6 +489,7 @@ mod tests {
             uuid: String::new(),
             capability: version,
             memory_bytes: 1,
+            l2_bytes: 50 << 20,
         };
         let cuda = Ok(Cuda {
             driver: version,

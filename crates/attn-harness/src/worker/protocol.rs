@@ -9,11 +9,11 @@ use super::job::JobSpec;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
-use crate::run::Measured;
-use crate::sweep::{Dtype, Measure};
+use crate::run::{Measured, Taken};
+use crate::sweep::{Dtype, Launch, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker is told before anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub enum Reply {
     /// A sample was taken.
     Sampled {
         /// Its time and the time spent around it, in seconds, or what went wrong.
-        taken: Result<(f64, f64), String>,
+        taken: Result<Taken, String>,
     },
 }
 
@@ -138,6 +138,10 @@ pub struct Built {
     pub flush_bytes: Option<u64>,
     /// Where it ran: device, element type, path.
     pub resolved: Option<[String; 3]>,
+    /// How its steps get to a GPU.
+    pub launch: Option<Launch>,
+    /// Why not as they should.
+    pub launch_note: Option<String>,
 }
 
 /// Memory of a phase.
@@ -181,6 +185,9 @@ pub struct Verdict {
 pub struct CaseMeasured {
     /// Times, turns, and what ended them.
     pub measured: Measured,
+    /// The clock of the times.
+    #[serde(default)]
+    pub clock: String,
     /// Most bytes allocated for the case at once; none where the process does not count.
     pub peak_bytes: Option<u64>,
     /// For a trajectory: the times of every step, a list for each sample.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use attn_core::{Variant, ops};
+use attn_core::{Variant, Workload, ops};
 use candle_core::{DType, Device, Tensor};
 
 use super::job::{Job, JobSpec};
@@ -23,7 +23,7 @@ use crate::flush::Flusher;
 use crate::memory::{self, CountingAllocator};
 use crate::run::check;
 use crate::run::measure::{Taken, Task, WallClock, caught, measure, warm};
-use crate::run::subject::{Place, SharedFlusher, Subject};
+use crate::run::subject::{Cold, Place, SharedFlusher, Subject};
 use crate::run::{Failure, Measured};
 use crate::sweep::{DeviceRequest, Regime};
 
@@ -187,7 +187,6 @@ impl Bench<'_> {
                 let led = if lead_in { self.lead_in(case) } else { Ok(()) };
                 let taken = led.and_then(|()| self.sample(case));
                 self.idle();
-                let taken = taken.map(|taken| (taken.time_s, taken.around_s));
                 say(&Reply::Sampled { taken })
             }
             Request::Conclude { cases } => {
@@ -259,15 +258,17 @@ impl Bench<'_> {
         let mut concluded = Vec::with_capacity(cases.len());
         for (&case, measured) in cases.iter().zip(measured) {
             let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
-            let (peak_bytes, steps_s, composed) = subject.map_or((None, Vec::new(), Vec::new()), |subject| {
-                (subject.peak_bytes(), subject.take_steps(), subject.composed())
-            });
-            concluded.push(CaseMeasured {
+            let mut case = CaseMeasured {
                 measured,
-                peak_bytes,
-                steps_s,
-                composed,
-            });
+                ..CaseMeasured::default()
+            };
+            if let Some(subject) = subject {
+                case.clock = subject.clock().to_string();
+                case.peak_bytes = subject.peak_bytes();
+                case.steps_s = subject.take_steps();
+                case.composed = subject.composed();
+            }
+            concluded.push(case);
         }
         say(&Reply::Measured {
             cases: concluded,
@@ -293,10 +294,13 @@ impl Bench<'_> {
         (None, built)
     }
 
-    /// What empties the caches before the samples of a case, where they begin cold.
-    fn flusher_for(&mut self, regime: Regime, place: &Place) -> Result<Option<SharedFlusher>, Failure> {
-        if regime == Regime::Hot {
+    /// How the samples of a case begin cold, where they do.
+    fn cold(&mut self, spec: &JobSpec, place: &Place) -> Result<Option<Cold>, Failure> {
+        if spec.regime == Regime::Hot {
             return Ok(None);
+        }
+        if let (Workload::Decode { .. }, Some(llc_bytes)) = (spec.workload, place.resolved.l2_bytes()) {
+            return Ok(Some(Cold::Rotated { llc_bytes }));
         }
         if place.resolved != Resolved::Cpu {
             let reason = "the caches of GPUs are not flushed yet, use regime hot";
@@ -306,7 +310,7 @@ impl Bench<'_> {
             let flusher = Flusher::new(self.settings.llc_bytes).map_err(Failure::Unsupported)?;
             self.flusher = Some(Rc::new(RefCell::new(flusher)));
         }
-        Ok(self.flusher.clone())
+        Ok(self.flusher.clone().map(Cold::Flushed))
     }
 
     /// The device of a case, opened.
@@ -325,17 +329,18 @@ impl Bench<'_> {
     fn try_build(&mut self, case: usize, spec: JobSpec, built: &mut Built) -> Result<Subject, Failure> {
         note(&self.chalk, case, Phase::Building);
         let place = self.place_for(spec.device)?;
-        let flusher = self.flusher_for(spec.regime, &place)?;
+        let cold = self.cold(&spec, &place)?;
         let is_counted = place.is_counted();
         let verify = spec.verify;
         let (subject, build_s, memory) = watched(|| {
             let job = Job::new(spec, self.variants)?;
-            Subject::new(job, place, flusher)
+            Subject::new(job, place, cold)
         });
         (built.build_s, built.build_memory) = (build_s, memory.counted(is_counted));
         let mut subject = subject?;
         built.flush_bytes = subject.flush_bytes();
         built.resolved = Some(subject.resolved());
+        (built.launch, built.launch_note) = subject.launch();
 
         if !verify {
             return Ok(subject);
