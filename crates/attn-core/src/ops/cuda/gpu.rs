@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attn_kernels::cuda::{
-    Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan, Dtype, Kernels, Loaded, Memory, Planned,
-    Specialisation, Unsupported, Workspace,
+    AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan, Dtype, Kernels, Loaded,
+    Memory, Planned, Specialisation, Unsupported, Workspace,
 };
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop,
@@ -13,6 +13,7 @@ use candle_core::cuda::cudarc::driver::{
 use candle_core::cuda::{CudaDType, DeviceId};
 use candle_core::{CudaDevice, Layout, Storage, Tensor};
 
+use super::attend::FoundAttend;
 use super::decode::DecodeShape;
 use super::{Asked, Refusal};
 use crate::error::Result;
@@ -55,6 +56,8 @@ pub(super) struct State {
     /// By shape and batch, with the entries that the plan is for.
     pub(super) decodes: HashMap<(DecodeShape, usize), (usize, Found<DecodePlan>)>,
     pub(super) updates: HashMap<(CacheUpdateShape, usize), Found<CacheUpdatePlan>>,
+    /// By shape, batch and whether there are gradients, with the tokens and keys that the plans are for.
+    pub(super) attends: HashMap<(AttendShape, usize, bool), ([usize; 2], FoundAttend)>,
     pub(super) scratch: Scratch,
 }
 
