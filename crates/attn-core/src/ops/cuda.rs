@@ -1,5 +1,5 @@
-//! Operations on a GPU, by the kernels of [`attn_kernels::cuda`]: decode, the cache update, and attend with its
-//! gradients.
+//! Operations on a GPU, by the kernels of [`attn_kernels::cuda`]: decode and the cache update, attend and the merge of
+//! training with their gradients.
 //!
 //! A kernel is compiled for the geometry that asks for it, and held against the processor's implementation on small
 //! operands of ragged lengths before it is used. What has no kernel, does not compile, does not agree or cannot be
@@ -11,6 +11,7 @@ mod attend;
 mod attend_backward;
 mod decode;
 mod gpu;
+mod merge;
 mod rows;
 mod trial;
 mod update;
@@ -22,6 +23,7 @@ use candle_core::{DType, Tensor};
 
 pub(super) use self::attend::attend;
 pub(super) use self::decode::decode;
+pub(crate) use self::merge::gated_sums;
 pub(crate) use self::update::CacheUpdate;
 use crate::ops::fallback::note;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attn_kernels::cuda::{
     AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan, Dtype, Kernels, Loaded,
-    Memory, Planned, Specialisation, Unsupported, Workspace,
+    Memory, MergeShape, Planned, Specialisation, Unsupported, Workspace,
 };
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop,
@@ -15,6 +15,7 @@ use candle_core::{CudaDevice, Layout, Storage, Tensor};
 
 use super::attend::FoundAttend;
 use super::decode::DecodeShape;
+use super::merge::FoundMerge;
 use super::{Asked, Refusal};
 use crate::error::Result;
 use crate::ops::trials::Trials;
@@ -58,6 +59,8 @@ pub(super) struct State {
     pub(super) updates: HashMap<(CacheUpdateShape, usize), Found<CacheUpdatePlan>>,
     /// By shape, batch and whether there are gradients, with the tokens and keys that the plans are for.
     pub(super) attends: HashMap<(AttendShape, usize, bool), ([usize; 2], FoundAttend)>,
+    /// The same, with the tokens.
+    pub(super) merges: HashMap<(MergeShape, usize, bool), (usize, FoundMerge)>,
     pub(super) scratch: Scratch,
 }
 

@@ -1,6 +1,7 @@
 //! Operands of trials: what a kernel for GPUs and the processor both compute before the kernel is used.
 
 pub(super) mod attend;
+pub(super) mod merge;
 
 use attn_kernels::cuda::{CacheUpdateShape, DecodeSizes};
 use candle_core::{DType, Device, Tensor};
