@@ -1,5 +1,5 @@
-//! Operations on a GPU, by the kernels of [`attn_kernels::cuda`]: decode and the cache update, attend and the merge of
-//! training with their gradients.
+//! Operations on a GPU, by the kernels of [`attn_kernels::cuda`]: decode and its steps, attend and the merge of training
+//! with their gradients.
 //!
 //! A kernel is compiled for the geometry that asks for it, and held against the processor's implementation on small
 //! operands of ragged lengths before it is used. What has no kernel, does not compile, does not agree or cannot be
@@ -10,9 +10,13 @@
 mod attend;
 mod attend_backward;
 mod decode;
+mod ends;
 mod gpu;
+mod graph;
 mod merge;
+mod products;
 mod rows;
+mod step;
 mod trial;
 mod update;
 
@@ -23,8 +27,10 @@ use candle_core::{DType, Tensor};
 
 pub(super) use self::attend::attend;
 pub(super) use self::decode::decode;
+pub(crate) use self::ends::Ends;
+pub(crate) use self::graph::Graph;
 pub(crate) use self::merge::gated_sums;
-pub(crate) use self::update::CacheUpdate;
+pub(crate) use self::step::{GroupedStep, GroupedToken, LatentStep, LatentToken};
 use crate::ops::fallback::note;
 
 /// Calls a function for the elements of a kernel.

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use attn_kernels::cuda::{
-    DecodeOperands, DecodePlan, Dtype, GroupedDecodeShape, LatentDecodeShape, Machine, Unsupported,
+    DecodeOperands, DecodePlan, Dtype, GroupedDecodeShape, LatentDecodeShape, Machine, Memory, Unsupported,
 };
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
-use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Device, Storage, Tensor};
+use candle_core::{CudaDevice, Device, Tensor};
 
-use super::gpu::{
-    Found, Gpu, Ready, Scratch, State, as_positions, at_beginning, cache_of, read, written, written_if_any,
-};
+use super::gpu::{Found, Gpu, Ready, Scratch, State, as_positions, at_beginning, cache_of, written_if_any};
 use super::trial::{DecodeTrial, TRIAL_HINTS, TRIAL_SLOTS};
 use super::{Asked, by_dtype, candle_dtype, kernel_dtype, noted};
 use crate::error::Result;
@@ -36,29 +33,29 @@ fn decode_by_kernel(device: &CudaDevice, input: &DecodeInput) -> Asked<Tensor> {
     let shape = DecodeShape::of(input, kernel_dtype(&operands)?)?;
     let gpu = Gpu::of(device)?;
     let mut state = gpu.state();
-    let State { decodes, scratch, .. } = &mut *state;
-    let (batch, longest) = (input.slots.len(), input.slots.iter().max().copied().unwrap_or(0));
-    let hint = longest.next_multiple_of(HINT_STEP);
-    let known = decodes
-        .get(&(shape, batch))
-        .filter(|(for_slots, _)| *for_slots == hint);
-    let kernel = match known {
-        Some((_, kernel)) => kernel.clone(),
-        None => {
-            let kernel = gpu.decode_kernel(scratch, shape, batch, hint);
-            decodes.insert((shape, batch), (hint, kernel.clone()));
-            kernel
-        }
-    }?;
-    let out = by_dtype!(kernel.dtype(), gpu.decode(scratch, &kernel, input));
-    out.inspect_err(|refusal| {
-        if refusal.is_final {
-            gpu.trials
-                .refuse(kernel.specialisation().clone(), &refusal.reason);
-            decodes.insert((shape, batch), (hint, Err(refusal.reason.clone())));
-            *scratch = Scratch::default(); // its tickets may no longer be zero
-        }
-    })
+    let longest = input.slots.iter().max().copied().unwrap_or(0);
+    let kernel = gpu.decode_kernel_for(
+        &mut state,
+        shape,
+        input.slots.len(),
+        longest.next_multiple_of(HINT_STEP),
+    )?;
+    let done = by_dtype!(
+        kernel.dtype(),
+        gpu.decode_slots(&mut state.scratch, &kernel, input)
+    );
+    state.settled(done)
+}
+
+/// What a decode launch reads beside positions.
+pub(super) struct Sources<'a> {
+    /// `[B, H, Dk]`.
+    pub(super) q: &'a Tensor,
+    /// `[B, Hkv, C, Dk]`.
+    pub(super) keys: &'a Tensor,
+    /// `[B, Hkv, C, Dv]`, where they are not the first columns of the keys.
+    pub(super) values: Option<&'a Tensor>,
+    pub(super) scale: f64,
 }
 
 /// What a decode kernel is compiled for.
@@ -92,6 +89,14 @@ impl DecodeShape {
         })
     }
 
+    /// Tokens of an entry.
+    fn stride(&self) -> usize {
+        match self {
+            Self::Latent(shape) => shape.stride,
+            Self::Grouped(_) => 1,
+        }
+    }
+
     pub(super) fn plan(
         &self,
         machine: Machine,
@@ -106,6 +111,29 @@ impl DecodeShape {
 }
 
 impl Gpu {
+    /// The kernel for sequences of about so many entries, or why there is none.
+    pub(super) fn decode_kernel_for(
+        &self,
+        state: &mut State,
+        shape: DecodeShape,
+        batch: usize,
+        slots: usize,
+    ) -> Asked<Arc<Ready<DecodePlan>>> {
+        let State { decodes, scratch, .. } = state;
+        let known = decodes
+            .get(&(shape, batch))
+            .filter(|(for_slots, _)| *for_slots == slots);
+        let kernel = match known {
+            Some((_, kernel)) => kernel.clone(),
+            None => {
+                let kernel = self.decode_kernel(scratch, shape, batch, slots);
+                decodes.insert((shape, batch), (slots, kernel.clone()));
+                kernel
+            }
+        };
+        Ok(kernel?)
+    }
+
     fn decode_kernel(
         &self,
         scratch: &mut Scratch,
@@ -128,77 +156,82 @@ impl Gpu {
     /// many, and with those twice, since the first launch leaves tickets for the second.
     fn try_decode(&self, scratch: &mut Scratch, shape: DecodeShape) -> Asked<()> {
         let batch = TRIAL_SLOTS.len();
+        let stride = shape.stride();
+        // In a slot's first token and in later ones.
+        let newest = TRIAL_SLOTS
+            .iter()
+            .enumerate()
+            .map(|(i, slots)| (slots - 1) * stride + i % stride);
+        let positions = as_positions(newest)?;
         for hint in TRIAL_HINTS {
             let ready = self.load(shape.plan(self.kernels.machine(), batch, hint))?;
             let trial = DecodeTrial::new(ready.plan.sizes, candle_dtype(ready.dtype()))?;
             let expected = composite::decode(&trial.input())?;
             let on_gpu = trial.on(&Device::Cuda(self.device.clone()))?;
+            let sources = Sources::of(&on_gpu.input());
             for _ in 0..2 {
-                let got = by_dtype!(ready.dtype(), self.decode(scratch, &ready, &on_gpu.input()))?;
+                let positions = scratch.positions(self, positions.clone())?;
+                let got = by_dtype!(ready.dtype(), self.decode(scratch, &ready, &sources, positions))?;
                 agree(&got, &expected, bound(candle_dtype(ready.dtype())))?;
             }
         }
         Ok(())
     }
 
-    /// Launches a decode kernel.
-    fn decode<T: CudaDType + DeviceRepr>(
+    /// Launches a decode kernel at lengths of the host's.
+    fn decode_slots<T: CudaDType + DeviceRepr>(
         &self,
         scratch: &mut Scratch,
         ready: &Ready<DecodePlan>,
         input: &DecodeInput,
     ) -> Asked<Tensor> {
-        let (sizes, stream) = (ready.plan.sizes, &*self.stream);
-        let positions = as_positions(input.slots.iter().map(|slots| slots.saturating_sub(1)))?;
-        scratch.reserve(self, ready.plan.workspace, positions)?;
-        let Scratch {
-            partial,
-            partial_sums,
-            tickets,
-            positions: Some((_, positions)),
-        } = scratch
-        else {
-            return Err("its positions were not sent".into());
-        };
-        let shape = (sizes.batch, sizes.n_heads, sizes.value_dim);
-        // SAFETY: the kernel writes all of it.
-        let mut out = unsafe {
-            self.device
-                .alloc::<T>(sizes.batch * sizes.n_heads * sizes.value_dim)
-        }?;
-        {
-            let q = at_beginning(input.q)?;
-            let (q_of, q_layout) = q.storage_and_layout();
-            let (keys_of, keys_layout) = input.keys.storage_and_layout();
-            // Where values are columns of the keys of several heads, they are read as a cache of their own.
-            let (values_of, values_layout) = input.values.unwrap_or(input.keys).storage_and_layout();
-            let (q, _q) = read::<T>(&q_of, q_layout, stream)?;
-            let (keys, _keys) = read::<T>(&keys_of, keys_layout, stream)?;
-            let (values, _values) = read::<T>(&values_of, values_layout, stream)?;
-            let (partial, _partial) = written_if_any(partial, stream);
-            let (partial_sums, _partial_sums) = written_if_any(partial_sums, stream);
-            let (tickets, _tickets) = written_if_any(tickets, stream);
-            let (positions, _positions) = written(positions, stream);
-            let (out, _out) = written(&mut out, stream);
-            let params = ready.plan.params(&DecodeOperands {
-                q,
-                keys: cache_of(keys, keys_layout)?,
-                values: sizes.apart.then(|| cache_of(values, values_layout)).transpose()?,
-                out,
-                positions,
-                partial,
-                partial_sums,
-                tickets,
-                capacity: input.keys.dim(2)?,
-                scale: input.scale as f32,
-            })?;
-            // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and
-            // alignment of memory of this device against it; operands live longer than the launch is made, and are
-            // freed in the stream's order. 3. Scratch is borrowed, so that nobody else launches with it, the guards
-            // order operands with other streams, and tickets are zeros: from their allocation, and after each launch.
-            unsafe { ready.kernel.launch(stream, &params) }?;
+        let newest = as_positions(input.slots.iter().map(|slots| slots.saturating_sub(1)))?;
+        let positions = scratch.positions(self, newest)?;
+        self.decode::<T>(scratch, ready, &Sources::of(input), positions)
+    }
+
+    /// Launches a decode kernel: `[B, H, Dv]`.
+    pub(super) fn decode<T: CudaDType + DeviceRepr>(
+        &self,
+        scratch: &mut Scratch,
+        ready: &Ready<DecodePlan>,
+        sources: &Sources,
+        positions: Memory,
+    ) -> Asked<Tensor> {
+        let sizes = ready.plan.sizes;
+        scratch.reserve(self, ready.plan.workspace)?;
+        let out = self.unwritten::<T>((sizes.batch, sizes.n_heads, sizes.value_dim))?;
+        let q = at_beginning(sources.q)?;
+        // Where values are columns of the keys of several heads, they are read as a cache of their own.
+        let values = sources.values.unwrap_or(sources.keys);
+        let cache = |x: &Tensor| cache_of(self.memory::<T>(x)?, x.layout());
+        let params = ready.plan.params(&DecodeOperands {
+            q: self.memory::<T>(&q)?,
+            keys: cache(sources.keys)?,
+            values: sizes.apart.then(|| cache(values)).transpose()?,
+            out: self.memory::<T>(&out)?,
+            positions,
+            partial: written_if_any(&mut scratch.partial, &self.stream).0,
+            partial_sums: written_if_any(&mut scratch.partial_sums, &self.stream).0,
+            tickets: written_if_any(&mut scratch.tickets, &self.stream).0,
+            capacity: sources.keys.dim(2)?,
+            scale: sources.scale as f32,
+        })?;
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and alignment
+        // of memory of this device against it, which is freed in the stream's order. 3. Scratch is borrowed, so that
+        // nobody else launches with it, and tickets are zeros: from their allocation, and after each launch.
+        unsafe { self.launch(ready, &params) }?;
+        Ok(out)
+    }
+}
+
+impl<'a> Sources<'a> {
+    fn of(input: &DecodeInput<'a>) -> Self {
+        Self {
+            q: input.q,
+            keys: input.keys,
+            values: input.values,
+            scale: input.scale,
         }
-        let out = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, self.device.clone()));
-        Ok(Tensor::from_storage(out, shape, BackpropOp::none(), false))
     }
 }

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attn_kernels::cuda::{
-    AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan, Dtype, Kernels, Loaded,
-    Memory, MergeShape, Planned, Specialisation, Unsupported, Workspace,
+    AdvancePlan, AdvanceShape, AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan,
+    Dtype, GroupedUpdatePlan, GroupedUpdateShape, Kernels, Loaded, Memory, MergeShape, Params, Planned,
+    Specialisation, Unsupported, Workspace,
 };
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop,
 };
 use candle_core::cuda::{CudaDType, DeviceId};
-use candle_core::{CudaDevice, Layout, Storage, Tensor};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, Layout, Shape, Storage, Tensor};
 
 use super::attend::FoundAttend;
 use super::decode::DecodeShape;
@@ -56,12 +58,38 @@ type Made = std::result::Result<Arc<Gpu>, String>;
 pub(super) struct State {
     /// By shape and batch, with the entries that the plan is for.
     pub(super) decodes: HashMap<(DecodeShape, usize), (usize, Found<DecodePlan>)>,
+    pub(super) advances: HashMap<(AdvanceShape, usize), Found<AdvancePlan>>,
     pub(super) updates: HashMap<(CacheUpdateShape, usize), Found<CacheUpdatePlan>>,
+    pub(super) grouped_updates: HashMap<(GroupedUpdateShape, usize), Found<GroupedUpdatePlan>>,
     /// By shape, batch and whether there are gradients, with the tokens and keys that the plans are for.
     pub(super) attends: HashMap<(AttendShape, usize, bool), ([usize; 2], FoundAttend)>,
     /// The same, with the tokens.
     pub(super) merges: HashMap<(MergeShape, usize, bool), (usize, FoundMerge)>,
     pub(super) scratch: Scratch,
+    /// While a graph is recorded: tensors of its launches that nobody else may keep as long as it.
+    pub(super) kept: Option<Vec<Tensor>>,
+}
+
+impl State {
+    /// Keeps tensors for a graph, where one is recorded.
+    pub(super) fn keep(&mut self, tensors: impl IntoIterator<Item = Tensor>) {
+        if let Some(kept) = &mut self.kept {
+            kept.extend(tensors);
+        }
+    }
+
+    /// What came of launches. Where a kernel is at fault all are asked for again, and it will not be given.
+    pub(super) fn settled<T>(&mut self, done: Asked<T>) -> Asked<T> {
+        done.inspect_err(|refusal| {
+            if refusal.is_final {
+                self.decodes.clear();
+                self.advances.clear();
+                self.updates.clear();
+                self.grouped_updates.clear();
+                self.scratch = Scratch::default(); // its tickets may no longer be zero
+            }
+        })
+    }
 }
 
 /// Memory that launches share.
@@ -76,8 +104,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a launch, and sends positions where they are not those of the last one.
-    pub(super) fn reserve(&mut self, gpu: &Gpu, workspace: Workspace, positions: Vec<i32>) -> Asked<()> {
+    /// Makes room for a launch.
+    pub(super) fn reserve(&mut self, gpu: &Gpu, workspace: Workspace) -> Asked<()> {
         let is_short = |have: Option<usize>, need: usize| have.unwrap_or(0) < need;
         // What is replaced is freed in the stream's order, after the kernels that use it.
         if is_short(
@@ -97,6 +125,11 @@ impl Scratch {
         if is_short(self.tickets.as_ref().map(DeviceSlice::len), workspace.tickets) {
             self.tickets = Some(gpu.stream.alloc_zeros(workspace.tickets)?);
         }
+        Ok(())
+    }
+
+    /// Positions on the device, sent where they are not those of the last launch.
+    pub(super) fn positions(&mut self, gpu: &Gpu, positions: Vec<i32>) -> Asked<Memory> {
         if self
             .positions
             .as_ref()
@@ -105,7 +138,8 @@ impl Scratch {
             let sent = gpu.stream.clone_htod(&positions)?;
             self.positions = Some((positions, sent));
         }
-        Ok(())
+        let (_, sent) = self.positions.as_mut().ok_or("its positions were not sent")?;
+        Ok(written(sent, &gpu.stream).0)
     }
 }
 
@@ -226,5 +260,49 @@ impl Gpu {
         let plan = plan.map_err(CudaError::from)?;
         let kernel = self.kernels.load(plan.as_ref())?;
         Ok(Ready { plan, kernel })
+    }
+
+    /// A tensor's memory from its first element on. All work on this device goes through one stream, so that whoever
+    /// reads, writes or frees it next does so after a launch that is made now.
+    pub(super) fn memory<T: CudaDType>(&self, x: &Tensor) -> Asked<Memory> {
+        let (storage, layout) = x.storage_and_layout();
+        let (memory, _) = read::<T>(&storage, layout, &self.stream)?;
+        Ok(memory)
+    }
+
+    /// The same of a tensor without gaps.
+    pub(super) fn dense<T: CudaDType>(&self, x: &Tensor) -> Asked<Memory> {
+        if !x.is_contiguous() {
+            return Err("an operand has gaps".into());
+        }
+        self.memory::<T>(x)
+    }
+
+    /// A tensor that is yet to be written, all of it.
+    pub(super) fn unwritten<T: CudaDType + DeviceRepr>(&self, shape: impl Into<Shape>) -> Asked<Tensor> {
+        let shape = shape.into();
+        // SAFETY: who asks has a launch write it before anybody reads it.
+        let slice = unsafe { self.device.alloc::<T>(shape.elem_count()) }?;
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(slice, self.device.clone()));
+        Ok(Tensor::from_storage(storage, shape, BackpropOp::none(), false))
+    }
+
+    /// Launches a kernel; one that is refused is not used again.
+    ///
+    /// # Safety
+    /// As [`Loaded::launch`].
+    pub(super) unsafe fn launch<P: AsRef<Planned>, Q: Params + DeviceRepr>(
+        &self,
+        ready: &Ready<P>,
+        params: &Q,
+    ) -> Asked<()> {
+        // SAFETY: the caller's.
+        let launched = unsafe { ready.kernel.launch(&self.stream, params) };
+        launched.map_err(Refusal::from).inspect_err(|refusal| {
+            if refusal.is_final {
+                self.trials
+                    .refuse(ready.specialisation().clone(), &refusal.reason);
+            }
+        })
     }
 }

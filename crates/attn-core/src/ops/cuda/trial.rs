@@ -3,7 +3,7 @@
 pub(super) mod attend;
 pub(super) mod merge;
 
-use attn_kernels::cuda::{CacheUpdateShape, DecodeSizes};
+use attn_kernels::cuda::{AdvanceShape, CacheUpdateShape, DecodeSizes, GroupedUpdateShape};
 use candle_core::{DType, Device, Tensor};
 
 use super::candle_dtype;
@@ -124,10 +124,6 @@ impl UpdateTrial {
             true => Some(random(&[r], 2, dtype)?),
             false => None,
         };
-        let pairing = match shape.halves {
-            true => Pairing::Halves,
-            false => Pairing::Neighbours,
-        };
         let (gate, open) = match shape.stride {
             None => (None, None),
             Some(stride) => {
@@ -142,7 +138,7 @@ impl UpdateTrial {
         Ok(Self {
             x: random(&[b, 1, width], 6, dtype)?,
             norm: Norm::new(weight, bias, 1e-5),
-            rope: Rope::new(shape.rope_dim, 10_000.0, pairing)?,
+            rope: Rope::new(shape.rope_dim, 10_000.0, pairing(shape.halves))?,
             gate,
             open,
             keys: random(&[b, 1, slots + 1, width], 7, dtype)?,
@@ -190,6 +186,134 @@ impl UpdateTrial {
         let stride = self.gate.as_ref().map_or(1, |gate| gate.stride);
         self.starts.iter().map(|start| start / stride).collect()
     }
+}
+
+/// Operands of the trial of what a step begins with.
+pub(super) struct TurnTrial {
+    /// `[B, H, Dr]`; of one head where none are turned.
+    pub(super) q: Tensor,
+    pub(super) rope: Rope,
+    /// Tokens that sequences have: the position of the next one.
+    pub(super) lens: Vec<usize>,
+}
+
+impl TurnTrial {
+    /// On the processor.
+    pub(super) fn new(shape: AdvanceShape) -> Result<Self> {
+        let lens = vec![0, 1, 131, 7];
+        let dims = [lens.len(), shape.n_heads.max(1), shape.rope_dim];
+        Ok(Self {
+            q: random_tensor(&dims, SEED, 1, candle_dtype(shape.dtype), &Device::Cpu)?,
+            rope: Rope::new(shape.rope_dim, 10_000.0, pairing(shape.halves))?,
+            lens,
+        })
+    }
+
+    /// Positions that tables have to have.
+    pub(super) fn end(&self) -> usize {
+        end_of(&self.lens)
+    }
+
+    /// The queries, turned by the processor.
+    pub(super) fn turned(&self) -> Result<Tensor> {
+        Ok(self.rope.apply(&self.q.unsqueeze(1)?, &self.lens)?.squeeze(1)?)
+    }
+}
+
+/// Operands of the grouped update's trial.
+pub(super) struct GroupedUpdateTrial {
+    shape: GroupedUpdateShape,
+    /// `[B, 1, H Dk]`, `[B, 1, Hkv Dk]` and `[B, 1, Hkv Dv]`.
+    pub(super) qkv: [Tensor; 3],
+    pub(super) keys: Tensor,
+    pub(super) values: Tensor,
+    pub(super) rope: Rope,
+    pub(super) lens: Vec<usize>,
+}
+
+impl GroupedUpdateTrial {
+    /// On the processor.
+    pub(super) fn new(shape: GroupedUpdateShape) -> Result<Self> {
+        let lens = vec![0, 17, 3];
+        let (b, slots, heads) = (lens.len(), 20, shape.n_kv_heads);
+        let random = |dims: &[usize], stream: u64| {
+            random_tensor(dims, SEED, stream, candle_dtype(shape.dtype), &Device::Cpu)
+        };
+        Ok(Self {
+            qkv: [
+                random(&[b, 1, shape.n_heads * shape.key_dim], 1)?,
+                random(&[b, 1, heads * shape.key_dim], 2)?,
+                random(&[b, 1, heads * shape.value_dim], 3)?,
+            ],
+            keys: random(&[b, heads, slots, shape.key_dim], 4)?,
+            values: random(&[b, heads, slots, shape.value_dim], 5)?,
+            rope: Rope::new(shape.key_dim, 10_000.0, pairing(shape.halves))?,
+            lens,
+            shape,
+        })
+    }
+
+    pub(super) fn on(&self, device: &Device) -> Result<Self> {
+        let [q, k, v] = &self.qkv;
+        Ok(Self {
+            shape: self.shape,
+            qkv: [q.to_device(device)?, k.to_device(device)?, v.to_device(device)?],
+            keys: self.keys.to_device(device)?,
+            values: self.values.to_device(device)?,
+            rope: self.rope.clone(),
+            lens: self.lens.clone(),
+        })
+    }
+
+    pub(super) fn end(&self) -> usize {
+        end_of(&self.lens)
+    }
+
+    /// Of the turned queries.
+    pub(super) fn turned_dims(&self) -> [usize; 3] {
+        [self.lens.len(), self.shape.n_heads, self.shape.key_dim]
+    }
+
+    /// Turned queries, keys and values as the processor makes them.
+    pub(super) fn expected(&self) -> Result<[Tensor; 3]> {
+        let GroupedUpdateShape {
+            n_heads,
+            n_kv_heads,
+            key_dim,
+            value_dim,
+            ..
+        } = self.shape;
+        let ([q, k, v], b) = (&self.qkv, self.lens.len());
+        let turned =
+            |x: &Tensor, heads: usize| self.rope.apply(&x.reshape((b, 1, heads, key_dim))?, &self.lens);
+        let keys = turned(k, n_kv_heads)?.transpose(1, 2)?.contiguous()?;
+        let values = v.reshape((b, n_kv_heads, 1, value_dim))?;
+        for (i, &len) in self.lens.iter().enumerate() {
+            self.keys
+                .narrow(0, i, 1)?
+                .slice_set(&keys.narrow(0, i, 1)?, 2, len)?;
+            self.values
+                .narrow(0, i, 1)?
+                .slice_set(&values.narrow(0, i, 1)?, 2, len)?;
+        }
+        Ok([
+            turned(q, n_heads)?.squeeze(1)?,
+            self.keys.clone(),
+            self.values.clone(),
+        ])
+    }
+}
+
+fn pairing(halves: bool) -> Pairing {
+    match halves {
+        true => Pairing::Halves,
+        false => Pairing::Neighbours,
+    }
+}
+
+/// Positions that a token after each of these lengths needs.
+fn end_of(lens: &[usize]) -> usize {
+    lens.iter().max().map_or(0, |len| len + 1)
 }
 
 #[cfg(test)]
@@ -244,6 +368,38 @@ mod tests {
                     "nothing was written"
                 );
                 agree(&trial.keys, &trial.keys, 0.0).unwrap();
+            }
+        }
+        for halves in [false, true] {
+            let shape = AdvanceShape {
+                dtype: Dtype::F16,
+                n_heads: 3,
+                rope_dim: 6,
+                halves,
+            };
+            let trial = TurnTrial::new(shape).unwrap();
+            let turned = trial.turned().unwrap();
+            // At position 0 nothing turns, at others it does.
+            let of = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap();
+            agree(&of(&turned, 0), &of(&trial.q, 0), 0.0).unwrap();
+            assert!(agree(&of(&turned, 2), &of(&trial.q, 2), bound(DType::F16)).is_err());
+            let shape = GroupedUpdateShape {
+                dtype: Dtype::F32,
+                n_heads: 4,
+                n_kv_heads: 2,
+                key_dim: 6,
+                value_dim: 5,
+                halves,
+            };
+            let trial = GroupedUpdateTrial::new(shape).unwrap();
+            let before = trial.on(&Device::Cpu).unwrap().values.copy().unwrap();
+            let [turned, _, values] = trial.expected().unwrap();
+            assert_eq!(turned.dims(), trial.turned_dims());
+            let changed = (values - before).unwrap().abs().unwrap();
+            let rows = changed.sum(3).unwrap().sum(1).unwrap().to_vec2::<f32>().unwrap();
+            for (row, len) in rows.iter().zip(&trial.lens) {
+                let written: Vec<usize> = (0..row.len()).filter(|&i| row[i] > 0.0).collect();
+                assert_eq!(written, [*len]);
             }
         }
     }

@@ -1,310 +1,314 @@
-//! The cache update by a kernel.
+//! What enters a cache in a decode step: positions counted, queries turned, entries written.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use attn_kernels::cuda::{CacheUpdateOperands, CacheUpdatePlan, CacheUpdateShape, Workspace};
-use candle_core::cuda::CudaDType;
-use candle_core::cuda::cudarc::driver::{CudaSlice, DeviceRepr};
-use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, CudaDevice, CudaStorage, Device, InplaceOp1, Layout, Storage, Tensor};
-
-use super::gpu::{
-    Found, Gpu, Ready, Scratch, State, as_positions, at_beginning, part_of, read, written, written_if_any,
+use attn_kernels::cuda::{
+    AdvanceOperands, AdvancePlan, AdvanceShape, CacheUpdateOperands, CacheUpdatePlan, CacheUpdateShape,
+    Columns, GroupedUpdateOperands, GroupedUpdatePlan, GroupedUpdateShape, Memory, Turn,
 };
-use super::trial::UpdateTrial;
-use super::{Asked, Refusal, by_dtype, candle_dtype, kernel_dtype, noted};
-use crate::error::Result;
+use candle_core::cuda::CudaDType;
+use candle_core::cuda::cudarc::driver::DeviceRepr;
+use candle_core::{DType, Device, Tensor};
+
+use super::ends::Ends;
+use super::gpu::{Found, Gpu, Ready, cache_of};
+use super::trial::{GroupedUpdateTrial, TurnTrial, UpdateTrial};
+use super::{Asked, by_dtype, candle_dtype};
 use crate::latent::GateTable;
 use crate::norm::Norm;
-use crate::ops::native::{self, LatentsInput};
+use crate::ops::native;
 use crate::ops::trials::{agree, bound};
-use crate::rope::{Pairing, Rope};
+use crate::rope::Rope;
 
-/// The kernel that adds a token of every sequence to a cache of latents.
-pub(crate) struct CacheUpdate {
-    gpu: Arc<Gpu>,
-    kernel: Arc<Ready<CacheUpdatePlan>>,
+/// Cosines and sines on a GPU, for `n_positions` positions.
+pub(super) struct Angles {
+    cos: Tensor,
+    sin: Tensor,
+    n_positions: usize,
 }
 
-impl CacheUpdate {
-    /// That for tokens `x` `[B, 1, M]` and a cache's keys `[B, 1, C, r + Dr]`; `None` off GPUs, and where the update is
-    /// to be composed, which is noted.
-    pub(crate) fn of(
-        x: &Tensor,
-        norm: &Norm,
-        rope: &Rope,
-        gate: Option<&GateTable>,
-        keys: &Tensor,
-    ) -> Option<Self> {
-        let Device::Cuda(device) = x.device() else {
-            return None;
-        };
-        noted("cache update", Self::find(device, x, norm, rope, gate, keys))
+impl Angles {
+    pub(super) fn of(rope: &Rope, n_positions: usize, device: &Device) -> Asked<Self> {
+        let [cos, sin] = rope.table(n_positions).on(device)?;
+        Ok(Self {
+            n_positions: cos.dim(0)?,
+            cos,
+            sin,
+        })
     }
 
-    fn find(
-        device: &CudaDevice,
-        x: &Tensor,
-        norm: &Norm,
-        rope: &Rope,
-        gate: Option<&GateTable>,
-        keys: &Tensor,
-    ) -> Asked<Self> {
-        let mut operands = vec![x, norm.weight(), keys];
-        operands.extend(norm.bias());
-        let rank = norm.weight().dim(0)?;
-        let shape = CacheUpdateShape {
-            dtype: kernel_dtype(&operands)?,
-            rank,
-            rope_dim: keys.dim(3)?.saturating_sub(rank),
-            stride: gate.map(|gate| gate.stride),
-            layer_norm: norm.bias().is_some(),
-            halves: rope.pairing() == Pairing::Halves,
-        };
-        let (gpu, batch) = (Gpu::of(device)?, x.dim(0)?);
-        let mut state = gpu.state();
-        let State { updates, scratch, .. } = &mut *state;
-        let kernel = updates
-            .entry((shape, batch))
-            .or_insert_with(|| gpu.update_kernel(scratch, shape, batch))
-            .clone()?;
-        drop(state);
-        Ok(Self { gpu, kernel })
+    pub(super) fn tensors(&self) -> [Tensor; 2] {
+        [self.cos.clone(), self.sin.clone()]
     }
+}
 
-    /// Writes the entries; returns the f32 sums of their blocks `[B, r]` where there is a gate. `None`, and nothing
-    /// changed that is read, where it is to be composed after all, which is noted.
-    pub(crate) fn run(&self, input: &LatentsInput, keys: &Tensor) -> Result<Option<Option<Tensor>>> {
-        let Self { gpu, kernel } = self;
-        let mut state = gpu.state();
-        let State { updates, scratch, .. } = &mut *state;
-        let written = by_dtype!(kernel.dtype(), gpu.update(scratch, kernel, input, keys));
-        let written = written.inspect_err(|refusal| {
-            if refusal.is_final {
-                gpu.trials
-                    .refuse(kernel.specialisation().clone(), &refusal.reason);
-                updates.insert(
-                    (kernel.plan.shape, kernel.plan.batch),
-                    Err(refusal.reason.clone()),
-                );
-            }
-        });
-        Ok(noted("cache update", written))
-    }
+/// A token of every sequence on its way into a cache of latents.
+pub(super) struct NewLatents<'a> {
+    /// `[B, 1, r + Dr]`, as the down-projection wrote it.
+    pub(super) x: &'a Tensor,
+    pub(super) norm: &'a Norm,
+    pub(super) gate: Option<&'a GateTable>,
+    /// f32 sums of open blocks `[B, r]`, with a gate: read and written.
+    pub(super) open: Option<&'a Tensor>,
+    /// `[B, 1, C, r + Dr]`.
+    pub(super) keys: &'a Tensor,
+}
+
+/// A token of every sequence on its way into caches of keys and values.
+pub(super) struct NewHeads<'a> {
+    /// `[B, 1, H Dk]`, `[B, 1, Hkv Dk]` and `[B, 1, Hkv Dv]`, as projections wrote them.
+    pub(super) qkv: [&'a Tensor; 3],
+    /// `[B, H, Dk]`, for the queries turned.
+    pub(super) turned: &'a Tensor,
+    /// `[B, Hkv, C, Dk]`.
+    pub(super) keys: &'a Tensor,
+    /// `[B, Hkv, C, Dv]`.
+    pub(super) values: &'a Tensor,
 }
 
 impl Gpu {
-    fn update_kernel(
-        &self,
-        scratch: &mut Scratch,
-        shape: CacheUpdateShape,
-        batch: usize,
-    ) -> Found<CacheUpdatePlan> {
+    pub(super) fn advance_kernel(&self, shape: AdvanceShape, batch: usize) -> Found<AdvancePlan> {
         let ready = self.load(shape.plan(self.kernels.machine(), batch));
         let ready = ready.map_err(|refusal| refusal.reason)?;
         self.trials.verdict(ready.specialisation().clone(), || {
-            self.try_update(scratch, shape).map_err(|refusal| refusal.reason)
+            self.try_advance(shape).map_err(|refusal| refusal.reason)
+        })?;
+        Ok(Arc::new(ready))
+    }
+
+    /// Holds counting and turning against the processor's.
+    fn try_advance(&self, shape: AdvanceShape) -> Asked<()> {
+        let trial = TurnTrial::new(shape)?;
+        let ready = self.load(shape.plan(self.kernels.machine(), trial.lens.len()))?;
+        let device = Device::Cuda(self.device.clone());
+        let q = trial.q.to_device(&device)?;
+        let turned = q.zeros_like()?;
+        let mut ends = Ends::default();
+        let angles = Angles::of(&trial.rope, trial.end(), &device)?;
+        let columns = |x: &Tensor| by_dtype!(shape.dtype, self.columns(x, 0));
+        let turn = match shape.n_heads {
+            0 => None,
+            _ => Some((columns(&q)?, columns(&turned)?)),
+        };
+        self.advance(&ready, ends.at(&self.stream, &trial.lens)?, turn, &angles)?;
+        // Read back, and not taken from what the host counted.
+        let newest: Vec<i32> = self.stream.clone_dtoh(ends.newest()?)?;
+        if newest != trial.lens.iter().map(|&len| len as i32).collect::<Vec<_>>() {
+            return Err(format!("it counted {newest:?} after {:?} tokens", trial.lens).into());
+        }
+        match shape.n_heads {
+            0 => Ok(()),
+            _ => Ok(agree(
+                &turned,
+                &trial.turned()?,
+                bound(candle_dtype(shape.dtype)),
+            )?),
+        }
+    }
+
+    /// Counts a token of every sequence, and turns its queries where there are any.
+    pub(super) fn advance(
+        &self,
+        ready: &Ready<AdvancePlan>,
+        positions: Memory,
+        turn: Option<(Columns, Columns)>,
+        angles: &Angles,
+    ) -> Asked<()> {
+        let turn = match turn {
+            None => None,
+            Some((q, turned)) => Some(Turn {
+                q,
+                turned,
+                cos: self.memory::<f32>(&angles.cos)?,
+                sin: self.memory::<f32>(&angles.sin)?,
+                n_positions: angles.n_positions,
+            }),
+        };
+        let params = ready.plan.params(&AdvanceOperands { positions, turn })?;
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes of memory of
+        // this device against it, which is freed in the stream's order. 3. Positions and turned queries are this step's.
+        unsafe { self.launch(ready, &params) }
+    }
+
+    /// The columns of `[B, H, D]` from `first` on.
+    pub(super) fn columns<T: CudaDType>(&self, x: &Tensor, first: usize) -> Asked<Columns> {
+        let &[batch_stride, head_stride, 1] = x.stride() else {
+            return Err("its queries have columns that lie apart".into());
+        };
+        let whole = self.memory::<T>(x)?;
+        let skipped = first * size_of::<T>();
+        Ok(Columns {
+            memory: Memory {
+                address: whole.address + skipped as u64,
+                bytes: whole.bytes.saturating_sub(skipped),
+            },
+            batch_stride,
+            head_stride,
+        })
+    }
+
+    pub(super) fn update_kernel(&self, shape: CacheUpdateShape, batch: usize) -> Found<CacheUpdatePlan> {
+        let ready = self.load(shape.plan(self.kernels.machine(), batch));
+        let ready = ready.map_err(|refusal| refusal.reason)?;
+        self.trials.verdict(ready.specialisation().clone(), || {
+            self.try_update(shape).map_err(|refusal| refusal.reason)
         })?;
         Ok(Arc::new(ready))
     }
 
     /// Holds the cache update against the processor's kernel: tokens that open a block, continue one and close one.
-    fn try_update(&self, scratch: &mut Scratch, shape: CacheUpdateShape) -> Asked<()> {
+    fn try_update(&self, shape: CacheUpdateShape) -> Asked<()> {
         let trial = UpdateTrial::new(shape)?;
         let ready = self.load(shape.plan(self.kernels.machine(), trial.starts.len()))?;
-        let on_gpu = trial.on(&Device::Cuda(self.device.clone()))?;
-        let sums = by_dtype!(
-            ready.dtype(),
-            self.update(scratch, &ready, &on_gpu.input(), &on_gpu.keys)
-        )?;
+        let device = Device::Cuda(self.device.clone());
+        let on_gpu = trial.on(&device)?;
+        let end = trial.starts.iter().max().map_or(0, |start| start + 1);
+        let angles = Angles::of(&trial.rope, end, &device)?;
+        let lens: Vec<usize> = trial.starts.iter().map(|start| start + 1).collect();
+        let mut ends = Ends::default();
+        let positions = ends.at(&self.stream, &lens)?;
+        let new = NewLatents {
+            x: &on_gpu.x,
+            norm: &on_gpu.norm,
+            gate: on_gpu.gate.as_ref(),
+            open: on_gpu.open.as_ref(),
+            keys: &on_gpu.keys,
+        };
+        by_dtype!(shape.dtype, self.update(&ready, &new, positions, &angles))?;
         let expected = native::append(&trial.input(), &trial.keys, &trial.slots())?;
         let expected = expected.ok_or("the processor has no kernel to compare with")?;
         let bound = bound(candle_dtype(shape.dtype));
         agree(&on_gpu.keys, &trial.keys, bound)?;
-        match (sums, expected) {
-            (Some(sums), Some(expected)) => Ok(agree(&sums, &expected, bound)?),
+        match (&on_gpu.open, expected) {
+            (Some(sums), Some(expected)) => Ok(agree(sums, &expected, bound)?),
             (None, None) => Ok(()),
             _ => Err("sums of blocks where there is no gate, or none where there is one".into()),
         }
     }
 
-    /// Launches the cache update.
-    fn update<T: CudaDType + DeviceRepr>(
+    /// Writes the entry of the token at every sequence's position into a cache of latents.
+    pub(super) fn update<T: CudaDType + DeviceRepr>(
         &self,
-        scratch: &mut Scratch,
         ready: &Ready<CacheUpdatePlan>,
-        input: &LatentsInput,
-        keys: &Tensor,
-    ) -> Asked<Option<Tensor>> {
-        let rank = ready.plan.shape.rank;
-        let sums = match input.gate {
-            None => None,
-            Some(_) => Some(self.sums_of(input.open, ready.plan.batch * rank)?),
-        };
-        let none = Workspace {
-            partial_floats: 0,
-            partial_sums: 0,
-            tickets: 0,
-        };
-        scratch.reserve(self, none, as_positions(input.starts.iter().copied())?)?;
-        let launch = UpdateLaunch {
-            gpu: self,
-            ready,
-            input,
-            state: RefCell::new((scratch, sums, None)),
-            of: std::marker::PhantomData::<T>,
-        };
-        let written = keys.inplace_op1(&launch);
-        let (_, sums, refusal) = launch.state.into_inner();
-        match refusal {
-            Some(refusal) => return Err(refusal),
-            None => written?,
-        }
-        let wrap = |sums| {
-            let sums = Storage::Cuda(CudaStorage::wrap_cuda_slice(sums, self.device.clone()));
-            Tensor::from_storage(sums, (ready.plan.batch, rank), BackpropOp::none(), false)
-        };
-        Ok(sums.map(wrap))
-    }
-
-    /// A copy of open blocks' sums, which the kernel adds to: a cache's mark keeps those of before.
-    fn sums_of(&self, open: Option<&Tensor>, elements: usize) -> Asked<CudaSlice<f32>> {
-        let Some(open) = open else {
-            return Ok(self.stream.alloc_zeros(elements)?);
-        };
-        let open = open.contiguous()?;
-        let (storage, layout) = open.storage_and_layout();
-        let Storage::Cuda(storage) = &*storage else {
-            return Err("the sums of open blocks are not on the GPU".into());
-        };
-        let (first, slice) = (layout.start_offset(), storage.as_cuda_slice::<f32>()?);
-        let slice = slice
-            .try_slice(first..first + elements)
-            .ok_or("the sums of open blocks are not of this batch")?;
-        // SAFETY: all of it is written by the copy.
-        let mut copy = unsafe { self.stream.alloc::<f32>(elements) }?;
-        self.stream.memcpy_dtod(&slice, &mut copy)?;
-        Ok(copy)
-    }
-}
-
-/// The cache update as candle's operation on a storage that it may change.
-struct UpdateLaunch<'a, T> {
-    gpu: &'a Gpu,
-    ready: &'a Ready<CacheUpdatePlan>,
-    input: &'a LatentsInput<'a>,
-    /// Scratch, sums of open blocks, and why it was not launched: candle gives a shared reference and takes its own
-    /// errors alone.
-    state: RefCell<UpdateState<'a>>,
-    of: std::marker::PhantomData<T>,
-}
-
-type UpdateState<'a> = (&'a mut Scratch, Option<CudaSlice<f32>>, Option<Refusal>);
-
-impl<T: CudaDType + DeviceRepr> UpdateLaunch<'_, T> {
-    fn launch(
-        &self,
-        scratch: &mut Scratch,
-        sums: &mut Option<CudaSlice<f32>>,
-        cache: &mut CudaStorage,
-        layout: &Layout,
+        new: &NewLatents,
+        positions: Memory,
+        angles: &Angles,
     ) -> Asked<()> {
-        let Self {
-            gpu, ready, input, ..
-        } = self;
-        let stream = &*gpu.stream;
-        let &[cache_stride, _, row_stride, 1] = layout.stride() else {
+        let (_, _, capacity, width) = new.keys.dims4()?;
+        let &[cache_stride, _, row_stride, 1] = new.keys.stride() else {
             return Err("its cache has entries whose elements lie apart".into());
         };
-        let (_, _, capacity, width) = layout.shape().dims4()?;
         if row_stride != width {
             return Err("its cache has gaps between entries".into());
         }
-        let Some((_, positions)) = &mut scratch.positions else {
-            return Err("its positions were not sent".into());
+        let &[x_stride, _, 1] = new.x.stride() else {
+            return Err("its latents have elements that lie apart".into());
         };
-        let end = input.starts.iter().max().map_or(0, |start| start + 1);
-        let [cos, sin] = input.rope.table(end).on(input.x.device())?;
-        let mut n_positions = cos.dim(0)?;
-
-        let (x, weight) = (at_beginning(input.x)?, at_beginning(input.norm.weight())?);
-        let bias = input.norm.bias().map(at_beginning).transpose()?;
-        let gate = match input.gate {
-            None => None,
-            Some(gate) => {
+        let mut n_positions = angles.n_positions;
+        let gate = match (new.gate, new.open) {
+            (Some(gate), Some(open)) => {
                 n_positions = n_positions.min(gate.u.dim(0)? * gate.stride);
-                Some((at_beginning(&gate.u)?, at_beginning(&gate.b)?))
+                let [u, b] = [&gate.u, &gate.b].map(|table| self.dense::<f32>(table));
+                Some([u?, b?, self.dense::<f32>(open)?])
             }
+            _ => None,
         };
-        if n_positions < end {
-            return Err("its tables end before the token".into());
-        }
-
-        let (x_of, x_layout) = x.storage_and_layout();
-        let (weight_of, weight_layout) = weight.storage_and_layout();
-        let bias_of = bias.as_ref().map(Tensor::storage_and_layout);
-        let (cos_of, cos_layout) = cos.storage_and_layout();
-        let (sin_of, sin_layout) = sin.storage_and_layout();
-        let gate_of = gate
-            .as_ref()
-            .map(|(u, b)| (u.storage_and_layout(), b.storage_and_layout()));
-
-        let bias = bias_of
-            .as_ref()
-            .map(|(storage, layout)| read::<T>(storage, layout, stream));
-        let bias = bias.transpose()?;
-        let (open, _open) = written_if_any(sums, stream);
-        let gate = match &gate_of {
-            None => None,
-            Some(((u, u_layout), (b, b_layout))) => Some((
-                read::<f32>(u, u_layout, stream)?,
-                read::<f32>(b, b_layout, stream)?,
-            )),
-        };
-        let (x, _x) = read::<T>(&x_of, x_layout, stream)?;
-        let (weight, _weight) = read::<T>(&weight_of, weight_layout, stream)?;
-        let (cos, _cos) = read::<f32>(&cos_of, cos_layout, stream)?;
-        let (sin, _sin) = read::<f32>(&sin_of, sin_layout, stream)?;
-        let (positions, _positions) = written(positions, stream);
-        let slice = cache.as_cuda_slice_mut::<T>()?;
-        let (whole, _cache) = written(slice, stream);
-        let elements = whole.bytes / size_of::<T>();
         let params = ready.plan.params(&CacheUpdateOperands {
-            x,
-            x_stride: width,
-            weight,
-            bias: bias.as_ref().map(|(bias, _)| *bias),
-            cos,
-            sin,
+            x: self.memory::<T>(new.x)?,
+            x_stride,
+            weight: self.dense::<T>(new.norm.weight())?,
+            bias: new.norm.bias().map(|bias| self.dense::<T>(bias)).transpose()?,
+            cos: self.memory::<f32>(&angles.cos)?,
+            sin: self.memory::<f32>(&angles.sin)?,
             n_positions,
-            gate: gate.as_ref().map(|((u, _), (b, _))| [*u, *b, open]),
-            cache: part_of(whole.address, elements, layout.start_offset(), size_of::<T>()),
+            gate,
+            cache: self.memory::<T>(new.keys)?,
             cache_stride,
             positions,
             capacity,
-            eps: input.norm.eps() as f32,
+            eps: new.norm.eps() as f32,
         })?;
-        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held the sizes of memory
-        // of this device against it; operands live longer than the launch is made, and are freed in the stream's order.
-        // 3. The cache's storage and the sums are borrowed for writing, and the guards order operands with other streams.
-        unsafe { ready.kernel.launch(stream, &params) }?;
-        Ok(())
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes of memory of
+        // this device against it, which is freed in the stream's order. 3. The cache and its sums are the caller's, who
+        // has the cache borrowed for writing.
+        unsafe { self.launch(ready, &params) }
+    }
+
+    pub(super) fn grouped_update_kernel(
+        &self,
+        shape: GroupedUpdateShape,
+        batch: usize,
+    ) -> Found<GroupedUpdatePlan> {
+        let ready = self.load(shape.plan(self.kernels.machine(), batch));
+        let ready = ready.map_err(|refusal| refusal.reason)?;
+        self.trials.verdict(ready.specialisation().clone(), || {
+            self.try_grouped_update(shape).map_err(|refusal| refusal.reason)
+        })?;
+        Ok(Arc::new(ready))
+    }
+
+    /// Holds the grouped update against the processor's rotation, and rows put where they belong.
+    fn try_grouped_update(&self, shape: GroupedUpdateShape) -> Asked<()> {
+        let trial = GroupedUpdateTrial::new(shape)?;
+        let ready = self.load(shape.plan(self.kernels.machine(), trial.lens.len()))?;
+        let device = Device::Cuda(self.device.clone());
+        let on_gpu = trial.on(&device)?;
+        let [q, k, v] = &on_gpu.qkv;
+        let turned = Tensor::zeros(&trial.turned_dims(), q.dtype(), &device)?;
+        let angles = Angles::of(&trial.rope, trial.end(), &device)?;
+        let lens: Vec<usize> = trial.lens.iter().map(|len| len + 1).collect();
+        let mut ends = Ends::default();
+        let positions = ends.at(&self.stream, &lens)?;
+        let new = NewHeads {
+            qkv: [q, k, v],
+            turned: &turned,
+            keys: &on_gpu.keys,
+            values: &on_gpu.values,
+        };
+        by_dtype!(shape.dtype, self.grouped_update(&ready, &new, positions, &angles))?;
+        let bound = bound(candle_dtype(shape.dtype));
+        let [expected, keys, values] = trial.expected()?;
+        agree(&turned, &expected, bound)?;
+        agree(&on_gpu.keys, &keys, bound)?;
+        Ok(agree(&on_gpu.values, &values, bound)?)
+    }
+
+    /// Turns queries and keys of the token at every sequence's position, and writes keys and values into the caches.
+    pub(super) fn grouped_update<T: CudaDType + DeviceRepr>(
+        &self,
+        ready: &Ready<GroupedUpdatePlan>,
+        new: &NewHeads,
+        positions: Memory,
+        angles: &Angles,
+    ) -> Asked<()> {
+        let mut qkv = [Memory::NONE; 3];
+        let mut qkv_strides = [0; 3];
+        for (i, x) in new.qkv.into_iter().enumerate() {
+            let &[stride, _, 1] = x.stride() else {
+                return Err("its projections have elements that lie apart".into());
+            };
+            (qkv[i], qkv_strides[i]) = (self.memory::<T>(x)?, stride);
+        }
+        let params = ready.plan.params(&GroupedUpdateOperands {
+            qkv,
+            qkv_strides,
+            turned: self.dense::<T>(new.turned)?,
+            keys: cache_of(self.memory::<T>(new.keys)?, new.keys.layout())?,
+            values: cache_of(self.memory::<T>(new.values)?, new.values.layout())?,
+            cos: self.memory::<f32>(&angles.cos)?,
+            sin: self.memory::<f32>(&angles.sin)?,
+            n_positions: angles.n_positions,
+            positions,
+            capacity: new.keys.dim(2)?.min(new.values.dim(2)?),
+        })?;
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes of memory of
+        // this device against it, which is freed in the stream's order. 3. The caches are the caller's, who has them
+        // borrowed for writing, and the turned queries are this step's.
+        unsafe { self.launch(ready, &params) }
     }
 }
 
-impl<T: CudaDType + DeviceRepr> InplaceOp1 for UpdateLaunch<'_, T> {
-    fn name(&self) -> &'static str {
-        "cache-update"
-    }
-
-    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        candle_core::bail!("the kernel of GPUs takes no cache of the processor's")
-    }
-
-    fn cuda_fwd(&self, cache: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (scratch, sums, refusal) = &mut *self.state.borrow_mut();
-        *refusal = self.launch(scratch, sums, cache, layout).err();
-        Ok(())
-    }
+/// The kernels' name of a tensor's dtype, where it is what they add sums in.
+pub(super) fn is_f32(x: Option<&Tensor>) -> bool {
+    x.is_none_or(|x| x.dtype() == DType::F32)
 }
