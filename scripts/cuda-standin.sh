@@ -65,7 +65,6 @@ rest() {
     {
         printf '#include <cstdio>\n#define REST(NAME) extern "C" __attribute__((visibility("default"))) int NAME() {'
         printf ' std::fputs("stand-in: " #NAME " is not supported\\n", stderr); return 801; }\n'
-        # shellcheck disable=SC2086 # one name, one argument
         printf 'REST(%s)\n' $(printf '%s\n' $names cuProfilerStart cuProfilerStop | sort -u | grep -vxFf "$part/objects/played")
     } >"$part/objects/rest.cpp"
     c++ -O1 -fPIC -c -o "$part/objects/rest.o" "$part/objects/rest.cpp"
