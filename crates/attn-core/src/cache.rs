@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, Values};
+use crate::ops::cuda::Ends;
 use crate::route::select;
 use crate::variant::{Build, Path};
 use crate::weights::random_tensor;
@@ -43,6 +44,8 @@ pub struct Cache {
     /// f32 sums of the open slots `[B, r]`; the slots themselves hold them rounded.
     open: Option<Tensor>,
     lens: Vec<usize>,
+    /// The lengths on a GPU, once a step has asked for them there.
+    ends: Ends,
     mark: Option<Mark>,
     entry: Entry,
     stride: usize,
@@ -58,6 +61,17 @@ struct Mark {
     open: Tensor,
     /// The open slot's row of every sequence that has one, `[1, Hkv, 1, key]` each.
     rows: Vec<Option<Tensor>>,
+}
+
+/// A cache as a step on a GPU has it.
+#[cfg(feature = "cuda")]
+pub(crate) struct OnDevice<'a> {
+    pub(crate) keys: &'a Tensor,
+    pub(crate) values: Option<&'a Tensor>,
+    pub(crate) open: Option<&'a Tensor>,
+    pub(crate) stride: usize,
+    pub(crate) lens: &'a [usize],
+    pub(crate) ends: &'a mut Ends,
 }
 
 impl Cache {
@@ -87,6 +101,7 @@ impl Cache {
             values,
             open,
             lens: vec![0; batch],
+            ends: Ends::default(),
             mark: None,
             entry,
             stride: geometry.stride,
@@ -263,6 +278,42 @@ impl Cache {
         }
     }
 
+    /// What a step on a GPU reads and writes, the lengths among it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&mut self) -> OnDevice<'_> {
+        OnDevice {
+            keys: &self.keys,
+            values: self.values.as_ref(),
+            open: self.open.as_ref(),
+            stride: self.stride,
+            lens: &self.lens,
+            ends: &mut self.ends,
+        }
+    }
+
+    /// Sends lengths to a GPU, where it does not have them already.
+    pub(crate) fn send_lens(&mut self) -> Result<()> {
+        self.ends.send(&self.device, &self.lens)
+    }
+
+    /// Takes back what steps counted that were recorded, and not done: lengths are `lens`, here and on the GPU.
+    pub(crate) fn uncount(&mut self, lens: &[usize]) {
+        self.lens = lens.to_vec();
+        self.ends.stand_for(lens);
+    }
+
+    /// Counts a step that a GPU did by itself, its own lengths counted with it.
+    pub(crate) fn count_replayed(&mut self) {
+        self.advance(1);
+        self.ends.stand_for(&self.lens);
+    }
+
+    /// Whether every sequence has room for `tokens` more where the cache lies.
+    pub(crate) fn has_room(&self, tokens: usize) -> bool {
+        let end = self.lens.iter().max().map_or(0, |len| len + tokens);
+        end.div_ceil(self.stride) <= self.keys.dims()[2]
+    }
+
     /// Sets the open-slot sums `[B, r]`.
     pub fn set_open(&mut self, open: Tensor) {
         self.open = Some(open);
@@ -290,7 +341,7 @@ impl Cache {
         let rows = self.lens.iter().enumerate().map(row).collect::<Result<_>>()?;
         self.mark = Some(Mark {
             lens: self.lens.clone(),
-            open: open.clone(),
+            open: open.copy()?, // a GPU adds to the sums where they are
             rows,
         });
         Ok(())
@@ -325,7 +376,11 @@ impl Cache {
                     ),
                 });
             };
-            self.open = Some(mark.open.clone());
+            match &self.open {
+                // Where they are: a graph of a step has their address.
+                Some(open) if !self.device.is_cpu() => open.slice_set(&mark.open, 0, 0)?,
+                _ => self.open = Some(mark.open.copy()?),
+            }
             let rows = mark.rows.clone();
             for (b, row) in rows.iter().enumerate() {
                 if let Some(row) = row {

@@ -7,6 +7,7 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
+use crate::ops::cuda::{GroupedStep, GroupedToken};
 use crate::ops::{self, AttendInput, DecodeInput, Entries};
 use crate::pool::in_pool;
 use crate::rope::{Pairing, Rope};
@@ -215,6 +216,25 @@ impl GroupedAttention {
         }
     }
 
+    /// Decodes one token `[B, 1, M]` of every sequence on a GPU, by kernels that have lengths there; `None`, and nothing
+    /// done, off GPUs, and where the step is to be composed.
+    fn step(&self, x: &Tensor, cache: &mut Cache) -> Result<Option<Tensor>> {
+        let Some(step) = GroupedStep::of(x, self.geometry.n_heads, &self.rope, cache) else {
+            return Ok(None);
+        };
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|projection| projection.forward(x));
+        let (q, k, v) = (q?, k?, v?);
+        let heads = step.run(
+            &GroupedToken {
+                qkv: [&q, &k, &v],
+                rope: &self.rope,
+                scale: self.scale,
+            },
+            cache,
+        )?;
+        heads.map(|heads| self.output(&heads)).transpose()
+    }
+
     /// Output projection of `[B, n, H, D]`.
     fn output(&self, heads: &Tensor) -> Result<Tensor> {
         let (b, n, h, d) = heads.dims4()?;
@@ -279,6 +299,9 @@ impl Attention for GroupedAttention {
             let seedlike = self.build.path == Path::Seedlike;
             if seedlike && cache.uniform_len().is_none() {
                 return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
+            }
+            if !seedlike && let Some(y) = self.step(x, cache)? {
+                return Ok(y);
             }
             let starts = cache.lens().to_vec();
             let q = self.queries(x, 1, &starts)?;

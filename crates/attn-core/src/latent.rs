@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
-use crate::ops::cuda::CacheUpdate;
+use crate::ops::cuda::{LatentStep, LatentToken};
 use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
@@ -337,15 +337,20 @@ impl Latent {
     /// # Errors
     /// [`Error::Shape`] where `starts` (positions of `x`'s first tokens) is not one per sequence.
     pub fn queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
-        let x = x.narrow(1, t - n, n)?;
-        let q = match &self.query {
-            QueryProjection::Plain(wq) => wq.forward(&x)?,
-            QueryProjection::LowRank { down, norm, up } => up.forward(&norm.forward(&down.forward(&x)?)?)?,
-        };
-        let q = q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?;
+        let t = x.dim(1)?;
+        let q = self.projected_queries(&x.narrow(1, t - n, n)?)?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
         self.rope.apply(&q, &starts)
+    }
+
+    /// Queries before they are turned, `[B, n, H, Dn + Dr]`.
+    fn projected_queries(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, n, _) = x.dims3()?;
+        let q = match &self.query {
+            QueryProjection::Plain(wq) => wq.forward(x)?,
+            QueryProjection::LowRank { down, norm, up } => up.forward(&norm.forward(&down.forward(x)?)?)?,
+        };
+        Ok(q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?)
     }
 
     /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned.
@@ -391,14 +396,39 @@ impl Latent {
         Ok(Some(Merged { c, k_r, last }))
     }
 
+    /// Decodes one token `[B, 1, M]` of every sequence on a GPU, by kernels that have lengths there: `[B, 1, M]`. `None`,
+    /// and nothing done, off GPUs, and where the step is to be composed; that is noted.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`].
+    pub fn step(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<Option<Tensor>> {
+        let n_heads = self.config.n_heads;
+        let Some(step) = LatentStep::of(x, n_heads, &self.kv_norm, &self.rope, gate, cache) else {
+            return Ok(None);
+        };
+        let (w_uk, w_uv) = self.up_projections()?;
+        let heads = step.run(
+            &LatentToken {
+                q: &self.projected_queries(x)?,
+                x: &self.wkv_a.forward(x)?,
+                norm: &self.kv_norm,
+                rope: &self.rope,
+                gate,
+                up: [&w_uk, &w_uv],
+                scale: self.scale,
+            },
+            cache,
+        )?;
+        heads.map(|heads| self.output(&heads)).transpose()
+    }
+
     /// Adds one token `[B, 1, M]` of every sequence to a cache: projected, normalised, merged by `gate` where there is
     /// one, turned and written in one pass. False, and nothing done, where there is no kernel for it.
     ///
     /// # Errors
     /// [`Error::CacheFull`].
     pub fn append(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<bool> {
-        let on_gpu = CacheUpdate::of(x, &self.kv_norm, &self.rope, gate, cache.keys());
-        if on_gpu.is_none() && !self.has_latents_kernel(x) {
+        if !self.has_latents_kernel(x) {
             return Ok(false);
         }
         let starts = cache.lens().to_vec();
@@ -407,11 +437,7 @@ impl Latent {
         let slots: Vec<usize> = starts.iter().map(|len| len / stride).collect();
         let both = self.wkv_a.forward(x)?;
         let input = self.latents_input(&both, &starts, gate, cache.open());
-        let sums = match on_gpu {
-            Some(update) => update.run(&input, cache.keys())?,
-            None => native::append(&input, cache.keys(), &slots)?,
-        };
-        let Some(sums) = sums else {
+        let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
             return Ok(false);
         };
         if let (Some(sums), true) = (sums, cache.open().is_some()) {

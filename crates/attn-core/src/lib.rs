@@ -16,6 +16,7 @@ pub mod linear;
 pub mod norm;
 pub mod ops;
 pub mod pool;
+pub mod replay;
 pub mod rope;
 pub mod route;
 pub mod variant;
@@ -29,6 +30,7 @@ pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
 pub use pool::{in_pool, join};
+pub use replay::{Replay, Stepper};
 pub use variant::{
     Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,
 };

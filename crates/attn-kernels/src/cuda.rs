@@ -5,8 +5,8 @@
 //! CUDA library; loading and launching need the feature `cuda`. The same sources compile with a toolkit's compiler:
 //! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
 //!
-//! No kernel was yet run on a GPU. `tests/cuda_models.rs` has models of those that compute, with their tiles, order of
-//! sums and indexing, and holds them against the formulas; `tests/cuda_host.rs` runs the sources themselves on the
+//! No kernel was yet run on a GPU. `tests/cuda_models` has models of them, with their tiles, order of
+//! sums and indexing, and holds them against the formulas; `tests/cuda_host` runs the sources themselves on the
 //! host, threads and blocks in random order, with operands as a launcher gives them.
 //!
 //! | file | holds |
@@ -16,6 +16,7 @@
 //! | `swizzle.rs` | where rows lie in shared memory |
 //! | `splits.rs`, `streams.rs` | what decode kernels' plans have in common |
 //! | `latent_decode.rs`, `grouped_decode.rs`, `few_heads_decode.rs` | decode, each with the name of its source |
+//! | `advance.rs` | what a step begins with: positions counted, queries turned |
 //! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
 //! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
 //! | `merge.rs` | gate and partial sums of training, and their gradients |
@@ -23,6 +24,7 @@
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
 
+mod advance;
 mod attend;
 mod attend_backward;
 mod cache_update;
@@ -41,6 +43,7 @@ mod splits;
 mod streams;
 mod swizzle;
 
+pub use advance::{ADVANCE, AdvanceOperands, AdvanceParams, AdvancePlan, AdvanceShape, Columns, Turn};
 pub use attend::{ATTEND, AttendEntries, AttendOperands, AttendParams, AttendPlan, AttendShape, AttendTiles};
 pub use attend_backward::{
     ATTEND_BACKWARD, AttendBackwardOperands, AttendBackwardParams, AttendBackwardPlan, AttendGradients,

@@ -119,6 +119,9 @@ impl Attention for Mla {
             if seedlike && cache.uniform_len().is_none() {
                 return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
             }
+            if !seedlike && let Some(y) = self.latent.step(x, cache, None)? {
+                return Ok(y);
+            }
             let starts = cache.lens().to_vec();
             // Side by side: neither has work for all threads from its begin to its end.
             let (q, appended) = join(

@@ -188,6 +188,9 @@ impl Attention for Mtla {
             let starts = cache.lens().to_vec();
             let end = starts.iter().max().map_or(0, |len| len + 1);
             let table = self.gate.table(end.div_ceil(s), self.wide())?;
+            if let Some(y) = self.latent.step(x, cache, Some(&table))? {
+                return Ok(y);
+            }
             // Side by side: neither has work for all threads from its begin to its end.
             let (q, appended) = join(
                 x.device(),

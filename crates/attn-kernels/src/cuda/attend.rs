@@ -2,7 +2,7 @@
 //! `cuda/attend.cuh` the tiles.
 
 use super::machine::{Dtype, Launch, Machine, Unsupported};
-use super::operands::{Cache, Memory, aligned, int, memory};
+use super::operands::{Cache, Memory, int, memory};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::streams::HEAD_TILE;
 use crate::error::{Mismatch, at_least, product};
@@ -143,7 +143,7 @@ impl AttendShape {
     ///
     /// # Errors
     /// [`Unsupported`] where heads do not fit together, a head's size is no multiple of 8 or above 256, or a tile does not
-    /// fit shared memory.
+    /// fit shared memory, or there are more sequences or blocks of tokens than a grid has.
     pub fn plan(&self, machine: Machine, batch: usize, tokens: usize) -> Result<AttendPlan, Unsupported> {
         self.check(ATTEND.name, [batch, tokens])?;
         let tiles = self.tiles(machine, batch, tokens)?;
@@ -170,7 +170,8 @@ impl AttendShape {
                 grid: [self.n_heads, tokens.div_ceil(tiles.rows()), batch],
                 threads: 32 * tiles.warps,
                 shared_bytes,
-            },
+            }
+            .checked(ATTEND.name)?,
         };
         Ok(AttendPlan {
             planned,
@@ -244,7 +245,7 @@ impl AttendShape {
         };
         let fits = |tiles: &&AttendTiles| self.shared_bytes(tiles) <= machine.shared_bytes;
         let is_busy = |tiles: &&AttendTiles| {
-            batch * self.n_heads * tokens.div_ceil(tiles.rows()) >= machine.multiprocessors
+            product(&[batch, self.n_heads, tokens.div_ceil(tiles.rows())]) >= machine.multiprocessors
         };
         let smallest = all.iter().map(AttendTiles::rows).min();
         let fitting = || all.iter().filter(fits);
@@ -317,21 +318,8 @@ pub(super) fn rows(
     dtype: Dtype,
 ) -> Result<RowsParams, Mismatch> {
     let strides = [rows.batch_stride, rows.head_stride, rows.row_stride];
-    let bytes = dtype.bytes();
-    for stride in strides {
-        aligned(op, what, product(&[stride, bytes]), 16)?;
-    }
-    let [batch, heads, n, dim] = counts;
-    let is_empty = batch == 0 || heads == 0 || n == 0;
-    let end = [batch, heads, n]
-        .iter()
-        .zip(strides)
-        .fold(dim, |end, (n, stride)| {
-            end.saturating_add(product(&[n.saturating_sub(1), stride]))
-        });
-    let end = if is_empty { 0 } else { end };
     Ok(RowsParams {
-        data: memory(op, what, rows.memory, product(&[end, bytes]), 16)?,
+        data: rows.check(op, what, counts, dtype.bytes(), 16)?,
         strides: strides.map(|stride| stride as i64),
     })
 }

@@ -214,17 +214,17 @@ impl AttendShape {
         let (h, h_kv) = (self.n_heads, self.n_kv_heads);
         let in_chunk = 16 / self.dtype.bytes();
         let mut passes = Vec::new();
-        let mut add = |pass, units: [usize; 3], threads, tiles: Option<(GradientTiles, usize)>| {
-            passes.push(self.pass(machine, pass, units, threads, tiles));
+        let mut add = |pass, grid: [usize; 3], threads, tiles: Option<(GradientTiles, usize)>| {
+            passes.push(self.pass(machine, pass, grid, threads, tiles)?);
+            Ok(())
         };
-        let flat = |threads: usize| [threads.div_ceil(THREADS), 1, 1];
-        add(Pass::Rows, flat(batch * tokens * h * LANES), THREADS, None);
+        let flat = |threads: &[usize]| [product(threads).div_ceil(THREADS), 1, 1];
+        add(Pass::Rows, flat(&[batch, tokens, h, LANES]), THREADS, None)?;
         let mut add_tiles = |pass, heads: usize, n: usize| -> Result<(), Unsupported> {
             let tiles = self.gradient_tiles(machine, pass)?;
             let grid = [heads, n.div_ceil(tiles.rows()), batch];
             let shared_bytes = self.gradient_bytes(pass, &tiles);
-            add(pass, grid, 32 * tiles.warps, Some((tiles, shared_bytes)));
-            Ok(())
+            add(pass, grid, 32 * tiles.warps, Some((tiles, shared_bytes)))
         };
         add_tiles(Pass::Queries, h, tokens)?;
         if n_keys > 0 && self.gradient_tiles(machine, Pass::Entries).is_ok() {
@@ -235,16 +235,12 @@ impl AttendShape {
         }
         if self.stride.is_some() {
             let chunks = (self.key_dim + self.value_dim) / in_chunk;
-            add(
-                Pass::OwnEntries,
-                flat(batch * tokens * h_kv * chunks),
-                THREADS,
-                None,
-            );
+            let threads = flat(&[batch, tokens, h_kv, chunks]);
+            add(Pass::OwnEntries, threads, THREADS, None)?;
         }
         if self.shared_dim > 0 && given > 0 {
-            let fours = batch * given * self.shared_dim / 4;
-            add(Pass::Shared, flat(fours), THREADS, None);
+            let fours = [batch, given, self.shared_dim / 4];
+            add(Pass::Shared, flat(&fours), THREADS, None)?;
         }
         let all_rows = product(&[batch, h, tokens]);
         Ok(AttendBackwardPlan {
@@ -268,7 +264,7 @@ impl AttendShape {
         grid: [usize; 3],
         threads: usize,
         tiles: Option<(GradientTiles, usize)>,
-    ) -> PlannedPass {
+    ) -> Result<PlannedPass, Unsupported> {
         let mut constants = vec![
             ("PASS", pass.constant()),
             ("KEY_DIM", self.key_dim),
@@ -288,7 +284,7 @@ impl AttendShape {
                 ("SHARED_BYTES", bytes),
             ]);
         }
-        PlannedPass {
+        Ok(PlannedPass {
             pass,
             planned: Planned {
                 specialisation: Specialisation {
@@ -301,10 +297,11 @@ impl AttendShape {
                     grid,
                     threads,
                     shared_bytes,
-                },
+                }
+                .checked(ATTEND_BACKWARD.name)?,
             },
             tiles: tiles.map(|(tiles, _)| tiles),
-        }
+        })
     }
 
     /// The first that fits registers and shared memory: more rows of a warp use what it reads more often.

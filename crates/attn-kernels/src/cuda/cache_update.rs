@@ -95,7 +95,8 @@ impl CacheUpdateShape {
                 grid: [batch.div_ceil(WARPS).max(1), 1, 1],
                 threads: 32 * WARPS,
                 shared_bytes: 0,
-            },
+            }
+            .checked(CACHE_UPDATE.name)?,
         };
         Ok(CacheUpdatePlan {
             planned,

@@ -1,9 +1,10 @@
 //! Decode for few query heads on a KV head. `cuda/few_heads_decode.cu` has the formula and the mapping.
 
-use super::machine::{Dtype, Launch, Machine};
+use super::machine::{Dtype, Launch, Machine, Unsupported};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::splits::{Work, splits};
 use super::streams::{DecodePlan, DecodeSizes, Workspace, copy_bytes};
+use crate::error::product;
 
 /// The source.
 pub static FEW_HEADS_DECODE: Kernel = Kernel {
@@ -78,8 +79,14 @@ impl FewHeads {
     }
 
     /// Kernel and launch for a batch whose sequences have about `slots` entries.
-    pub(super) fn plan(&self, lanes: Lanes, machine: Machine, batch: usize, slots: usize) -> DecodePlan {
-        let sequence_heads = batch * self.n_kv_heads;
+    pub(super) fn plan(
+        &self,
+        lanes: Lanes,
+        machine: Machine,
+        batch: usize,
+        slots: usize,
+    ) -> Result<DecodePlan, Unsupported> {
+        let sequence_heads = product(&[batch, self.n_kv_heads]);
         let value_width = self.value_dim.next_multiple_of(4);
         let step = 32 / lanes.of_entry * lanes.keys;
         let splits = splits(
@@ -97,7 +104,7 @@ impl FewHeads {
         );
         let shared_bytes = lanes.warps * self.heads * (value_width * 4 + 8);
         let is_split = usize::from(splits > 1);
-        DecodePlan {
+        Ok(DecodePlan {
             sizes: DecodeSizes {
                 batch,
                 n_heads: self.heads * self.n_kv_heads,
@@ -127,14 +134,15 @@ impl FewHeads {
                     grid: [sequence_heads, 1, splits],
                     threads: 32 * lanes.warps,
                     shared_bytes,
-                },
+                }
+                .checked(FEW_HEADS_DECODE.name)?,
             },
             workspace: Workspace {
-                partial_floats: is_split * sequence_heads * splits * self.heads * value_width,
-                partial_sums: is_split * sequence_heads * splits * self.heads,
-                tickets: is_split * sequence_heads,
+                partial_floats: product(&[is_split, sequence_heads, splits, self.heads, value_width]),
+                partial_sums: product(&[is_split, sequence_heads, splits, self.heads]),
+                tickets: product(&[is_split, sequence_heads]),
             },
             align_bytes: lanes.vector_bytes,
-        }
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Geometries that every kernel is compiled for by the example `kernel_grid`.
 
+use super::advance::AdvanceShape;
 use super::attend::AttendShape;
 use super::cache_update::CacheUpdateShape;
 use super::grouped_decode::GroupedDecodeShape;
@@ -62,6 +63,13 @@ pub fn grid(small: bool) -> Vec<Planned> {
                     };
                     all.extend(shape.plan(machine, 1, 4096).map(|plan| plan.planned));
                 }
+                let advance = AdvanceShape {
+                    dtype,
+                    n_heads: 8,
+                    rope_dim,
+                    halves: false,
+                };
+                all.extend(advance.plan(machine, 1).map(|plan| plan.planned));
                 for stride in [None, Some(2)] {
                     let shape = CacheUpdateShape {
                         dtype,

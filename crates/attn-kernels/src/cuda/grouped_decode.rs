@@ -40,7 +40,7 @@ impl GroupedDecodeShape {
     /// shared memory.
     pub fn plan(&self, machine: Machine, batch: usize, slots: usize) -> Result<DecodePlan, Unsupported> {
         match self.lanes()? {
-            Some(lanes) => Ok(self.few_heads().plan(lanes, machine, batch, slots)),
+            Some(lanes) => self.few_heads().plan(lanes, machine, batch, slots),
             None => self.streams()?.plan(machine, batch, slots),
         }
     }

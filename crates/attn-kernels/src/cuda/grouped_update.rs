@@ -3,6 +3,7 @@
 
 use super::machine::{Dtype, Launch, Machine, Unsupported};
 use super::specialise::{Kernel, Planned, Specialisation};
+use crate::error::product;
 
 /// The source.
 pub static GROUPED_UPDATE: Kernel = Kernel {
@@ -15,7 +16,7 @@ pub static GROUPED_UPDATE: Kernel = Kernel {
 const WARPS: usize = 4;
 
 /// What the kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupedUpdateShape {
     /// Of projections and caches.
     pub dtype: Dtype,
@@ -42,6 +43,12 @@ pub struct GroupedUpdatePlan {
     pub batch: usize,
 }
 
+impl AsRef<Planned> for GroupedUpdatePlan {
+    fn as_ref(&self) -> &Planned {
+        &self.planned
+    }
+}
+
 impl GroupedUpdateShape {
     /// The kernel and its launch for a batch of `batch` sequences.
     ///
@@ -55,7 +62,7 @@ impl GroupedUpdateShape {
                 remedy: "an even size".to_string(),
             });
         }
-        let heads = batch * (self.n_heads + 2 * self.n_kv_heads);
+        let heads = product(&[batch, self.n_heads + 2 * self.n_kv_heads]);
         let planned = Planned {
             specialisation: Specialisation {
                 kernel: &GROUPED_UPDATE,
@@ -74,7 +81,8 @@ impl GroupedUpdateShape {
                 grid: [heads.div_ceil(WARPS).max(1), 1, 1],
                 threads: 32 * WARPS,
                 shared_bytes: 0,
-            },
+            }
+            .checked(GROUPED_UPDATE.name)?,
         };
         Ok(GroupedUpdatePlan {
             planned,

@@ -20,6 +20,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchCo
 use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
+use super::advance::AdvanceParams;
 use super::attend::AttendParams;
 use super::attend_backward::AttendBackwardParams;
 use super::machine::{Arch, Machine, Unsupported};
@@ -103,6 +104,11 @@ unsafe impl Params for DecodeParams {
     const KERNELS: &'static [&'static str] = &["latent_decode", "grouped_decode", "few_heads_decode"];
 }
 
+// SAFETY: `Advance` of `advance.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for AdvanceParams {
+    const KERNELS: &'static [&'static str] = &["advance"];
+}
+
 // SAFETY: `CacheUpdate` of `cache_update.cu` has the same fields in the same order, and a static assertion on its size.
 unsafe impl Params for CacheUpdateParams {
     const KERNELS: &'static [&'static str] = &["cache_update"];
@@ -132,6 +138,9 @@ unsafe impl Params for MergeParams {
 
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
+
+// SAFETY: the same.
+unsafe impl DeviceRepr for AdvanceParams {}
 
 // SAFETY: the same.
 unsafe impl DeviceRepr for CacheUpdateParams {}

@@ -1,10 +1,10 @@
 //! The merge of training and its gradients. `cuda/merge.cu` has the formula and says what each pass does.
 
 use super::machine::{Dtype, Launch, Machine, Unsupported};
-use super::operands::{Memory, int, memory};
+use super::operands::{Memory, apart, int, memory};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::streams::copy_bytes;
-use crate::error::{Mismatch, product};
+use crate::error::{Mismatch, at_least, product};
 
 /// The source.
 pub static MERGE: Kernel = Kernel {
@@ -132,29 +132,32 @@ impl MergeShape {
             .find(|vector| rank * bytes >= 32 * vector)
             .or(lengths.min())
             .unwrap_or(most);
-        let pass = |pass: usize, warps: usize| Planned {
-            specialisation: Specialisation {
-                kernel: &MERGE,
-                dtype: self.dtype,
-                constants: vec![
-                    ("PASS", pass),
-                    ("RANK", rank),
-                    ("STRIDE", self.stride),
-                    ("VECTOR_BYTES", vector_bytes),
-                    ("WARPS", WARPS),
-                ],
-                arch: machine.arch,
-            },
-            launch: Launch {
-                grid: [warps.div_ceil(WARPS), 1, 1],
-                threads: 32 * WARPS,
-                shared_bytes: 0,
-            },
+        let pass = |pass: usize, warps: usize| -> Result<Planned, Unsupported> {
+            Ok(Planned {
+                specialisation: Specialisation {
+                    kernel: &MERGE,
+                    dtype: self.dtype,
+                    constants: vec![
+                        ("PASS", pass),
+                        ("RANK", rank),
+                        ("STRIDE", self.stride),
+                        ("VECTOR_BYTES", vector_bytes),
+                        ("WARPS", WARPS),
+                    ],
+                    arch: machine.arch,
+                },
+                launch: Launch {
+                    grid: [warps.div_ceil(WARPS), 1, 1],
+                    threads: 32 * WARPS,
+                    shared_bytes: 0,
+                }
+                .checked(MERGE.name)?,
+            })
         };
         let blocks = tokens.div_ceil(self.stride);
         Ok(MergePlan {
-            forward: pass(0, batch * blocks),
-            backward: [pass(1, batch * blocks), pass(2, blocks)],
+            forward: pass(0, product(&[batch, blocks]))?,
+            backward: [pass(1, product(&[batch, blocks]))?, pass(2, blocks)?],
             shape: *self,
             vector_bytes,
             batch,
@@ -167,38 +170,54 @@ impl MergePlan {
     /// What every launch is given; the forward pass needs `sums`, the others need `gradients`.
     ///
     /// # Errors
-    /// [`Mismatch`] where memory is shorter than the sizes say, or begins where vectors do not. Whether addresses are of a
-    /// device is not seen here.
+    /// [`Mismatch`] where memory is shorter than the sizes say, or begins where vectors do not, where an output shares
+    /// bytes with another operand, and where there is none. Whether addresses are of a device is not seen here.
     pub fn params(&self, operands: &MergeOperands) -> Result<MergeParams, Mismatch> {
         let op = MERGE.name;
         let (batch, tokens, rank) = (self.batch, self.tokens, self.shape.rank);
         let blocks = tokens.div_ceil(self.shape.stride);
         let rows = |what, of: Memory| {
             let bytes = product(&[batch, tokens, rank, self.shape.dtype.bytes()]);
-            memory(op, what, of, bytes, self.vector_bytes)
+            let address = memory(op, what, of, bytes, self.vector_bytes)?;
+            Ok((what, Memory { address, bytes }))
         };
-        let floats = |what, of: Memory, n: &[usize]| memory(op, what, of, product(n).saturating_mul(4), 4);
-        let sums = operands.sums.map(|sums| rows("the sums", sums)).transpose()?;
-        let [grad, dc, du, db, of_logits] = match &operands.gradients {
-            None => [0; 5],
-            Some(it) => [
-                rows("the gradient of the sums", it.sums)?,
+        let floats = |what, of: Memory, n: &[usize]| {
+            let bytes = product(n).saturating_mul(4);
+            let address = memory(op, what, of, bytes, 4)?;
+            Ok((what, Memory { address, bytes }))
+        };
+        let mut inputs = vec![
+            rows("the latents", operands.c)?,
+            floats("the table", operands.u, &[blocks, rank])?,
+            floats("the biases", operands.b, &[blocks])?,
+        ];
+        let mut outputs = Vec::new();
+        if let Some(sums) = operands.sums {
+            outputs.push(rows("the sums", sums)?);
+        }
+        if let Some(it) = &operands.gradients {
+            inputs.push(rows("the gradient of the sums", it.sums)?);
+            outputs.extend([
                 rows("the gradient of the latents", it.c)?,
                 floats("the gradient of the table", it.u, &[blocks, rank])?,
                 floats("the gradient of the biases", it.b, &[blocks])?,
                 floats("the gradients of logits", it.of_logits, &[batch, tokens])?,
-            ],
-        };
+            ]);
+        }
+        at_least(op, "the number of outputs", outputs.len(), 1)?;
+        apart(op, &outputs, &inputs)?;
+        let gradients = operands.gradients.as_ref();
+        let address = |of: Option<Memory>| of.map_or(0, |of| of.address);
         Ok(MergeParams {
-            c: rows("the latents", operands.c)?,
-            u: floats("the table", operands.u, &[blocks, rank])?,
-            b: floats("the biases", operands.b, &[blocks])?,
-            sums: sums.unwrap_or(0),
-            grad,
-            dc,
-            du,
-            db,
-            of_logits,
+            c: operands.c.address,
+            u: operands.u.address,
+            b: operands.b.address,
+            sums: address(operands.sums),
+            grad: address(gradients.map(|it| it.sums)),
+            dc: address(gradients.map(|it| it.c)),
+            du: address(gradients.map(|it| it.u)),
+            db: address(gradients.map(|it| it.b)),
+            of_logits: address(gradients.map(|it| it.of_logits)),
             batch: int(op, "the batch", batch)?,
             tokens: int(op, "the number of tokens", tokens)?,
         })
@@ -222,14 +241,14 @@ mod tests {
         assert_eq!((plan.vector_bytes, plan.forward.launch.grid), (16, [3, 1, 1]));
         let good = MergeOperands {
             c: at(16, 15 * 512),
-            u: at(4, 3 * 1024),
-            b: at(4, 12),
-            sums: Some(at(32, 15 * 512)),
+            u: at(20_004, 3 * 1024),
+            b: at(30_004, 12),
+            sums: Some(at(40_000, 15 * 512)),
             gradients: None,
         };
         assert!(plan.params(&good).is_ok());
-        let u = at(4, 2 * 1024);
         let refused = |operands: MergeOperands| plan.params(&operands).unwrap_err().to_string();
+        let u = at(20_004, 2 * 1024);
         assert_eq!(
             refused(MergeOperands { u, ..good }),
             "merge: the table is 2048, expected 3072"
@@ -238,6 +257,44 @@ mod tests {
         assert_eq!(
             refused(MergeOperands { c, ..good }),
             "merge: the latents is 8, expected 0"
+        );
+        // An operand's memory may be more than its rows, and so reach into the next one.
+        let c = at(16, 1 << 20);
+        assert!(plan.params(&MergeOperands { c, ..good }).is_ok());
+        let sums = Some(at(7680, 15 * 512));
+        assert_eq!(
+            refused(MergeOperands { sums, ..good }),
+            "merge: the sums is 7680, expected 7696"
+        );
+        let sums = None;
+        assert!(refused(MergeOperands { sums, ..good }).contains("number of outputs"));
+        let gradients = MergeGradients {
+            sums: at(50_000, 15 * 512),
+            c: at(60_000, 15 * 512),
+            u: at(70_000, 3 * 1024),
+            b: at(80_000, 12),
+            of_logits: at(80_012, 15 * 4),
+        };
+        let backwards = |it: MergeGradients| MergeOperands {
+            gradients: Some(it),
+            sums: None,
+            ..good
+        };
+        assert!(plan.params(&backwards(gradients)).is_ok());
+        let c = gradients.sums;
+        assert_eq!(
+            refused(backwards(MergeGradients { c, ..gradients })),
+            "merge: the gradient of the latents is 50000, expected 57680"
+        );
+        let b = at(80_004, 12);
+        assert!(refused(backwards(MergeGradients { b, ..gradients })).contains("of the biases"));
+        let of_logits = at(90_000, 14 * 4);
+        assert_eq!(
+            refused(backwards(MergeGradients {
+                of_logits,
+                ..gradients
+            })),
+            "merge: the gradients of logits is 56, expected 60"
         );
         let odd = MergeShape { rank: 33, ..shape };
         assert!(odd.plan(Machine::usual(Arch::Sm80), 1, 5).is_err());

@@ -200,6 +200,30 @@ pub(super) fn memory(
     Ok(memory.address)
 }
 
+/// Refuses an output that shares bytes with another output, or with an input: blocks run in no order, and inputs are read
+/// by way of caches that see no writes. Expected, where an output is refused, is the first address behind the other.
+pub(super) fn apart(
+    op: &'static str,
+    outputs: &[(&'static str, Memory)],
+    inputs: &[(&'static str, Memory)],
+) -> Result<(), Mismatch> {
+    let end = |of: &Memory| of.address.saturating_add(of.bytes as u64);
+    for (at, (what, output)) in outputs.iter().enumerate() {
+        let others = outputs[at + 1..].iter().chain(inputs);
+        for (_, other) in others.filter(|(_, other)| output.bytes > 0 && other.bytes > 0) {
+            if output.address < end(other) && other.address < end(output) {
+                return Err(Mismatch {
+                    op,
+                    what,
+                    expected: end(other) as usize,
+                    got: output.address as usize,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what is no multiple of `align`, naming the multiple below as expected.
 pub(super) fn aligned(
     op: &'static str,
@@ -230,7 +254,7 @@ pub(super) fn int(op: &'static str, what: &'static str, size: usize) -> Result<i
 
 impl Cache {
     /// The address of `[b, heads, n, dim]` elements of `bytes`, all of whose rows begin at multiples of `align`.
-    fn check(
+    pub(super) fn check(
         &self,
         op: &'static str,
         what: &'static str,
@@ -244,6 +268,8 @@ impl Cache {
             aligned(op, what, product(&[stride, bytes]), align)?;
             end = end.saturating_add(product(&[count.saturating_sub(1), stride]));
         }
+        let is_empty = [b, heads, n].contains(&0);
+        let end = if is_empty { 0 } else { end };
         memory(op, what, self.memory, product(&[end, bytes]), align)
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn splits(machine: Machine, work: Work) -> usize {
     let most = (work.slots / work.fewest).clamp(1, work.most.max(1));
     let time_s = |splits: usize| {
         let at_once = (machine.multiprocessors * work.blocks) as f64;
-        let blocks = (work.groups * splits) as f64;
+        let blocks = work.groups as f64 * splits as f64;
         let waves = (blocks / at_once).ceil();
         // A last wave that is not full takes as long as a full one.
         let own_bytes = work.slots.div_ceil(splits) as f64 * work.entry_bytes as f64;

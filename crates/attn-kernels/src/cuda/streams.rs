@@ -3,6 +3,7 @@
 use super::machine::{Dtype, Launch, Machine, Unsupported};
 use super::specialise::{Kernel, Planned, Specialisation};
 use super::splits::{Work, splits};
+use crate::error::product;
 
 /// Warps of a block: with all registers a thread can have, they fill a multiprocessor.
 const WARPS: usize = 8;
@@ -118,12 +119,12 @@ impl Streams {
         let rows = HEAD_TILE * tiles.head_tiles;
         let value_width = self.value_dim.next_multiple_of(16);
         let head_blocks = self.heads.div_ceil(rows);
-        let sequence_heads = batch * self.n_kv_heads;
+        let sequence_heads = product(&[batch, self.n_kv_heads]);
         let own_values = if self.apart { self.value_dim } else { 0 };
         let splits = splits(
             machine,
             Work {
-                groups: sequence_heads * head_blocks,
+                groups: product(&[sequence_heads, head_blocks]),
                 blocks: tiles.blocks,
                 slots,
                 entry_bytes: (self.key_dim + own_values) * self.dtype.bytes(),
@@ -155,12 +156,13 @@ impl Streams {
                     grid: [sequence_heads, head_blocks, splits],
                     threads,
                     shared_bytes: self.shared_bytes(&tiles),
-                },
+                }
+                .checked(self.kernel.name)?,
             },
             workspace: Workspace {
-                partial_floats: is_split * sequence_heads * splits * self.heads * value_width,
-                partial_sums: is_split * sequence_heads * splits * self.heads,
-                tickets: is_split * sequence_heads * head_blocks,
+                partial_floats: product(&[is_split, sequence_heads, splits, self.heads, value_width]),
+                partial_sums: product(&[is_split, sequence_heads, splits, self.heads]),
+                tickets: product(&[is_split, sequence_heads, head_blocks]),
             },
             align_bytes: tiles.copy_bytes,
         })

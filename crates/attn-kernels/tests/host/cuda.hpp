@@ -4,16 +4,14 @@
 // Every thread of a block is a fiber. It runs until it has to wait for others, and which goes on then is drawn by lot;
 // so are the blocks. Asynchronous copies spoil their place at once and arrive as late as they may, when their thread
 // waits for them. Shared memory begins as NaN. So a barrier or a wait that is missing shows in the result.
+// cuda.cpp has what is the same for all kernels, and is compiled once.
 #pragma once
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <memory>
 #include <vector>
 
 #include <setjmp.h>
@@ -41,19 +39,11 @@ namespace host {
 constexpr int SHARED = 256 * 1024;
 constexpr int STACK = 64 * 1024; // of a thread
 
-[[noreturn]] inline void fail(const char *why) {
-    std::fprintf(stderr, "%s\n", why);
-    std::abort();
-}
+// Ends the process: what is wrong is a kernel.
+[[noreturn]] void fail(const char *why);
 
 struct Index {
     int x, y, z;
-};
-
-// A place where threads wait for each other.
-struct Meeting {
-    std::vector<int> here;
-    const char *purpose = nullptr;
 };
 
 struct Copy {
@@ -73,52 +63,18 @@ struct Thread {
     std::deque<std::vector<Copy>> groups;
 };
 
-inline std::vector<Thread> threads;
-inline std::vector<std::unique_ptr<char[]>> stacks;
-inline Thread *current;
-inline jmp_buf scheduler;
-inline Index grid;
-inline Meeting block_meeting, named[16];
-inline std::vector<Meeting> warps;
-inline std::vector<std::array<char, 64>> exchanged[2];
-inline std::vector<int> ready; // threads that need not wait
-inline uint64_t lot;
-inline std::function<void()> body;
+extern std::vector<Thread> threads;
+extern Thread *current;
+extern Index grid;
+extern std::vector<std::array<char, 64>> exchanged[2];
 
-inline uint32_t draw() {
-    lot = lot * 6364136223846793005ull + 1442695040888963407ull;
-    return uint32_t(lot >> 33);
-}
-
+// The number of this thread.
 inline int number() { return current->thread.x; }
 
-// Goes on with another thread. Jumps, and not `swapcontext`, which asks the kernel each time.
-inline void leave() {
-    if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
-}
-
-// Lets a thread run until it leaves.
-inline void enter(Thread &thread) {
-    current = &thread;
-    if (_setjmp(scheduler) != 0) return;
-    if (thread.begun) _longjmp(thread.place, 1);
-    thread.begun = true;
-    setcontext(&thread.context);
-}
-
-// Waits until `n` threads are here for the same purpose.
-inline void meet(Meeting &meeting, int n, const char *purpose) {
-    if (!meeting.here.empty() && std::strcmp(meeting.purpose, purpose) != 0) fail("threads wait for different things");
-    meeting.purpose = purpose;
-    meeting.here.push_back(number());
-    if (int(meeting.here.size()) == n) {
-        ready.insert(ready.end(), meeting.here.begin(), meeting.here.end());
-        meeting.here.clear();
-    }
-    leave();
-}
-
-inline void meet_warp(const char *purpose) { meet(warps[number() / 32], 32, purpose); }
+// Each waits for others that come for the same purpose: those of the block, of the warp, or `n` of them.
+void meet_block(const char *purpose);
+void meet_warp(const char *purpose);
+void meet_named(int name, int n, const char *purpose);
 
 // What every lane of this warp gives; all lanes call it. Places are used in turns: who writes to one again has met
 // everybody since they read it.
@@ -132,55 +88,11 @@ template <class T> std::array<T, 32> of_warp(const T &own, const char *purpose) 
     return all;
 }
 
-inline void arrive(const std::vector<Copy> &copies) {
-    for (const Copy &copy : copies) {
-        if (copy.from) {
-            std::memcpy(copy.to, copy.from, copy.bytes);
-        } else {
-            std::memset(copy.to, 0, copy.bytes);
-        }
-    }
-}
+// What copies were to bring is there.
+void arrive(const std::vector<Copy> &copies);
 
-inline void fiber() {
-    body();
-    current->done = true;
-    leave();
-}
-
-inline void run_block(Index block, int n, char *shared, int shared_bytes) {
-    std::memset(shared, 0xff, SHARED);
-    block_meeting = {};
-    for (Meeting &meeting : named) meeting = {};
-    warps.assign(n / 32, {});
-    for (auto &places : exchanged) places.assign(n, {});
-    threads = std::vector<Thread>(n);
-    ready.clear();
-    for (int i = 0; i < n; ++i) {
-        Thread &thread = threads[i];
-        thread.thread = {i, 0, 0}, thread.block = block;
-        if (int(stacks.size()) == i) stacks.emplace_back(new char[STACK]);
-        getcontext(&thread.context);
-        thread.context.uc_stack.ss_sp = stacks[i].get();
-        thread.context.uc_stack.ss_size = STACK;
-        thread.context.uc_link = nullptr;
-        makecontext(&thread.context, fiber, 0);
-        ready.push_back(i);
-    }
-    while (!ready.empty()) {
-        std::swap(ready[draw() % ready.size()], ready.back());
-        Thread &next = threads[ready.back()];
-        ready.pop_back();
-        enter(next);
-    }
-    for (const Thread &thread : threads) {
-        if (!thread.done) fail("threads wait for each other for ever");
-        if (!thread.uncommitted.empty()) fail("a copy was never committed");
-    }
-    for (int i = shared_bytes; i < SHARED; ++i) {
-        if (shared[i] != char(0xff)) fail("shared memory was written beyond its end");
-    }
-}
+// Runs a grid; `lot` decides in which order.
+void run(const int (&sizes)[3], int threads, int shared_bytes, uint64_t lot, const std::function<void()> &kernel);
 
 } // namespace host
 
@@ -194,11 +106,16 @@ inline float __int_as_float(int bits) {
     return x;
 }
 inline float __uint_as_float(unsigned bits) { return __int_as_float(int(bits)); }
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 
 inline void __syncwarp() { host::meet_warp("warp"); }
-inline void __syncthreads() { host::meet(host::block_meeting, int(host::threads.size()), "block"); }
+inline void __syncthreads() { host::meet_block("block"); }
 inline void __threadfence() {}
 inline float __shfl_xor_sync(unsigned, float x, int mask) {
     return host::of_warp(x, "xor")[(host::number() % 32) ^ mask];
@@ -217,21 +134,5 @@ inline unsigned atomicAdd(unsigned *at, unsigned x) {
     return before;
 }
 
-alignas(128) inline char shared[host::SHARED];
-
-// Runs a grid; `lot` decides in which order.
-namespace host {
-inline void run(const int (&sizes)[3], int threads, int shared_bytes, uint64_t seed, std::function<void()> kernel) {
-    grid = {sizes[0], sizes[1], sizes[2]}, lot = seed, body = std::move(kernel);
-    std::vector<Index> blocks;
-    for (int z = 0; z < grid.z; ++z) {
-        for (int y = 0; y < grid.y; ++y) {
-            for (int x = 0; x < grid.x; ++x) blocks.push_back({x, y, z});
-        }
-    }
-    for (; !blocks.empty(); blocks.pop_back()) {
-        std::swap(blocks[draw() % blocks.size()], blocks.back());
-        run_block(blocks.back(), threads, shared, shared_bytes);
-    }
-}
-} // namespace host
+// What kernels declare by that name.
+extern char shared[host::SHARED];

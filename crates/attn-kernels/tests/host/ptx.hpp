@@ -1,17 +1,34 @@
-// The functions of ptx.cuh on the host, for f32 and bf16. Fragments are as the PTX ISA lays them out.
+// The functions of ptx.cuh on the host. Fragments are as the PTX ISA lays them out.
 
 #if DTYPE == DTYPE_F32
 DEVICE float to_f32(Element x) { return x; }
 DEVICE Element from_f32(float x) { return x; }
-#else
+#elif DTYPE == DTYPE_BF16
 DEVICE float to_f32(Element x) { return __uint_as_float(u32(x.bits) << 16); }
 DEVICE Element from_f32(float x) {
-    u32 bits;
-    std::memcpy(&bits, &x, 4);
+    const u32 bits = __float_as_uint(x);
     if (x != x) return Element{0x7fff};
     return Element{u16((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
+#else
+DEVICE float to_f32(Element x) {
+    const u32 sign = u32(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
+    // Small ones have no exponent of their own; infinity and what is no number keep all bits of theirs.
+    if (rest < 0x400) return std::copysign(std::ldexp(float(rest), -24), __uint_as_float(sign));
+    return __uint_as_float(sign | ((rest << 13) + (rest < 0x7c00 ? 0x38000000 : 0x70000000)));
+}
+DEVICE Element from_f32(float x) {
+    const u32 bits = __float_as_uint(x), rest = bits & 0x7fffffff;
+    const u16 sign = bits >> 16 & 0x8000;
+    if (x != x) return Element{0x7fff};
+    // From half a unit above the largest one on.
+    if (rest >= 0x477ff000) return Element{u16(sign | 0x7c00)};
+    if (rest < 0x38800000) return Element{u16(sign | u16(std::nearbyint(std::ldexp(std::fabs(x), 24))))};
+    return Element{u16(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13)};
+}
+#endif
 
+#if DTYPE != DTYPE_F32
 DEVICE u32 pair(float low, float high) { return from_f32(low).bits | u32(from_f32(high).bits) << 16; }
 #endif
 
@@ -50,7 +67,7 @@ template <int PENDING> DEVICE void copies_wait() {
     for (; groups.size() > PENDING; groups.pop_front()) host::arrive(groups.front());
 }
 
-DEVICE void barrier(int name, int threads) { host::meet(host::named[name], threads, "barrier"); }
+DEVICE void barrier(int name, int threads) { host::meet_named(name, threads, "barrier"); }
 
 #if DTYPE != DTYPE_F32
 DEVICE void load_rows(u32 (&to)[4], u32 from, bool transposed) {

@@ -5,6 +5,7 @@ pub mod attend_backward;
 pub mod cache_update;
 pub mod combine;
 pub mod few_heads;
+pub mod grouped_update;
 pub mod merge;
 pub mod streams;
 pub mod tiles;
