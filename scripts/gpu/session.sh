@@ -202,7 +202,8 @@ doctor() { # attn-bench doctor --device cuda
 verify() { # attn-bench verify --device cuda: fixtures, then the suite on every path and dtype
     local rc=0 what until=$((SECONDS + $1)) left=5
     # On path seedlike the suite is defined in f32 alone.
-    for what in 'crates/attn-*/tests/fixtures/*.safetensors' --path\ {fused\ --dtype\ {f32,bf16,f16},seedlike\ --dtype\ f32}; do
+    for what in 'crates/attn-*/tests/fixtures/*.safetensors' '--path fused --dtype f32' '--path fused --dtype bf16' \
+        '--path fused --dtype f16' '--path seedlike --dtype f32'; do
         echo "-- verify $what"
         # shellcheck disable=SC2086 # several arguments, or a pattern
         limited TERM $(((until - SECONDS) / left)) "$binary" verify --device cuda $what
@@ -270,7 +271,7 @@ peers() { # scripts/peers/gpu_peers.py on the cases that the sweeps measured
     # A point that has begun is measured to its end.
     local most=$(($1 > 40 ? $1 - 20 : $1 / 2))
     limited TERM $(($1 - 7)) "$python" scripts/peers/gpu_peers.py "${SWEEPS[@]/#/experiments/}" --attn-bench "$binary" \
-        "${rows[@]}" --seconds "$most" --compile-seconds $(($1 / 4)) --out "$folder/peers.jsonl"
+        "${rows[@]}" --seconds "$most" --compile-seconds $(($1 / 4)) --max-s 1.5 --out "$folder/peers.jsonl"
 }
 
 profile() { # ncu on decode steps of MLA and MTLA
