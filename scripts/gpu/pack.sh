@@ -50,7 +50,7 @@ glibc=$(objdump -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
 {
     printf 'commit %s\n' "$(git -C "$checkout" describe --always --dirty 2>/dev/null || echo unknown)"
     printf 'needs %s\n' "$glibc" "${needed//$'\n'/ }"
-    (cd "$dir" && sha256sum attn-bench.xz wheels/* 2>/dev/null)
+    (cd "$dir" && find attn-bench.xz wheels -type f -exec sha256sum {} +)
 } >"$dir/manifest.txt"
 cat "$dir/manifest.txt"
 # Ubuntu 22.04 has 2.35, 24.04 has 2.39.
