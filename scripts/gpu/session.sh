@@ -9,7 +9,7 @@
 #     --dry-run       stages, their time, commands   --kit DIR       of pack.sh (target/gpu-kit)
 #     --binary FILE   instead of the kit's
 #
-# FOLDER ($OUT, else gpu-session) receives few files, and has them after every stage, should the machine go away:
+# FOLDER ($OUT, else gpu-session) receives few files, and has them after every stage, should the machine vanish:
 # summary.md (each stage's result and time), rows.json (our rows), peers.jsonl, comparison.md, session.tar.gz (all
 # else: logs, runs with samples and figures, the profile).
 #
@@ -34,8 +34,7 @@ STAGES=(
 RESERVE_S=8 # for summary and archive at the end
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-cd "$checkout" || exit 1
-folder='' only='' minutes=9 dry='' kit=target/gpu-kit binary=''
+folder='' only='' minutes=9 dry='' kit=$checkout/target/gpu-kit binary=''
 
 die() {
     printf 'session: %s\n' "$*" >&2
@@ -46,15 +45,16 @@ while [[ $# -gt 0 ]]; do
     case $1 in
     --only) only=${2:?--only STAGES} && shift ;;
     --minutes) minutes=${2:?--minutes N} && shift ;;
-    --kit) kit=${2:?--kit DIR} && shift ;;
-    --binary) binary=${2:?--binary FILE} && shift ;;
+    --kit) kit=$(realpath -m "${2:?--kit DIR}") && shift ;;
+    --binary) binary=$(realpath -m "${2:?--binary FILE}") && shift ;;
     --dry-run) dry=yes ;;
     -*) die "unknown option $1" ;;
     *) folder=$1 ;;
     esac
     shift
 done
-folder=${folder:-${OUT:-gpu-session}}
+folder=$(realpath -m "${folder:-${OUT:-gpu-session}}")
+cd "$checkout" || exit 1
 total=$(awk -v m="$minutes" 'BEGIN { if (m + 0 <= 0) exit 1; printf "%d", m * 60 }') || die "--minutes $minutes"
 
 names=()
@@ -106,7 +106,6 @@ if [[ $dry ]]; then
 fi
 
 mkdir -p "$folder" || exit 1
-folder=$(cd "$folder" && pwd)
 work=$(mktemp -d) # what becomes session.tar.gz, and beside it what does not
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/session/rows" "$work/session/runs" "$work/tools"
@@ -137,7 +136,6 @@ unpack() {
         chmod +x "$binary"
     fi
     binary=$(command -v "${binary:-attn-bench}") || die 'there is no attn-bench: scripts/gpu/pack.sh, or --binary FILE'
-    binary=$(realpath "$binary")
     local wheel
     for wheel in "$kit"/wheels/*.whl; do
         [[ -f $wheel ]] && "$python" -m zipfile -e "$wheel" "$work/tools/site"
