@@ -17,7 +17,7 @@ WARM_S = 0.2
 # Calls of a sample with hot caches, or so many as take this long.
 HOT_CALLS, HOT_S = 10, 0.002
 # A kernel that waits while the host queues events and graph: else the time of a launch would count.
-QUEUE_CYCLES = 400_000
+QUEUE_CYCLES, CYCLES_OF_CALL = 600_000, 2_000
 
 
 @dataclasses.dataclass
@@ -54,7 +54,7 @@ class Runner:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         if self.graph:
-            torch.cuda._sleep(QUEUE_CYCLES)
+            torch.cuda._sleep(QUEUE_CYCLES + CYCLES_OF_CALL * self.calls)
         began = time.perf_counter()
         start.record()
         self.work()
