@@ -4,19 +4,16 @@
 //! side by side stay so, and the rope key that all heads share stays one; only rows that begin where vectors do not are
 //! copied.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use attn_kernels::cuda::{
-    AttendEntries, AttendOperands, AttendPlan, AttendShape, Cache, Machine, Memory, Specialisation,
-};
+use attn_kernels::cuda::{AttendEntries, AttendOperands, AttendPlan, AttendShape, Machine, Specialisation};
 use candle_core::cuda::CudaDType;
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DeviceRepr, SyncOnDrop};
+use candle_core::cuda::cudarc::driver::{CudaSlice, DeviceRepr};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Device, Layout, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, Device, Storage, Tensor};
 
 use super::attend_backward::{AttendOp, GradientKernels};
-use super::gpu::{Gpu, Ready, read, written, written_if_any};
+use super::gpu::{Gpu, Ready, written};
 use super::rows::{from_column, laid_out, rows_of};
 use super::trial::attend::{AttendTrial, TRIAL_BATCH, trial_shape};
 use super::{Asked, by_dtype, candle_dtype, noted, operands_dtype};
@@ -45,13 +42,7 @@ fn attend_by_kernel(device: &CudaDevice, input: &AttendInput) -> Asked<Tensor> {
     // Not before there is a kernel: what it does not take is not copied for it.
     let operands = Operands::of(input)?;
     let out = by_dtype!(call.shape.dtype, gpu.attended(&kernels, operands));
-    out.inspect_err(|refusal| {
-        if refusal.is_final {
-            let kernel = kernels.forward.specialisation().clone();
-            gpu.trials.refuse(kernel, &refusal.reason);
-            gpu.state().attends.clear();
-        }
-    })
+    gpu.state().settled(out)
 }
 
 /// What kernels are asked for: all that depends on shapes alone.
@@ -198,51 +189,6 @@ impl Operands {
     }
 }
 
-/// Both tensors of entries, held while a launch is made.
-fn held(of: &Option<[Tensor; 2]>) -> Option<[(impl Deref<Target = Storage> + '_, &Layout); 2]> {
-    let [first, second] = of.as_ref()?;
-    Some([first.storage_and_layout(), second.storage_and_layout()])
-}
-
-/// Entries as a kernel takes them, of [`Operands`]'s two tensors.
-pub(super) fn entries_of<'a, T: CudaDType + 'a>(
-    [first, second]: &'a [(impl Deref<Target = Storage>, &Layout); 2],
-    nope_dim: Option<usize>,
-    stream: &'a CudaStream,
-) -> Asked<(AttendEntries, [SyncOnDrop<'a>; 2])> {
-    let (first_of, first_guard) = read::<T>(&first.0, first.1, stream)?;
-    let (second_of, second_guard) = read::<T>(&second.0, second.1, stream)?;
-    let (first, second) = (rows_of(first_of, first.1)?, rows_of(second_of, second.1)?);
-    let entries = match nope_dim {
-        None => AttendEntries {
-            k: first,
-            shared: None,
-            v: second,
-        },
-        Some(nope_dim) => AttendEntries {
-            k: first,
-            shared: Some(second),
-            v: from_column(first, nope_dim, size_of::<T>()),
-        },
-    };
-    Ok((entries, [first_guard, second_guard]))
-}
-
-/// No entries, where nothing is closed yet.
-fn no_entries(has_shared: bool) -> AttendEntries {
-    let none = Cache {
-        memory: Memory::NONE,
-        batch_stride: 0,
-        head_stride: 0,
-        row_stride: 0,
-    };
-    AttendEntries {
-        k: none,
-        shared: has_shared.then_some(none),
-        v: none,
-    }
-}
-
 /// The kernels of a call.
 pub(super) struct AttendKernels {
     pub(super) forward: Ready<AttendPlan>,
@@ -349,43 +295,56 @@ impl Gpu {
         operands: &Operands,
         has_lse: bool,
     ) -> Asked<(CudaStorage, Option<CudaSlice<f32>>)> {
-        let (plan, stream) = (&ready.plan, &*self.stream);
+        let plan = &ready.plan;
         let lines = plan.batch * plan.shape.n_heads * plan.tokens;
-        // SAFETY: the kernel writes all of it.
+        // SAFETY: the kernel writes all of both.
         let mut out = unsafe { self.device.alloc::<T>(lines * plan.shape.value_dim) }?;
         let mut lse = match has_lse {
             // SAFETY: the same.
             true => Some(unsafe { self.stream.alloc::<f32>(lines) }?),
             false => None,
         };
-        {
-            let (q_of, q_layout) = operands.q.storage_and_layout();
-            let (closed_of, own_of) = (held(&operands.closed), held(&operands.own));
-            let entries = |of| entries_of::<T>(of, operands.nope_dim, stream);
-            let closed = closed_of.as_ref().map(entries).transpose()?;
-            let own = own_of.as_ref().map(entries).transpose()?;
-            let (q, _q) = read::<T>(&q_of, q_layout, stream)?;
-            let (out, _out) = written(&mut out, stream);
-            let (lse, _lse) = written_if_any(&mut lse, stream);
-            let nothing_closed =
-                (operands.start > 0 && operands.n_keys == 0).then(|| no_entries(operands.nope_dim.is_some()));
-            let params = plan.params(&AttendOperands {
-                q: rows_of(q, q_layout)?,
-                closed: closed.as_ref().map(|(entries, _)| *entries).or(nothing_closed),
-                own: own.as_ref().map(|(entries, _)| *entries),
-                n_keys: operands.n_keys,
-                start: operands.start,
-                out,
-                lse: has_lse.then_some(lse),
-                scale: operands.scale,
-            })?;
-            // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and
-            // alignment of memory of this device against it; operands live longer than the launch is made, and are
-            // freed in the stream's order. 3. The output and the logarithms are this call's own, and the guards order
-            // operands with other streams.
-            unsafe { ready.kernel.launch(stream, &params) }?;
-        }
+        let entries = |of: &Option<[Tensor; 2]>| {
+            let entries = of.as_ref().map(|of| self.entries::<T>(of, operands.nope_dim));
+            entries.transpose()
+        };
+        let params = plan.params(&AttendOperands {
+            q: rows_of(self.memory::<T>(&operands.q)?, operands.q.layout())?,
+            closed: entries(&operands.closed)?,
+            own: entries(&operands.own)?,
+            n_keys: operands.n_keys,
+            start: operands.start,
+            out: written(&mut out, &self.stream).0,
+            lse: lse.as_mut().map(|lse| written(lse, &self.stream).0),
+            scale: operands.scale,
+        })?;
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and alignment
+        // of memory of this device against it; operands are freed in the stream's order. 3. The output and the logarithms
+        // are this call's own, and all work on this device goes through one stream.
+        unsafe { self.launch(ready, &params) }?;
         Ok((CudaStorage::wrap_cuda_slice(out, self.device.clone()), lse))
+    }
+
+    /// Entries as a kernel takes them, of [`Operands`]'s two tensors.
+    pub(super) fn entries<T: CudaDType>(
+        &self,
+        [first, second]: &[Tensor; 2],
+        nope_dim: Option<usize>,
+    ) -> Asked<AttendEntries> {
+        let first = rows_of(self.memory::<T>(first)?, first.layout())?;
+        let second = rows_of(self.memory::<T>(second)?, second.layout())?;
+        Ok(match nope_dim {
+            None => AttendEntries {
+                k: first,
+                shared: None,
+                v: second,
+            },
+            Some(nope_dim) => AttendEntries {
+                k: first,
+                shared: Some(second),
+                v: from_column(first, nope_dim, size_of::<T>()),
+            },
+        })
     }
 }
 

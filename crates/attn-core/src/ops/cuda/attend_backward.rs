@@ -8,11 +8,10 @@ use attn_kernels::cuda::{
 };
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
-use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Device, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, Device, Layout, Shape, Tensor};
 
-use super::attend::{AttendCall, AttendKernels, Operands, entries_of, shape_of, untracked};
-use super::gpu::{Gpu, Ready, read, written, written_if_any};
+use super::attend::{AttendCall, AttendKernels, Operands, shape_of, untracked};
+use super::gpu::{Gpu, Ready};
 use super::rows::{laid_out, rows_of};
 use super::trial::attend::{AttendTrial, GRADIENT_SLACK, TRIAL_BATCH, trial_shape};
 use super::{Asked, by_dtype, candle_dtype};
@@ -100,12 +99,12 @@ impl AttendOp {
             self.kernels.forward.dtype(),
             gpu.attend_gradients(kernels, &operands, out, &self.lse, grad)
         );
-        gradients.inspect_err(|refusal| {
+        let gradients = gradients.inspect_err(|refusal| {
             if let (true, Ok(kernel)) = (refusal.is_final, GradientKernels::specialisation(&kernels.plan)) {
-                self.gpu.trials.refuse(kernel, &refusal.reason);
-                self.gpu.state().attends.clear();
+                gpu.trials.refuse(kernel, &refusal.reason);
             }
-        })
+        });
+        gpu.state().settled(gradients)
     }
 }
 
@@ -240,98 +239,72 @@ impl Gpu {
         lse: &CudaSlice<f32>,
         grad: &Tensor,
     ) -> Asked<[Tensor; 3]> {
-        let (plan, stream) = (&of.plan, &*self.stream);
+        let plan = &of.plan;
         let [first, second] = operands.entries()?;
-        let (grad, out) = (laid_out(grad)?, out.contiguous()?);
+        let grad = laid_out(grad)?;
         let workspace = plan.workspace;
-        // SAFETY: of each of them the kernels read only what they wrote before.
-        let (mut rows, mut own_weights, mut shared_parts) = unsafe {
-            (
-                self.floats(2 * workspace.rows)?,
-                self.floats(2 * workspace.own_weights)?,
-                self.floats(workspace.shared_parts)?,
-            )
-        };
-        // SAFETY: the kernels write all of each: a gradient for every query and entry.
-        let (mut dq, mut d_first, mut d_second) = unsafe {
-            (
-                self.device.alloc::<T>(operands.q.elem_count())?,
-                self.device.alloc::<T>(first.elem_count())?,
-                self.device.alloc::<T>(second.elem_count())?,
-            )
-        };
-        {
-            let (q_of, q_layout) = operands.q.storage_and_layout();
-            let entries_held = [first.storage_and_layout(), second.storage_and_layout()];
-            let (out_of, out_layout) = out.storage_and_layout();
-            let (grad_of, grad_layout) = grad.storage_and_layout();
-            let (entries, _entries) = entries_of::<T>(&entries_held, operands.nope_dim, stream)?;
-            let (q, _q) = read::<T>(&q_of, q_layout, stream)?;
-            let (out, _out) = read::<T>(&out_of, out_layout, stream)?;
-            let (grad, _grad) = read::<T>(&grad_of, grad_layout, stream)?;
-            let (lse_address, _lse) = lse.device_ptr(stream);
-            let (rows, _rows) = written_if_any(&mut rows, stream);
-            let (own_weights, _own_weights) = written_if_any(&mut own_weights, stream);
-            let (shared_parts, _shared_parts) = written_if_any(&mut shared_parts, stream);
-            let (dq, _dq) = written(&mut dq, stream);
-            let (d_first, _d_first) = written(&mut d_first, stream);
-            let (d_second, _d_second) = written(&mut d_second, stream);
-            let params = plan.params(&AttendBackwardOperands {
-                q: rows_of(q, q_layout)?,
-                closed: operands.closed.as_ref().map(|_| entries),
-                own: operands.own.as_ref().map(|_| entries),
-                start: operands.start,
-                out,
-                lse: Memory {
-                    address: lse_address,
-                    bytes: lse.num_bytes(),
+        // Of each of them kernels read only what they wrote before.
+        let rows = self.floats(2 * workspace.rows)?;
+        let own_weights = self.floats(2 * workspace.own_weights)?;
+        let shared_parts = self.floats(workspace.shared_parts)?;
+        // A gradient for every query and entry.
+        let dq = self.unwritten::<T>(operands.q.shape())?;
+        let (d_first, d_second) = (
+            self.unwritten::<T>(first.shape())?,
+            self.unwritten::<T>(second.shape())?,
+        );
+        let entries = self.entries::<T>(&[first.clone(), second.clone()], operands.nope_dim)?;
+        let (of_first, of_second) = (self.dense::<T>(&d_first)?, self.dense::<T>(&d_second)?);
+        let params = plan.params(&AttendBackwardOperands {
+            q: rows_of(self.memory::<T>(&operands.q)?, operands.q.layout())?,
+            closed: operands.closed.as_ref().map(|_| entries),
+            own: operands.own.as_ref().map(|_| entries),
+            start: operands.start,
+            out: self.dense::<T>(out)?,
+            lse: Memory {
+                address: lse.device_ptr(&self.stream).0,
+                bytes: lse.num_bytes(),
+            },
+            grad: rows_of(self.memory::<T>(&grad)?, grad.layout())?,
+            dq: self.dense::<T>(&dq)?,
+            entries: match operands.nope_dim {
+                None => AttendGradients::Apart {
+                    k: of_first,
+                    v: of_second,
                 },
-                grad: rows_of(grad, grad_layout)?,
-                dq,
-                entries: match operands.nope_dim {
-                    None => AttendGradients::Apart {
-                        k: d_first,
-                        v: d_second,
-                    },
-                    Some(_) => AttendGradients::Joint {
-                        kv: d_first,
-                        shared: d_second,
-                    },
+                Some(_) => AttendGradients::Joint {
+                    kv: of_first,
+                    shared: of_second,
                 },
-                rows,
-                own_weights,
-                shared_parts,
-                scale: operands.scale,
-            })?;
-            for kernel in &of.kernels {
-                // SAFETY: 1. The parameters are of the plan that all of these kernels were loaded for, and they are
-                // launched in its order. 2. `params` held sizes and alignment of memory of this device against it;
-                // operands live longer than the launches are made, and are freed in the stream's order. 3. Gradients and
-                // workspace are this call's own, and the guards order operands with other streams.
-                unsafe { kernel.launch(stream, &params) }?;
-            }
+            },
+            rows: self.memory_if_any(&rows)?,
+            own_weights: self.memory_if_any(&own_weights)?,
+            shared_parts: self.memory_if_any(&shared_parts)?,
+            scale: operands.scale,
+        })?;
+        for kernel in &of.kernels {
+            // SAFETY: 1. The parameters are of the plan that all of these kernels were loaded for, and they are launched
+            // in its order. 2. `params` held sizes and alignment of memory of this device against it; operands are freed
+            // in the stream's order. 3. Gradients and workspace are this call's own, and all work on this device goes
+            // through one stream.
+            unsafe { kernel.launch(&self.stream, &params) }?;
         }
-        let like = |x: &Tensor, gradient: CudaSlice<T>| {
-            let gradient = Storage::Cuda(CudaStorage::wrap_cuda_slice(gradient, self.device.clone()));
-            Tensor::from_storage(gradient, x.shape(), BackpropOp::none(), false)
-        };
-        Ok([
-            like(&operands.q, dq),
-            like(first, d_first),
-            like(second, d_second),
-        ])
+        Ok([dq, d_first, d_second])
     }
 
-    /// Memory for so many f32, which may be none.
-    ///
-    /// # Safety
-    /// 1. Nothing reads of it what was not written.
-    unsafe fn floats(&self, n: usize) -> Asked<Option<CudaSlice<f32>>> {
-        if n == 0 {
-            return Ok(None); // an allocation of nothing is an error
+    /// So many f32 that are yet to be written, which may be none.
+    fn floats(&self, n: usize) -> Asked<Option<Tensor>> {
+        match n {
+            0 => Ok(None), // an allocation of nothing is an error
+            _ => Ok(Some(self.unwritten::<f32>(n)?)),
         }
-        // SAFETY: the caller's.
-        Ok(Some(unsafe { self.stream.alloc::<f32>(n) }?))
+    }
+
+    fn memory_if_any(&self, x: &Option<Tensor>) -> Asked<Memory> {
+        match x {
+            None => Ok(Memory::NONE),
+            Some(x) => self.dense::<f32>(x),
+        }
     }
 }
 

@@ -86,6 +86,8 @@ impl State {
                 self.advances.clear();
                 self.updates.clear();
                 self.grouped_updates.clear();
+                self.attends.clear();
+                self.merges.clear();
                 self.scratch = Scratch::default(); // its tickets may no longer be zero
             }
         })

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use attn_kernels::cuda::{CudaError, Loaded, MergeGradients, MergeOperands, MergePlan, MergeShape};
 use candle_core::cuda::CudaDType;
-use candle_core::cuda::cudarc::driver::{CudaSlice, DeviceRepr};
+use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::op::BackpropOp;
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor,
 };
 
-use super::gpu::{Gpu, read, written};
+use super::gpu::{Gpu, written};
 use super::rows::laid_out;
 use super::trial::merge::{MergeTrial, TRIAL_BATCH};
 use super::{Asked, by_dtype, candle_dtype, noted, operands_dtype};
@@ -44,13 +44,13 @@ fn sums_by_kernel(device: &CudaDevice, c: &Tensor, table: &GateTable) -> Asked<T
         table.b.contiguous()?,
     ];
     let sums = by_dtype!(call.shape.dtype, gpu.merged(&kernels, operands));
-    sums.inspect_err(|refusal| {
+    let sums = sums.inspect_err(|refusal| {
         if refusal.is_final {
-            gpu.trials
-                .refuse(kernels.plan.forward.specialisation.clone(), &refusal.reason);
-            gpu.state().merges.clear();
+            let kernel = kernels.plan.forward.specialisation.clone();
+            gpu.trials.refuse(kernel, &refusal.reason);
         }
-    })
+    });
+    gpu.state().settled(sums)
 }
 
 /// What kernels are asked for.
@@ -155,9 +155,9 @@ impl CustomOp3 for MergeOp {
             if refusal.is_final {
                 let [latents, _] = &kernels.plan.backward;
                 gpu.trials.refuse(latents.specialisation.clone(), &refusal.reason);
-                gpu.state().merges.clear();
             }
         });
+        let gradients = gpu.state().settled(gradients);
         let [dc, du, db] =
             gradients.map_err(|refusal| candle_core::Error::Msg(format!("merge: {}", refusal.reason)))?;
         // What nobody asked for would be added to zeros by candle.
@@ -283,30 +283,19 @@ impl Gpu {
         of: &MergeKernels,
         [c, u, b]: [&Tensor; 3],
     ) -> Asked<CudaStorage> {
-        let stream = &*self.stream;
         // SAFETY: the kernel writes all of it.
         let mut sums = unsafe { self.device.alloc::<T>(c.elem_count()) }?;
-        {
-            let (c_of, c_layout) = c.storage_and_layout();
-            let (u_of, u_layout) = u.storage_and_layout();
-            let (b_of, b_layout) = b.storage_and_layout();
-            let (c, _c) = read::<T>(&c_of, c_layout, stream)?;
-            let (u, _u) = read::<f32>(&u_of, u_layout, stream)?;
-            let (b, _b) = read::<f32>(&b_of, b_layout, stream)?;
-            let (sums, _sums) = written(&mut sums, stream);
-            let params = of.plan.params(&MergeOperands {
-                c,
-                u,
-                b,
-                sums: Some(sums),
-                gradients: None,
-            })?;
-            // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and
-            // alignment of memory of this device against it; operands live longer than the launch is made, and are
-            // freed in the stream's order. 3. The sums are this call's own, and the guards order operands with other
-            // streams.
-            unsafe { of.forward.launch(stream, &params) }?;
-        }
+        let params = of.plan.params(&MergeOperands {
+            c: self.dense::<T>(c)?,
+            u: self.dense::<f32>(u)?,
+            b: self.dense::<f32>(b)?,
+            sums: Some(written(&mut sums, &self.stream).0),
+            gradients: None,
+        })?;
+        // SAFETY: 1. The parameters are of the plan that the kernel was loaded for. 2. `params` held sizes and alignment
+        // of memory of this device against it; operands are freed in the stream's order. 3. The sums are this call's own,
+        // and all work on this device goes through one stream.
+        unsafe { of.forward.launch(&self.stream, &params) }?;
         Ok(CudaStorage::wrap_cuda_slice(sums, self.device.clone()))
     }
 
@@ -322,69 +311,42 @@ impl Gpu {
         let Some(kernels) = &of.backward else {
             return Err("its kernels were found without gradients".into());
         };
-        let stream = &*self.stream;
         let grad = laid_out(&grad.contiguous()?)?;
-        let blocks = of.plan.tokens.div_ceil(of.plan.shape.stride);
-        // SAFETY: the kernels write all of it, and what is between them before they read it.
-        let (mut dc, mut of_logits) = unsafe {
-            (
-                self.device.alloc::<T>(c.elem_count())?,
-                self.stream.alloc::<f32>(of.plan.batch * of.plan.tokens)?,
-            )
-        };
-        let (mut du, mut db) = (
-            self.of_table(u.elem_count(), blocks * of.plan.shape.rank)?,
-            self.of_table(b.elem_count(), blocks)?,
-        );
-        {
-            let (c_of, c_layout) = c.storage_and_layout();
-            let (u_of, u_layout) = u.storage_and_layout();
-            let (b_of, b_layout) = b.storage_and_layout();
-            let (grad_of, grad_layout) = grad.storage_and_layout();
-            let (c, _c) = read::<T>(&c_of, c_layout, stream)?;
-            let (u, _u) = read::<f32>(&u_of, u_layout, stream)?;
-            let (b, _b) = read::<f32>(&b_of, b_layout, stream)?;
-            let (grad, _grad) = read::<T>(&grad_of, grad_layout, stream)?;
-            let (dc, _dc) = written(&mut dc, stream);
-            let (du, _du) = written(&mut du, stream);
-            let (db, _db) = written(&mut db, stream);
-            let (of_logits, _of_logits) = written(&mut of_logits, stream);
-            let params = of.plan.params(&MergeOperands {
-                c,
-                u,
-                b,
-                sums: None,
-                gradients: Some(MergeGradients {
-                    sums: grad,
-                    c: dc,
-                    u: du,
-                    b: db,
-                    of_logits,
-                }),
-            })?;
-            for kernel in kernels {
-                // SAFETY: 1. The parameters are of the plan that both kernels were loaded for, and they are launched in
-                // its order. 2. `params` held sizes and alignment of memory of this device against it; operands live
-                // longer than the launches are made, and are freed in the stream's order. 3. Gradients and what is
-                // between the launches are this call's own, and the guards order operands with other streams.
-                unsafe { kernel.launch(stream, &params) }?;
-            }
+        let plan = &of.plan;
+        let blocks = plan.tokens.div_ceil(plan.shape.stride);
+        let dc = self.unwritten::<T>(c.shape())?;
+        let du = self.of_table(u, blocks)?;
+        let db = self.of_table(b, blocks)?;
+        let of_logits = self.unwritten::<f32>((plan.batch, plan.tokens))?;
+        let params = plan.params(&MergeOperands {
+            c: self.dense::<T>(c)?,
+            u: self.dense::<f32>(u)?,
+            b: self.dense::<f32>(b)?,
+            sums: None,
+            gradients: Some(MergeGradients {
+                sums: self.dense::<T>(&grad)?,
+                c: self.dense::<T>(&dc)?,
+                u: self.dense::<f32>(&du)?,
+                b: self.dense::<f32>(&db)?,
+                of_logits: self.dense::<f32>(&of_logits)?,
+            }),
+        })?;
+        for kernel in kernels {
+            // SAFETY: 1. The parameters are of the plan that both kernels were loaded for, and they are launched in its
+            // order. 2. `params` held sizes and alignment of memory of this device against it; operands are freed in the
+            // stream's order. 3. Gradients and what is between the launches are this call's own, and all work on this
+            // device goes through one stream.
+            unsafe { kernel.launch(&self.stream, &params) }?;
         }
-        let dc = CudaStorage::wrap_cuda_slice(dc, self.device.clone());
-        let of_table = |slice| CudaStorage::wrap_cuda_slice(slice, self.device.clone());
-        Ok([
-            self.wrap(dc, c.shape()),
-            self.wrap(of_table(du), u.shape()),
-            self.wrap(of_table(db), b.shape()),
-        ])
+        Ok([dc, du, db])
     }
 
-    /// Memory for the gradients of a table, zeros where it has rows of blocks that no token is in.
-    fn of_table(&self, elements: usize, written: usize) -> Asked<CudaSlice<f32>> {
-        Ok(match elements == written {
-            // SAFETY: the kernel writes all of it.
-            true => unsafe { self.stream.alloc::<f32>(elements) }?,
-            false => self.stream.alloc_zeros(elements)?,
+    /// Memory for the gradients of a table, of which so many rows are written: zeros where it has more, for blocks that no
+    /// token is in.
+    fn of_table(&self, table: &Tensor, written: usize) -> Asked<Tensor> {
+        Ok(match table.dim(0)? == written {
+            true => self.unwritten::<f32>(table.shape())?,
+            false => table.zeros_like()?,
         })
     }
 }
