@@ -138,6 +138,8 @@ pub struct Gpu {
     pub capability: Version,
     /// Memory, in bytes.
     pub memory_bytes: u64,
+    /// Its last-level cache, L2, in bytes; 0 where the driver does not tell.
+    pub l2_bytes: u64,
 }
 
 /// CUDA where it can be used.
@@ -187,8 +189,13 @@ impl Resolved {
 
     /// Its memory, where it is not the processor's.
     pub fn memory_bytes(self) -> Option<u64> {
+        self.gpu().map(|gpu| gpu.memory_bytes)
+    }
+
+    /// What the driver says of it, where it is a GPU.
+    pub fn gpu(self) -> Option<&'static Gpu> {
         match (self, cuda()) {
-            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal).map(|gpu| gpu.memory_bytes),
+            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal),
             _ => None,
         }
     }
@@ -280,6 +287,7 @@ mod tests {
             uuid: "GPU-0".to_string(),
             capability: Version { major, minor },
             memory_bytes: 80 << 30,
+            l2_bytes: 50 << 20,
         };
         Ok(Cuda {
             driver: Version { major: 13, minor: 0 },

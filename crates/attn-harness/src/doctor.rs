@@ -227,10 +227,11 @@ fn gpus(cuda: &Result<Cuda, DeviceError>) -> Vec<Finding> {
             let driver = Finding::ok("driver", format!("knows CUDA up to {}", cuda.driver));
             let gpus = cuda.gpus.iter().enumerate().map(|(ordinal, gpu)| {
                 let found = format!(
-                    "{}, compute capability {}, {}",
+                    "{}, compute capability {}, {}, L2 cache of {}",
                     gpu.name,
                     gpu.capability,
-                    format_bytes(gpu.memory_bytes as f64)
+                    format_bytes(gpu.memory_bytes as f64),
+                    format_bytes(gpu.l2_bytes as f64)
                 );
                 Finding::ok(Resolved::Cuda(ordinal).to_string(), found)
             });
@@ -346,6 +347,7 @@ mod tests {
                 uuid: "GPU-0".to_string(),
                 capability: Version { major: 9, minor: 0 },
                 memory_bytes: 80 << 30,
+                l2_bytes: 50 << 20,
             }],
         });
         let found: Vec<String> = gpus(&cuda)
@@ -356,7 +358,7 @@ mod tests {
             found,
             [
                 "driver: knows CUDA up to 13.1",
-                "cuda:0: NVIDIA X, compute capability 9.0, 80.0 GiB"
+                "cuda:0: NVIDIA X, compute capability 9.0, 80.0 GiB, L2 cache of 50.0 MiB"
             ]
         );
         let missing = gpus(&Err(DeviceError::NoDriver));

@@ -2,6 +2,7 @@
 
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE,
 };
 use cudarc::driver::{DriverError, result, sys};
 
@@ -68,10 +69,11 @@ fn driver_version() -> Result<Version, DriverError> {
 fn gpu(ordinal: i32) -> Result<Gpu, DriverError> {
     let device = result::device::get(ordinal)?;
     // SAFETY: the driver gave out `device` just now, and there is no way to give it back.
-    let (major, minor, memory_bytes) = unsafe {
+    let (major, minor, l2_bytes, memory_bytes) = unsafe {
         (
             result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
             result::device::total_mem(device)?,
         )
     };
@@ -83,6 +85,7 @@ fn gpu(ordinal: i32) -> Result<Gpu, DriverError> {
             minor: minor.unsigned_abs(),
         },
         memory_bytes: memory_bytes as u64,
+        l2_bytes: u64::try_from(l2_bytes).unwrap_or(0),
     })
 }
 

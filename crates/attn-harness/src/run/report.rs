@@ -469,6 +469,7 @@ mod tests {
             uuid: String::new(),
             capability: version,
             memory_bytes: 1,
+            l2_bytes: 1,
         };
         let cuda = Ok(Cuda {
             driver: version,
