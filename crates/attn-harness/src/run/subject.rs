@@ -16,7 +16,7 @@ use super::Failure;
 use super::measure::{Taken, Task};
 use crate::device::Resolved;
 use crate::flush::Flusher;
-use crate::memory::CountingAllocator;
+use crate::memory;
 use crate::sweep::Regime;
 use crate::worker::Fault;
 use crate::worker::job::Job;
@@ -36,13 +36,6 @@ pub(crate) struct Place {
     pub(crate) device: Device,
 }
 
-impl Place {
-    /// Whether the allocator of this process has what is allocated there.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.resolved == Resolved::Cpu
-    }
-}
-
 /// A case ready to run.
 pub(crate) struct Subject {
     pub(crate) job: Job,
@@ -54,8 +47,8 @@ pub(crate) struct Subject {
     flusher: Option<SharedFlusher>,
     /// Bytes the case holds between samples: weights, inputs, cache.
     held_bytes: u64,
-    /// Most bytes a sample held beyond those.
-    sample_bytes: u64,
+    /// Most bytes a sample held beyond those; none where nobody counts.
+    sample_bytes: Option<u64>,
     /// Times of every step of every sample, for a trajectory.
     steps_s: Vec<Vec<f64>>,
     /// What of the work was composed in place of a kernel, and why.
@@ -157,18 +150,18 @@ pub(crate) fn weights(job: &Job, seed: u64) -> Result<(Box<dyn LayerConfig>, Wei
 impl Subject {
     /// Builds layer, inputs and cache; with a flusher its samples begin cold.
     pub(crate) fn new(job: Job, place: Place, flusher: Option<SharedFlusher>) -> Result<Self, Failure> {
-        let before = CountingAllocator::snapshot().live_bytes;
+        let before = memory::live_bytes(&place.device);
         let mut cache_bytes = 0;
         let work = Work::new(&job, &place.device, &mut cache_bytes)?;
-        let held_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
+        let held_bytes = memory::live_bytes(&place.device).saturating_sub(before);
         Ok(Self {
             job,
             work,
-            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0 && place.is_counted()),
+            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0),
             place,
             flusher,
             held_bytes,
-            sample_bytes: 0,
+            sample_bytes: None,
             steps_s: Vec::new(),
             composed: BTreeSet::new(),
         })
@@ -179,11 +172,10 @@ impl Subject {
         self.held_bytes
     }
 
-    /// Most bytes the allocator held for the case at once: weights, inputs, cache and what a sample needed; none on a
-    /// GPU, whose memory it does not hand out.
+    /// Most bytes the allocator, or the pool of a GPU, held for the case at once: weights, inputs, cache and what a sample
+    /// needed.
     pub(crate) fn peak_bytes(&self) -> Option<u64> {
-        let counts = self.place.is_counted() && CountingAllocator::is_installed();
-        counts.then_some(self.held_bytes + self.sample_bytes)
+        self.sample_bytes.map(|bytes| self.held_bytes + bytes)
     }
 
     /// Bytes that are written before a cold sample.
@@ -297,8 +289,8 @@ impl Task for Subject {
         self.work.reset().map_err(|error| error.to_string())?;
         let mut around_s = entered.elapsed().as_secs_f64();
         let before = ops::fallbacks();
-        let live = CountingAllocator::snapshot().live_bytes;
-        CountingAllocator::reset_peak();
+        let live = memory::live_bytes(&self.place.device);
+        memory::reset_peak(&self.place.device);
         // A step of a cold sample begins cold too, and those of a trajectory are timed one by one.
         let parts = match (self.job.workload, self.job.regime) {
             (Workload::Trajectory { new_tokens, .. }, _) => Part::each(new_tokens),
@@ -310,8 +302,8 @@ impl Task for Subject {
             around_s += self.flush();
             steps_s.push(self.timed(part).map_err(|error| error.to_string())?);
         }
-        let peak = CountingAllocator::snapshot().peak_bytes;
-        self.sample_bytes = self.sample_bytes.max(peak.saturating_sub(live));
+        let peak = memory::peak_bytes(&self.place.device);
+        self.sample_bytes = self.sample_bytes.max(peak.map(|peak| peak.saturating_sub(live)));
         self.note_fallbacks(&before);
         let time_s = steps_s.iter().sum::<f64>() / self.job.steps_per_sample as f64;
         if matches!(self.job.workload, Workload::Trajectory { .. }) {
@@ -368,9 +360,9 @@ impl Work {
         };
         let batch = job.workload.batch();
         let mut new_cache = |layer: &dyn Attention| {
-            let before = CountingAllocator::snapshot().live_bytes;
+            let before = memory::live_bytes(device);
             let cache = layer.new_cache(batch, Capacity::Exact(job.cache_capacity));
-            *cache_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
+            *cache_bytes = memory::live_bytes(device).saturating_sub(before);
             cache
         };
         Ok(match job.workload {

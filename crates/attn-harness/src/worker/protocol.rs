@@ -9,18 +9,19 @@ use super::job::JobSpec;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
+use crate::memory::Kept;
 use crate::run::Measured;
-use crate::sweep::{Dtype, Measure};
+use crate::sweep::{DeviceRequest, Dtype, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker is told before anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Bytes its allocator may hand out.
     pub memory_limit_bytes: Option<u64>,
-    /// Size of the last-level cache.
+    /// Size of the last-level cache, where the sweep says it.
     pub llc_bytes: Option<u64>,
     /// Whether each computing thread gets a processor of its own.
     pub pin: bool,
@@ -36,6 +37,8 @@ pub enum Request {
     Describe,
     /// Measure what the machine can do; answered by [`Reply::Ceilings`].
     Ceilings {
+        /// What of the machine.
+        device: DeviceRequest,
         /// Element types of the matrix products.
         dtypes: Vec<Dtype>,
     },
@@ -147,16 +150,9 @@ pub struct Memory {
     pub peak_bytes: Option<u64>,
     /// Most bytes of the worker resident; none where the system does not tell.
     pub rss_peak_bytes: Option<u64>,
-}
-
-impl Memory {
-    /// Without what the allocator counted, where the case has its memory elsewhere.
-    pub(crate) fn counted(self, is_counted: bool) -> Self {
-        Self {
-            peak_bytes: self.peak_bytes.filter(|_| is_counted),
-            ..self
-        }
-    }
+    /// What a GPU kept for the worker.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// What the gate found.
@@ -183,6 +179,9 @@ pub struct CaseMeasured {
     pub measured: Measured,
     /// Most bytes allocated for the case at once; none where the process does not count.
     pub peak_bytes: Option<u64>,
+    /// What a GPU kept for the worker meanwhile.
+    #[serde(default)]
+    pub kept: Kept,
     /// For a trajectory: the times of every step, a list for each sample.
     pub steps_s: Vec<Vec<f64>>,
     /// What was composed in place of a kernel, and why.
