@@ -23,11 +23,10 @@ lacks() {
 home=${CUDA_HOME:-${CUDA_PATH:-/usr/local/cuda}}
 [[ -f $home/include/cuda.h ]] || lacks "there is no toolkit in $home, name its folder with CUDA_HOME"
 
-# Paths are part of it: kernels are compiled with the headers of this checkout.
 key=$({
     c++ --version
-    printf '%s\n' "$checkout" "$home"
-    cat "${BASH_SOURCE[0]}" "$sources"/* "$host"/*.hpp
+    printf '%s\n' "$home"
+    cat "${BASH_SOURCE[0]}" "$sources"/* "$host"/*.[ch]pp
 } | sha256sum | cut -c 1-16)
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)/$key
@@ -39,11 +38,21 @@ fi
 # Beside its place, and moved there: two builds at once do not see each other.
 part=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$part"' EXIT
-mkdir "$part/lib" "$part/objects" "$part/kernels"
+mkdir "$part/lib" "$part/objects" "$part/kernels" "$part/host"
+
+# As attn-kernels/tests/host/mod.rs compiles kernels, which says why.
+HOST_OPTIONS='-w -O1 -std=c++17 -fPIC -fno-gnu-unique -U_FORTIFY_SOURCE'
 
 compile() {
-    c++ -std=c++17 -O2 -Wall -Wextra -fPIC -fvisibility=hidden -isystem "$home/include" -DHOST_FOLDER="\"$host\"" \
-        -c -o "$part/objects/$1.o" "$sources/$1.cpp"
+    c++ -std=c++17 -O2 -Wall -Wextra -fPIC -fvisibility=hidden -isystem "$home/include" -DHOST_FOLDER="\"$dir/host\"" \
+        -DHOST_OPTIONS="\"$HOST_OPTIONS\"" -c -o "$part/objects/$1.o" "$sources/$1.cpp"
+}
+
+# What every kernel has in common is compiled once.
+language() {
+    cp "$host/cuda.hpp" "$host/ptx.hpp" "$part/host"
+    c++ $HOST_OPTIONS -x c++-header -o "$part/host/cuda.hpp.gch" "$part/host/cuda.hpp"
+    c++ $HOST_OPTIONS -O2 -c -o "$part/host/cuda.o" "$host/cuda.cpp"
 }
 
 # As the real library is: its name, and its name as the version of its symbols.
@@ -74,6 +83,7 @@ for name in candle cublas curand device memory modules nvrtc streams; do
     compile "$name"
 done
 rest
+language
 objects=$part/objects
 # The driver has no versions of symbols.
 c++ -shared -Wl,-soname,libcuda.so.1 -o "$part/lib/libcuda.so.1" "$objects"/{candle,device,memory,modules,rest,streams}.o -ldl -lpthread

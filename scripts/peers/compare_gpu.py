@@ -5,8 +5,8 @@
     python3 scripts/peers/compare_gpu.py rows.json peers.jsonl --out gpu_result.md
 
 A ratio is the peer's time over ours: above 1 ours is faster. Its spread is from the interquartile ranges of
-both. Ours are compared with peers of the same cache regime: with the fastest that was launched kernel by kernel,
-by the clock that ours were timed with, and with the fastest whose CUDA graph was replayed, by the GPU's clock.
+both. Ours are compared with peers of the same cache regime: with the fastest that was launched kernel by
+kernel, by the clock that ours were timed with, and with the fastest whose CUDA graph was replayed, by the GPU's.
 """
 
 import argparse
@@ -146,9 +146,9 @@ def main():
     lines = [
         "# Our attention on a GPU against PyTorch, Triton and the package mtla",
         "",
-        "Written by `scripts/peers/compare_gpu.py`; `gpu_peers.py` says what the peers are. A ratio is the peer's",
-        "time over ours: above 1 ours is faster. Its spread is from the interquartile ranges of both. Peers that",
-        "were launched are timed by the same clock as ours, graphs by the GPU's. Caches are as in our row.",
+        "Written by `scripts/peers/compare_gpu.py`; `gpu_peers.py` says what the peers are. A ratio is the",
+        "peer's time over ours: above 1 ours is faster. Its spread is from the interquartile ranges of both.",
+        "Peers that were launched are timed by the same clock as ours, graphs by the GPU's. Caches are as in our row.",
         "",
         *means(compared),
         "",

@@ -48,6 +48,8 @@ CPU_CACHE_BYTES = 1 << 18
 # Of PyTorch's plain formula alone the operation counts, and the first thing one writes is no layer either.
 OP_ONLY = {("sdpa", "math"), ("sdpa", "masked")}
 LAYER_ONLY = {("sdpa", "flash-compiled"), ("sdpa", "flash-folded-compiled")}
+# After these no call to CUDA works any more.
+FATAL = ("illegal memory access", "misaligned address", "launch failure", "device-side assert")
 
 
 class Session:
@@ -154,7 +156,7 @@ def guarded(session, case, name, variant, attempt, **columns):
             row("oom", reason_of(error, []))
         except Exception as error:  # of any kind: a library's kernel that refuses must not end the others
             row("unavailable", reason_of(error, warned))
-            if "CUDA error" in str(error):
+            if any(text in str(error) for text in FATAL):
                 raise SystemExit(f"{case.label} {name} {variant}: {error}")  # nothing works after it
     return None
 
@@ -164,7 +166,7 @@ def runners_of(session, case, checked, ring):
     peer, device = checked.peer, session.args.device
 
     def runner(regimes, graph, calls, work):
-        return timing.Runner(peer, regimes, graph, calls, checked.steps, work, device)
+        return timing.Runner(case, peer, regimes, graph, calls, checked.steps, work, device)
 
     def replay(copies, calls):
         with torch.inference_mode(), peer.context():

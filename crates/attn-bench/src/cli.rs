@@ -359,7 +359,7 @@ pub enum Topic {
     Variants,
     /// Workloads with their sizes
     Workloads,
-    /// What else multiplies the cases: paths, scopes, cache regimes, element types
+    /// What else multiplies the cases: paths, scopes, cache regimes, launches, element types
     Axes,
     /// Figures that runs can be drawn as
     Figures,

@@ -52,7 +52,7 @@ fn misspelt_keys_and_names_have_a_suggestion() {
     let sweep =
         SWEEP.replace("mtla", "mlta").replace("question", "qestion") + "figures: [latency-vs-contxt]\n";
     assert_snapshot!(said(&sweep, &[]), @r#"
-      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, workloads, grid, scenarios, measure, figures
+      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, launches, workloads, grid, scenarios, measure, figures
        ╭─[sweep.yaml:2:1]
      1 │ name: small
      2 │ qestion: What is what?
@@ -165,7 +165,7 @@ fn options_are_named() {
     help: write it as key=value with a dotted key, for example --set model.d_model=1024, --set variants.mtla.stride=[2,4] or --set workloads.0.decode.batch=8
     "#);
     assert_snapshot!(said(SWEEP, &["--filter", "varient=mha"]), @r#"
-    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, dtype, path, scope, device, cache_regime, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank
+    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, dtype, path, scope, device, cache_regime, launch_requested, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank
     help: did you mean `variant`?
     "#);
     assert_snapshot!(said(SWEEP, &["--shard", "1/9"]), @r#"

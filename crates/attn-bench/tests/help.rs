@@ -265,7 +265,7 @@ fn help_of_the_other_commands() {
               Possible values:
               - variants:  Attention variants with their settings
               - workloads: Workloads with their sizes
-              - axes:      What else multiplies the cases: paths, scopes, cache regimes, element types
+              - axes:      What else multiplies the cases: paths, scopes, cache regimes, launches, element types
               - figures:   Figures that runs can be drawn as
               - metrics:   Columns of results
 
@@ -461,6 +461,8 @@ fn lists_are_tables_and_json() {
      paths     seedlike   operation by operation as the seed's PyTorch does
      scopes    layer      projections, cache update, attention and output projection
      scopes    op         attention alone
+     launches  graph      a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's
+     launches  eager      its launches are made one by one: beside a graph's, the time is what launching costs
      regimes   hot        the processor's caches hold what the sample before left there
      regimes   cold       they hold none of the case's data: flushed before each sample, outside the clock
      fair      width      the model's width and heads, nothing is solved

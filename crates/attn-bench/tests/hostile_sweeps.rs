@@ -30,7 +30,7 @@ const VALID: [&str; 3] = [
 ];
 
 /// Pieces of YAML and of sweeps.
-const TOKENS: [&str; 80] = [
+const TOKENS: [&str; 81] = [
     "name",
     "question",
     "device",
@@ -41,6 +41,7 @@ const TOKENS: [&str; 80] = [
     "paths",
     "scopes",
     "regimes",
+    "launches",
     "workloads",
     "grid",
     "scenarios",
@@ -195,6 +196,7 @@ fn sweep() -> impl Strategy<Value = String> {
         ("paths", "[fused]"),
         ("scopes", "[op]"),
         ("regimes", "[cold]"),
+        ("launches", "[eager]"),
         ("workloads", "[decode: {context: [1, 2, 3]}]"),
         ("grid", "{batch: [1, 2]}"),
         ("scenarios", "[{workload: prefill, tokens: 4}]"),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
-use crate::ops::cuda::{LatentStep, LatentToken};
+use crate::ops::cuda::{self, LatentStep, LatentToken};
 use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, DecodeInput, Entries};
 use crate::rope::{Pairing, Rope};
@@ -266,8 +266,9 @@ pub struct Merged {
     pub c: Tensor,
     /// Rope key of every token, `[B, T, Dr]`.
     pub k_r: Tensor,
-    /// The last token's partial sum before it is rounded, `[B, r]`, f32 (f64 for an f64 layer).
-    pub last: Tensor,
+    /// The last token's partial sum before it is rounded, `[B, r]`, f32 (f64 for an f64 layer); `None` where it was not
+    /// asked for and costs something.
+    pub last: Option<Tensor>,
 }
 
 /// Keys and values of latents, as the decompression wrote them: token by token, with one rope key for all heads.
@@ -289,6 +290,12 @@ impl Decompressed {
             nope_dim: self.nope_dim,
         }
     }
+}
+
+/// Partial sums `[B, T, r]` of latents weighed by `table`, of sequences from their beginning: by a GPU's kernel, in the
+/// latents' dtype and with gradients. `None` where they are to be composed.
+pub fn gated_sums_on_gpu(c: &Tensor, table: &GateTable) -> Option<Tensor> {
+    cuda::gated_sums(c, table)
 }
 
 impl Latent {
@@ -393,7 +400,11 @@ impl Latent {
         else {
             return Ok(None);
         };
-        Ok(Some(Merged { c, k_r, last }))
+        Ok(Some(Merged {
+            c,
+            k_r,
+            last: Some(last),
+        }))
     }
 
     /// Decodes one token `[B, 1, M]` of every sequence on a GPU, by kernels that have lengths there: `[B, 1, M]`. `None`,

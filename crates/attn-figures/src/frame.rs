@@ -81,6 +81,10 @@ pub struct Row {
     pub threads: Option<u64>,
     /// What the caches held when a sample began: `hot` or `cold`; null counts as hot.
     pub cache_regime: Option<String>,
+    /// How a decode step was to get to a GPU: `graph` or `eager`.
+    pub launch_requested: Option<String>,
+    /// How it did.
+    pub launch_resolved: Option<String>,
     /// What the sweep holds equal: `width`, `params`, `kv_bytes` or `flops`; null counts as width.
     pub fair: Option<String>,
     /// Name of the variant the others are matched to.
@@ -161,6 +165,8 @@ impl Frame {
         "question",
         "machine",
         "cache_regime",
+        "launch_requested",
+        "launch_resolved",
         "fair",
         "fair_reference",
         "stride",
@@ -217,7 +223,7 @@ impl Frame {
         }
         fill!(text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
         fill!(text: path_requested, path_resolved, trust, sweep_name, question, machine);
-        fill!(text: cache_regime, fair, fair_reference);
+        fill!(text: cache_regime, launch_requested, launch_resolved, fair, fair_reference);
         fill!(count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
         fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
         fill!(real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);

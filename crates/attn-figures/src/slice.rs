@@ -21,15 +21,17 @@ pub(crate) enum Dimension {
     Scope,
     /// What the caches held: hot where a row does not say, as all were before there was a choice.
     Regime,
+    /// How a step got to a GPU; empty where that is no question.
+    Launch,
     /// What the sweep holds equal between variants: their width where a row does not say.
     Fair,
 }
 
-use Dimension::{Device, Dtype, Fair, Machine, Path, Regime, Run, Scope, Sweep, Threads};
+use Dimension::{Device, Dtype, Fair, Launch, Machine, Path, Regime, Run, Scope, Sweep, Threads};
 
 /// What a measured time depends on.
 pub(crate) const TIMED: &[Dimension] = &[
-    Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope, Regime, Fair,
+    Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope, Regime, Launch, Fair,
 ];
 /// What a size in closed form depends on.
 pub(crate) const SIZED: &[Dimension] = &[Sweep, Dtype, Fair];
@@ -50,6 +52,7 @@ impl Dimension {
             Path => either(&row.path_resolved, &row.path_requested),
             Scope => row.scope.clone(),
             Regime => row.cache_regime.clone().or_else(|| Some("hot".to_owned())),
+            Launch => either(&row.launch_resolved, &row.launch_requested),
             Fair => Some(fair_mode(row).to_owned()),
         };
         value.unwrap_or_default()
@@ -61,6 +64,7 @@ impl Dimension {
             Device => (&row.device_requested, &row.device_resolved),
             Dtype => (&row.dtype_requested, &row.dtype_resolved),
             Path => (&row.path_requested, &row.path_resolved),
+            Launch => (&row.launch_requested, &row.launch_resolved),
             _ => return false,
         };
         matches!((asked, got), (Some(asked), Some(got)) if asked != "auto" && asked != got)
@@ -73,6 +77,8 @@ impl Dimension {
             Scope => format!("{value} scope"),
             Run => format!("run {value}"),
             Regime => format!("{value} caches"),
+            Launch if value == "graph" => "CUDA graphs".to_owned(),
+            Launch => format!("{value} launches"),
             _ => value.to_owned(),
         }
     }

@@ -180,24 +180,31 @@ impl Resolved {
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal).map_err(|error| DeviceError::Open {
-                ordinal,
-                reason: error.to_string().lines().next().unwrap_or_default().to_string(),
-            }),
+            Self::Cuda(ordinal) => {
+                let refused = |reason: String| DeviceError::Open {
+                    ordinal,
+                    reason: reason.lines().next().unwrap_or_default().to_string(),
+                };
+                let device =
+                    Device::new_cuda_with_stream(ordinal).map_err(|error| refused(error.to_string()))?;
+                #[cfg(feature = "cuda")]
+                cuda::prepare(&device).map_err(refused)?;
+                Ok(device)
+            }
+        }
+    }
+
+    /// The GPU, where it is one.
+    pub fn gpu(self) -> Option<&'static Gpu> {
+        match (self, cuda()) {
+            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal),
+            _ => None,
         }
     }
 
     /// Its memory, where it is not the processor's.
     pub fn memory_bytes(self) -> Option<u64> {
         self.gpu().map(|gpu| gpu.memory_bytes)
-    }
-
-    /// What the driver says of it, where it is a GPU.
-    pub fn gpu(self) -> Option<&'static Gpu> {
-        match (self, cuda()) {
-            (Self::Cuda(ordinal), Ok(cuda)) => cuda.gpus.get(ordinal),
-            _ => None,
-        }
     }
 }
 

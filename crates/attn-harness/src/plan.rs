@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::device::{DeviceError, Resolved};
 use crate::error::Error;
 use crate::locate::KeyPath;
-use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Sweep};
+use crate::sweep::{DeviceRequest, Dtype, Launch, Measure, Regime, Sweep, SweepFile};
 
 pub use dominance::dominates;
 pub use fair::Fair;
@@ -84,6 +84,8 @@ pub struct Case {
     pub device: DeviceRequest,
     /// What the caches hold when a sample begins.
     pub regime: Regime,
+    /// How a step gets to a GPU; `None` where that is no question, off GPUs and for what has no steps of their own.
+    pub launch: Option<Launch>,
     /// Seed of weights, inputs and cache contents.
     pub seed: u64,
     /// Sizes of the layer.
@@ -181,6 +183,13 @@ impl Plan {
             |regime| regime.name().to_string(),
             &mut found,
         );
+        axes::check(
+            source,
+            &KeyPath::of("launches"),
+            &file.launches,
+            |launch| launch.name().to_string(),
+            &mut found,
+        );
         let dtypes = checks::dtypes(sweep, &mut found);
 
         axes::check_count(sweep, dtypes.values.len(), &mut found);
@@ -214,7 +223,11 @@ impl Plan {
             for &scope in &file.scopes.values {
                 for &path in &file.paths.values {
                     for &dtype in &dtypes.values {
-                        for &regime in &file.regimes.values {
+                        let regimes = file.regimes.values.iter();
+                        for (&regime, launch) in regimes.flat_map(|regime| {
+                            let launches = launches(file, &point.workload);
+                            launches.into_iter().map(move |launch| (regime, launch))
+                        }) {
                             let shared = predict::Shared {
                                 group,
                                 workload: point.workload,
@@ -223,6 +236,7 @@ impl Plan {
                                 dtype,
                                 device: file.device,
                                 regime,
+                                launch,
                                 seed: file.seed,
                                 steps_per_sample: if point.workload.name() == "decode" {
                                     steps
@@ -270,6 +284,15 @@ impl Plan {
             .map(|case| case.predicted_time_s)
             .fold(0.0, |sum, time_s| sum + time_s)
     }
+}
+
+/// The ways in which a workload's steps are launched; one that is none where there is nothing to choose.
+fn launches(file: &SweepFile, workload: &Workload) -> Vec<Option<Launch>> {
+    let has_steps = matches!(workload, Workload::Decode { .. } | Workload::Trajectory { .. });
+    if !has_steps || file.device == DeviceRequest::Cpu {
+        return vec![None];
+    }
+    file.launches.values.iter().copied().map(Some).collect()
 }
 
 impl Case {

@@ -84,6 +84,10 @@ table! {
         pub path_requested: String,
         /// Path it took.
         pub path_resolved: Option<String>,
+        /// How a decode step was to get to the GPU: `graph` (one CUDA graph) or `eager` (launch by launch).
+        pub launch_requested: Option<String>,
+        /// How it did.
+        pub launch_resolved: Option<String>,
         /// What the caches held when a sample began: `hot` (what the sample before left) or `cold` (none of its data).
         pub cache_regime: Option<String>,
         /// Bytes that were read, and on the CPU written, before each cold sample, outside the clock, to empty the caches.

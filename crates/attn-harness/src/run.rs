@@ -9,8 +9,11 @@ mod group;
 mod ledger;
 pub(crate) mod measure;
 mod report;
+mod rotation;
 mod session;
+mod stopwatch;
 pub(crate) mod subject;
+mod work;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::trust::SAMPLES_MIN;
 
 pub use bytes::ByteCount;
-pub use device::{DeviceRequest, Dtype, Regime};
+pub use device::{DeviceRequest, Dtype, Launch, Regime};
 pub use fair::{FairRule, Hold};
 pub use overrides::Override;
 pub use source::Source;
@@ -79,6 +79,10 @@ pub struct SweepFile {
     /// (none of the case's data), or both. Default: `[hot]`.
     #[serde(default = "default_regimes")]
     pub regimes: Axis<Regime>,
+    /// How a decode step gets to a GPU: `graph` (one CUDA graph), `eager` (launch by launch), or both. What is no
+    /// decode, or on the processor, is not multiplied by it. Default: `[graph]`.
+    #[serde(default = "default_launches")]
+    pub launches: Axis<Launch>,
     /// Workloads, each `name: {size: value}`; a list as a value is an axis, and axes multiply.
     #[serde(default)]
     pub workloads: Vec<Entry>,
@@ -240,6 +244,10 @@ fn default_paths() -> Axis<Path> {
 
 fn default_regimes() -> Axis<Regime> {
     Axis::one(Regime::Hot)
+}
+
+fn default_launches() -> Axis<Launch> {
+    Axis::one(Launch::Graph)
 }
 
 fn default_scopes() -> Axis<Scope> {

@@ -132,6 +132,9 @@ pub fn point_title(row: &Row) -> String {
         &row.path_requested,
     ];
     parts.extend(asked.into_iter().filter(|part| !part.is_empty()).cloned());
+    if row.launch_requested.as_deref() == Some("eager") {
+        parts.push("eager launches".to_string());
+    }
     if row.cache_regime.as_deref() == Some("cold") {
         parts.push("cold caches".to_string());
     }

@@ -35,7 +35,7 @@ fn a_default_that_does_not_exist_names_its_two_keys() {
 fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
-    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
+    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, launches, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
     unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:max_sample (measure.max_sample)
     unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:warmup (measure.warmup)
     "#);
@@ -195,6 +195,7 @@ fn how_cases_are_run_has_its_limits() {
     `measure.replicas` is the word "two", expected an integer of at least 1 | 11:replicas (measure.replicas)
     "#);
     assert_snapshot!(of(&with("question:", "regimes: [hot, warm]\nquestion:")), @r#"unknown value of `regimes[1]`: `warm`, expected one of: hot, cold | 2:warm (regimes[1])"#);
+    assert_snapshot!(of(&with("question:", "launches: [graph, lazy]\nquestion:")), @r#"unknown value of `launches[1]`: `lazy`, expected one of: graph, eager | 2:lazy (launches[1])"#);
     assert_snapshot!(of(&with("question:", "regimes: [hot, hot]\nquestion:")), @r#"`regimes` lists hot twice | 2:hot (first here), 2:hot (and again here)"#);
 }
 

@@ -89,6 +89,30 @@ fn regimes_multiply_and_leave_the_ids_of_hot_cases_alone() {
 }
 
 #[test]
+fn launches_multiply_decode_on_a_gpu_alone() {
+    let on = |device: &str, launches: &str| {
+        let keys = format!("name: test\ndevice: {device}\nlaunches: {launches}");
+        plan(&with("name: test", &keys))
+    };
+    let count = |plan: &Plan, decode: bool| {
+        let is = |workload: &Workload| matches!(workload, Workload::Decode { .. }) == decode;
+        plan.cases.iter().filter(|case| is(&case.workload)).count()
+    };
+    let (one, both) = (on("cuda", "graph"), on("cuda", "[graph, eager]"));
+    assert_eq!(count(&both, true), 2 * count(&one, true));
+    assert_eq!(count(&both, false), count(&one, false));
+    assert!(count(&both, false) > 0 && both.groups().count() > one.groups().count());
+    let graphs = both.filter("launch_requested=graph", &fake::VARIANTS).unwrap();
+    let ids = |plan: &Plan| plan.cases.iter().map(|case| case.id.clone()).collect::<Vec<_>>();
+    let decode = one.filter("workload=decode", &fake::VARIANTS).unwrap();
+    assert_eq!(ids(&graphs), ids(&decode));
+    // The processor is not handed its work.
+    let cpu = on("cpu", "[eager, graph]");
+    assert_eq!(ids(&cpu), ids(&plan(SWEEP)));
+    assert!(cpu.cases.iter().all(|case| case.launch.is_none()));
+}
+
+#[test]
 fn ids_depend_on_what_defines_a_case_and_on_nothing_else() {
     let ids = |yaml: &str| {
         plan(yaml)

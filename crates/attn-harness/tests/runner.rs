@@ -15,7 +15,7 @@ use attn_harness::conditions::ClockLooks;
 use attn_harness::environment::Environment;
 use attn_harness::progress::Silent;
 use attn_harness::row::Row;
-use attn_harness::run::{self, Measured, Outcome, RunError, Side};
+use attn_harness::run::{self, Measured, Outcome, RunError, Side, Taken};
 use attn_harness::stats::StopRule;
 use attn_harness::status::{Status, Trust};
 use attn_harness::store::{Run, RunDir, StoredCase};
@@ -232,12 +232,14 @@ impl Worker for Actor {
                 let measured = CaseMeasured {
                     measured: Measured {
                         times_s: vec![0.5; 6],
+                        walls_s: vec![0.6; 6],
                         started_at_s: vec![0.0; 6],
                         rounds: (0..6).collect(),
                         stop: Some(StopRule::TargetCi),
                         sampling_s: 3.0,
                         ..Measured::default()
                     },
+                    clock: "event".to_string(),
                     ..CaseMeasured::default()
                 };
                 let of_case = |case: &usize| CaseMeasured {
@@ -257,7 +259,11 @@ impl Worker for Actor {
                 let words = describe(&self.jobs[*case]);
                 self.say(format!("samples {words}"));
                 Reply::Sampled {
-                    taken: Ok((0.5, 0.0)),
+                    taken: Ok(Taken {
+                        time_s: 0.5,
+                        wall_s: 0.6,
+                        around_s: 0.0,
+                    }),
                 }
             }
             Request::Conclude { cases } => Reply::Measured {
@@ -382,6 +388,11 @@ fn a_group_is_built_warmed_and_measured_by_one_worker_of_its_own() {
     assert_eq!(
         (row.time_median_s, row.n_samples, row.replicas),
         (Some(0.5), Some(6), Some(1))
+    );
+    // The clock of the times, and the host's beside it.
+    assert_eq!(
+        (row.time_clock.as_deref(), row.wall_median_s),
+        (Some("event"), Some(0.6))
     );
     assert_eq!(row.verified_against.as_deref(), Some("the script"));
     assert!((outcome.ledger.warmup_s - 0.6).abs() < 1e-9 && (outcome.ledger.sampling_s - 18.0).abs() < 1e-9);

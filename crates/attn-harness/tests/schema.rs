@@ -21,7 +21,7 @@ fn errors(yaml: &str) -> Vec<String> {
 fn accepts_sweeps() {
     let full = SWEEP.to_string()
         + "grid: {dtype: [f32, bf16]}\nscenarios: [{workload: generate, tokens: 8, new_tokens: 4}]\nscopes: op\n\
-           paths: [fused, seedlike]\nfigures: [cache]\nseed: 3\ndevice: cuda:1\nregimes: [hot, cold]\n\
+           paths: [fused, seedlike]\nfigures: [cache]\nseed: 3\ndevice: cuda:1\nregimes: [hot, cold]\nlaunches: [graph, eager]\n\
            measure: {max_s: 0.5, replicas: 3, cooldown_ms: 50, timeout_s: 9.5, memory_limit: 8 GiB, llc_bytes: 33554432}\n";
     for yaml in [
         SWEEP,
@@ -57,6 +57,7 @@ fn refuses_what_an_editor_can_see() {
         ("question:", "measure: {max: 1}\nquestion:"),
         ("question:", "measure: {memory_limit: 8 gigs}\nquestion:"),
         ("question:", "regimes: [warm]\nquestion:"),
+        ("question:", "launches: [lazy]\nquestion:"),
         ("question:", "fair: size\nquestion:"),
         ("question:", "fair: {reference: full}\nquestion:"),
         ("name: test\n", ""),

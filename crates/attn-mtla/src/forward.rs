@@ -1,6 +1,6 @@
 //! The layer: gate, merge, then latent attention over blocks.
 
-use attn_core::latent::{Decompressed, Latent, Merged};
+use attn_core::latent::{self, Decompressed, Latent, Merged};
 use attn_core::ops::{self, AttendInput};
 use attn_core::route::{has_kernels, select};
 use attn_core::{
@@ -46,8 +46,8 @@ impl Mtla {
         }
     }
 
-    /// What T tokens at `start..start + T` add to their sequences.
-    fn merge(&self, x: &Tensor, start: usize, open: Option<&Tensor>) -> Result<Merged> {
+    /// What T tokens at `start..start + T` add to their sequences; what they leave open where it `is_kept`.
+    fn merge(&self, x: &Tensor, start: usize, open: Option<&Tensor>, is_kept: bool) -> Result<Merged> {
         let (b, t, _) = x.dims3()?;
         let (s, starts) = (self.geometry.stride, vec![start; b]);
         let table = self.gate.table((start + t).div_ceil(s), self.wide())?;
@@ -55,14 +55,30 @@ impl Mtla {
             return Ok(merged);
         }
         let (c, k_r) = self.latent.latents(x, &starts)?;
-        let sums = if open.is_none() && start == 0 && has_kernels(&c) {
+        let composed = |c: &Tensor, start: usize, t: usize| -> Result<Tensor> {
+            let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
+            partial_sums(&self.gate.apply(c, &blocks, self.wide())?, open, start, s)
+        };
+        let last_of = |sums: &Tensor| -> Result<Tensor> {
+            let t = sums.dim(1)?;
+            Ok(sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?)
+        };
+        let is_whole = open.is_none() && start == 0;
+        if is_whole && let Some(sums) = latent::gated_sums_on_gpu(&c, &table) {
+            // Its sums are rounded. What the cache keeps of an open block is not, and comes of that block alone.
+            let last = match t % s {
+                n if is_kept && n > 0 => Some(last_of(&composed(&c.narrow(1, t - n, n)?, t - n, n)?)?),
+                _ => None,
+            };
+            return Ok(Merged { c: sums, k_r, last });
+        }
+        let sums = if is_whole && has_kernels(&c) {
             gated_sums(&c.to_dtype(self.wide())?, &table)?
         } else {
-            let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
-            partial_sums(&self.gate.apply(&c, &blocks, self.wide())?, open, start, s)?
+            composed(&c, start, t)?
         };
         Ok(Merged {
-            last: sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?,
+            last: Some(last_of(&sums)?),
             c: sums.to_dtype(self.build.dtype)?,
             k_r,
         })
@@ -109,9 +125,9 @@ impl Mtla {
     fn store(&self, merged: &Merged, start: usize, cache: &mut Cache) -> Result<()> {
         let (b, t, s) = (merged.k_r.dim(0)?, merged.k_r.dim(1)?, self.geometry.stride);
         let mut rows = block_ends(start, t, s);
-        if (start + t) % s != 0 {
+        if let (true, Some(last)) = ((start + t) % s != 0, &merged.last) {
             rows.push(t as u32 - 1);
-            cache.set_open(merged.last.clone());
+            cache.set_open(last.clone());
         }
         let (c, k_r) = (select(&merged.c, &rows, 1)?, select(&merged.k_r, &rows, 1)?);
         self.latent.write(cache, &vec![start / s; b], &c, &k_r)?;
@@ -145,7 +161,7 @@ impl Attention for Mtla {
                 return Ok(self.forward_seedlike(x, n)?.0);
             }
             let q = self.latent.queries(x, n, &vec![0; b])?;
-            self.attend(&q, &self.merge(x, 0, None)?, 0, None)
+            self.attend(&q, &self.merge(x, 0, None, false)?, 0, None)
         })
     }
 
@@ -162,7 +178,7 @@ impl Attention for Mtla {
             }
             let s = self.geometry.stride;
             let open = if past % s == 0 { None } else { cache.open() };
-            let merged = self.merge(x, past, open)?;
+            let merged = self.merge(x, past, open, true)?;
             let closed = match past / s {
                 0 => None,
                 slots => Some(self.latent.cached(cache, slots)?),

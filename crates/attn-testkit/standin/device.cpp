@@ -8,15 +8,15 @@ namespace standin {
 std::recursive_mutex everything;
 CUresult broken = CUDA_SUCCESS;
 
-bool traced() {
-    static const bool is = std::getenv("ATTN_STANDIN_TRACE") != nullptr;
-    return is;
-}
-
 static void say(const char *format, va_list arguments) {
-    std::fputs("stand-in: ", stderr);
-    std::vfprintf(stderr, format, arguments);
-    std::fputc('\n', stderr);
+    char line[512];
+    std::vsnprintf(line, sizeof line, format, arguments);
+    std::fprintf(stderr, "stand-in: %s\n", line);
+    const char *path = std::getenv("ATTN_STANDIN_LOG");
+    if (FILE *log = path ? std::fopen(path, "a") : nullptr) {
+        std::fprintf(log, "%s\n", line);
+        std::fclose(log);
+    }
 }
 
 void fail(const char *format, ...) {
@@ -24,6 +24,17 @@ void fail(const char *format, ...) {
     va_start(arguments, format);
     say(format, arguments);
     std::abort();
+}
+
+void trace(const char *format, ...) {
+    static const bool is_wanted = std::getenv("ATTN_STANDIN_TRACE") != nullptr;
+    if (!is_wanted) return;
+    va_list arguments;
+    va_start(arguments, format);
+    std::fputs("stand-in: ", stderr);
+    std::vfprintf(stderr, format, arguments);
+    std::fputc('\n', stderr);
+    va_end(arguments);
 }
 
 CUresult refuse(CUresult error, const char *format, ...) {

@@ -17,7 +17,8 @@
 // - ATTN_STANDIN_PLANT: faults, `FAULT:KERNEL` with commas between them, for kernels whose name contains KERNEL:
 //   `spoil` changes what it wrote, `fault` accesses an illegal address, `refuse` fails to launch, `die` ends the
 //   process. `FAULT:KERNEL@N` leaves the first N launches of such kernels alone.
-// - ATTN_STANDIN_TRACE: every launch and what is refused, on standard error.
+// - ATTN_STANDIN_LOG: a file to which is added what was refused; it is on standard error anyway.
+// - ATTN_STANDIN_TRACE: launches too, on standard error.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -52,7 +53,8 @@ extern CUresult broken;
 CUresult refuse(CUresult error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // The same, and the context is lost.
 CUresult lose(CUresult error, const char *format, ...) __attribute__((format(printf, 2, 3)));
-bool traced();
+// Says what is done, where that is wanted.
+void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- The machine ----------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ constexpr char SPOILT = char(0xff); // NaN, whatever the type
 // Freed memory is kept for a while, to see whether somebody still writes to it.
 constexpr size_t KEPT_BYTES = 32 << 20;
 
-static std::map<uintptr_t, Allocation> allocations;
-static std::deque<Allocation> freed;
+using Allocations = std::map<uintptr_t, Allocation>;
+static Allocations allocations, freed;
+static std::deque<uintptr_t> freed_in_order;
 static size_t freed_bytes = 0;
 
 void Usage::take(size_t bytes) {
@@ -69,13 +70,15 @@ void check_margins(const Allocation &allocation, const char *after) {
 }
 
 static void forget_oldest() {
-    const Allocation &oldest = freed.front();
+    const auto found = freed.find(freed_in_order.front());
+    const Allocation oldest = found->second;
     for (size_t i = 0; i < oldest.bytes; ++i) {
         if (oldest.base[i] != SPOILT) fail("an allocation of %zu bytes was written after it was freed", oldest.bytes);
     }
     freed_bytes -= oldest.bytes;
     std::free(oldest.base - MARGIN);
-    freed.pop_front();
+    freed.erase(found);
+    freed_in_order.pop_front();
 }
 
 void release(Allocation *allocation) {
@@ -83,29 +86,29 @@ void release(Allocation *allocation) {
     spoil(*allocation);
     if (allocation->kind == Kind::Plain) plain_bytes[allocation->device] -= allocation->bytes;
     if (allocation->kind == Kind::Pool) pool_of(allocation->device).give(allocation->bytes);
-    freed.push_back(*allocation);
+    const uintptr_t at = uintptr_t(allocation->base);
+    freed[at] = *allocation;
+    freed_in_order.push_back(at);
     freed_bytes += allocation->bytes;
-    allocations.erase(uintptr_t(allocation->base));
+    allocations.erase(at);
     while (freed_bytes > KEPT_BYTES) forget_oldest();
 }
 
-Allocation *find(const void *at, size_t bytes) {
-    auto next = allocations.upper_bound(uintptr_t(at));
-    if (next == allocations.begin()) return nullptr;
+static Allocation *find_in(Allocations &all, const void *at, size_t bytes) {
+    auto next = all.upper_bound(uintptr_t(at));
+    if (next == all.begin()) return nullptr;
     Allocation &allocation = std::prev(next)->second;
     const size_t offset = size_t(static_cast<const char *>(at) - allocation.base);
     return offset <= allocation.bytes && bytes <= allocation.bytes - offset ? &allocation : nullptr;
 }
 
+Allocation *find(const void *at, size_t bytes) { return find_in(allocations, at, bytes); }
+
+bool was_freed(const void *at) { return find_in(freed, at, 1) != nullptr; }
+
 Allocation *begins(CUdeviceptr at) {
     const auto found = allocations.find(uintptr_t(at));
     return found == allocations.end() ? nullptr : &found->second;
-}
-
-bool was_freed(const void *at) {
-    return std::any_of(freed.begin(), freed.end(), [at](const Allocation &allocation) {
-        return at >= allocation.base && at < allocation.base + allocation.bytes;
-    });
 }
 
 static bool is_device(const Allocation *allocation) { return allocation && allocation->kind != Kind::Host; }
@@ -268,7 +271,9 @@ EXPORT CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream stream) 
     Locked locked(everything);
     if (broken) return broken;
     if (current_device() < 0) return CUDA_ERROR_INVALID_CONTEXT;
-    if (bytes == 0) return refuse(CUDA_ERROR_INVALID_VALUE, "cuMemAllocAsync of no bytes");
+    // What is documented for cuMemAlloc, an error, is not what drivers of Linux do here.
+    *at = 0;
+    if (bytes == 0) return CUDA_SUCCESS;
     CUresult error = CUDA_SUCCESS;
     Graph *graph = captured(stream, &error);
     if (error) return error;

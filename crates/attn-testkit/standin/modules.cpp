@@ -114,10 +114,8 @@ static CUresult operands_of(const Launch &launch, int device, std::set<Allocatio
 
 static CUresult execute(Function &function, const Launch &launch, int device) {
     ++function.launches;
-    if (traced()) {
-        refuse(CUDA_SUCCESS, "%s, %u x %u x %u blocks of %u x %u x %u", launch.name.c_str(), launch.grid[0], launch.grid[1],
-               launch.grid[2], launch.block[0], launch.block[1], launch.block[2]);
-    }
+    trace("%s, %u x %u x %u blocks of %u x %u x %u", launch.name.c_str(), launch.grid[0], launch.grid[1], launch.grid[2],
+          launch.block[0], launch.block[1], launch.block[2]);
     std::set<Allocation *> operands;
     const CUresult error = operands_of(launch, device, operands);
     if (error) return error;

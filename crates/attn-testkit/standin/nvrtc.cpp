@@ -2,11 +2,14 @@
 // is a shared library, with an entry and the size of its parameter for every kernel.
 #include <nvrtc.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <regex>
+#include <sstream>
 #include <string>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -93,20 +96,22 @@ EXPORT nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int n, const char *
     const std::string source = folder + "/kernel.cpp", library = folder + "/kernel.so", log = folder + "/log";
     std::ofstream(source) << program->source << entries_of(program->source);
     const std::string host = HOST_FOLDER;
-    // Warnings are nvcc's to give; a unique symbol would join the globals of two kernels.
-    std::vector<std::string> command = {"c++", "-w", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-Wl,-Bsymbolic",
-                                        "-include", host + "/cuda.hpp", "-DPTX_STAND_IN=\"" + host + "/ptx.hpp\""};
+    std::istringstream same(HOST_OPTIONS);
+    std::vector<std::string> command = {"c++"};
+    std::copy(std::istream_iterator<std::string>(same), {}, std::back_inserter(command));
+    command.insert(command.end(), {"-shared", "-Wl,-Bsymbolic", "-include", host + "/cuda.hpp",
+                                   "-DPTX_STAND_IN=\"" + host + "/ptx.hpp\""});
     bool is_known = true;
     for (int i = 0; i < n; ++i) {
         const std::string option = options[i];
         const auto begins = [&](const char *with) { return option.rfind(with, 0) == 0; };
-        if (begins("-D") || begins("-std=")) {
+        if (begins("-D")) {
             command.push_back(option);
-        } else if (!begins("-arch=") && !begins("--gpu-architecture=")) {
+        } else if (!begins("-arch=") && option != "-std=c++17") {
             is_known = false;
         }
     }
-    command.insert(command.end(), {"-o", library, source});
+    command.insert(command.end(), {"-o", library, source, host + "/cuda.o"});
     nvrtcResult result = NVRTC_ERROR_INVALID_OPTION;
     if (is_known) {
         result = run(command, log) == 0 ? NVRTC_SUCCESS : NVRTC_ERROR_COMPILATION;

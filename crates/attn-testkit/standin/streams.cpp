@@ -424,7 +424,7 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle) {
         }
         cuMemFreeAsync(at, stream_handle);
     }
-    if (traced()) refuse(CUDA_SUCCESS, "launching a graph of %zu nodes", executable->nodes.size());
+    trace("launching a graph of %zu nodes", executable->nodes.size());
     for (const Node &node : executable->nodes) {
         const CUresult error = node.work();
         if (error || broken) return CUDA_SUCCESS; // who waits is told

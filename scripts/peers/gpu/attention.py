@@ -160,7 +160,7 @@ def fact_b(case, with_lse, grouped):
         raise Unavailable(f"{case.length} tokens are no multiple of s = {s}")
 
     def attention(q, k, v):
-        (b, h, t, _), n = q.shape, case.length // s
+        (b, h, _, _), n = q.shape, case.length // s
         own = (q.to(torch.float32) * k).sum(-1) * case.scale
         keys, values = k[:, :, s - 1 : -1 : s], v[:, :, s - 1 : -1 : s]  # [B, H, n - 1, D]
         blocks = q.unflatten(2, (n, s))[:, :, 1:]  # [B, H, n - 1, s, D]

@@ -86,7 +86,7 @@ def from_plan(sweep, case):
 
 
 def read_plans(attn_bench, files, options, only, rng):
-    """The decode and prefill cases on the fused path, group by group; only those whose id is in `only`, if given.
+    """The decode and prefill cases on the fused path, group by group; where `only` is given, its ids.
 
     The files take turns and their groups are shuffled, so that a time limit leaves something of all.
     """

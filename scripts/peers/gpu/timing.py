@@ -12,17 +12,19 @@ from collections.abc import Callable
 
 import torch
 
+# For all runners of a case together; each runs once at least.
 WARM_S = 0.2
 # Calls of a sample with hot caches, or so many as take this long.
 HOT_CALLS, HOT_S = 10, 0.002
 # A kernel that waits while the host queues events and graph: else the time of a launch would count.
-QUEUE_CYCLES = 400_000
+QUEUE_CYCLES, CYCLES_OF_CALL = 600_000, 2_000
 
 
 @dataclasses.dataclass
 class Runner:
     """A peer in one way to run it. `work` makes `calls` calls of `steps` steps each."""
 
+    case: object
     peer: object
     regimes: tuple[str, ...]
     graph: bool
@@ -52,7 +54,7 @@ class Runner:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         if self.graph:
-            torch.cuda._sleep(QUEUE_CYCLES)
+            torch.cuda._sleep(QUEUE_CYCLES + CYCLES_OF_CALL * self.calls)
         began = time.perf_counter()
         start.record()
         self.work()
@@ -62,6 +64,7 @@ class Runner:
 
     def warm(self, seconds):
         began = time.perf_counter()
+        self.sample(keep=False)
         while time.perf_counter() - began < seconds:
             self.sample(keep=False)
 
@@ -91,7 +94,8 @@ def captured(call, copies, calls):
     with torch.cuda.stream(stream):
         call(copies[0])  # what libraries set up for a stream, they must not while it is captured
         stream.synchronize()
-        graph.capture_begin()
+        # Other threads, of libraries, may go on with what a capture forbids.
+        graph.capture_begin(capture_error_mode="thread_local")
         try:
             for i in range(calls):
                 call(copies[i % len(copies)])
@@ -103,10 +107,10 @@ def captured(call, copies, calls):
 
 def take_turns(runners, rounds, max_s, rng: random.Random):
     """Warms every runner before any is timed, then samples all in random order, round by round."""
-    of_peer = {}
+    of_case = {}
     for runner in runners:
-        of_peer.setdefault((runner.peer.name, runner.peer.variant), []).append(runner)
-    for siblings in of_peer.values():
+        of_case.setdefault(runner.case, []).append(runner)
+    for siblings in of_case.values():
         for runner in siblings:
             runner.warm(WARM_S / len(siblings))
     began = time.perf_counter()

@@ -5,7 +5,7 @@ use attn_figures::figures;
 use attn_harness::Dtype;
 use attn_harness::plan::WORKLOADS;
 use attn_harness::row::Row;
-use attn_harness::sweep::{Hold, Regime};
+use attn_harness::sweep::{Hold, Launch, Regime};
 use serde_json::{Value, json};
 
 use crate::cli::{Format, ListArgs, Topic};
@@ -120,6 +120,7 @@ fn axes() -> Vec<[&'static str; 3]> {
         ],
         ["scopes", "op", "attention alone"],
     ];
+    axes.extend(Launch::ALL.map(|(launch, help)| ["launches", launch.name(), help]));
     axes.extend(Regime::ALL.map(|(regime, help)| ["regimes", regime.name(), help]));
     axes.extend(Hold::ALL.map(|(hold, help)| ["fair", hold.name(), help]));
     axes.extend(Dtype::ALL.map(|dtype| {

@@ -1,4 +1,5 @@
-//! Decode and its steps on a GPU, by the kernels of [`attn_kernels::cuda`].
+//! Operations on a GPU, by the kernels of [`attn_kernels::cuda`]: decode and its steps, attend and the merge of training
+//! with their gradients.
 //!
 //! A kernel is compiled for the geometry that asks for it, and held against the processor's implementation on small
 //! operands of ragged lengths before it is used. What has no kernel, does not compile, does not agree or cannot be
@@ -6,11 +7,15 @@
 //!
 //! Not yet run on a GPU.
 
+mod attend;
+mod attend_backward;
 mod decode;
 mod ends;
 mod gpu;
 mod graph;
+mod merge;
 mod products;
+mod rows;
 mod step;
 mod trial;
 mod update;
@@ -20,12 +25,12 @@ use std::fmt::Display;
 use attn_kernels::cuda::{CudaError, Dtype};
 use candle_core::{DType, Tensor};
 
+pub(super) use self::attend::attend;
 pub(super) use self::decode::decode;
 pub(crate) use self::ends::Ends;
 pub(crate) use self::graph::Graph;
+pub(crate) use self::merge::gated_sums;
 pub(crate) use self::step::{GroupedStep, GroupedToken, LatentStep, LatentToken};
-use crate::error::Result;
-use crate::ops::AttendInput;
 use crate::ops::fallback::note;
 
 /// Calls a function for the elements of a kernel.
@@ -88,24 +93,21 @@ refuse_once!(
 
 type Asked<T> = std::result::Result<T, Refusal>;
 
-/// `None`: there is no kernel yet. Where one will be called; on a GPU its absence is noted.
-pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
-    if input.q.device().is_cuda() {
-        note("attend", "there is no kernel for GPUs yet");
-    }
-    Ok(None)
-}
-
 fn noted<T>(op: &'static str, asked: Asked<T>) -> Option<T> {
     asked.map_err(|refusal| note(op, &refusal.reason)).ok()
 }
 
-/// The kernel's name of the dtype that all operands share, on a GPU and out of any graph.
+/// The kernel's name of the dtype that all operands share, out of any graph.
 fn kernel_dtype(operands: &[&Tensor]) -> Asked<Dtype> {
-    let first = operands.first().ok_or("there are no operands")?;
     if operands.iter().any(|x| x.track_op()) {
-        return Err("no kernel for GPUs has gradients".into());
+        return Err("its kernel has no gradients".into());
     }
+    operands_dtype(operands)
+}
+
+/// The kernel's name of the dtype that all operands share, on one device.
+fn operands_dtype(operands: &[&Tensor]) -> Asked<Dtype> {
+    let first = operands.first().ok_or("there are no operands")?;
     if operands
         .iter()
         .any(|x| x.dtype() != first.dtype() || !x.device().same_device(first.device()))

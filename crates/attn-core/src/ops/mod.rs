@@ -3,10 +3,10 @@
 //! [`decode()`]: one query per sequence against L cached entries. [`attend()`]: causal attention of whole sequences,
 //! block-strided with a diagonal where a variant merges along time. Both take grouped heads as they are (H / Hkv query
 //! heads share a KV head, nothing is expanded), and compute in f32 or f64. On the CPU, in f32, bf16 and f16, they run as
-//! native kernels at the [`level()`] of the processor, attend with its gradients too. On a GPU decode has kernels for the
-//! same, and a self-check before the first use of each. In f64, for decode with gradients, and for attend on a GPU, both
-//! are the [`composite`] of candle's operations; where that stands in for a GPU's kernel, [`fallbacks()`] says why. [`naive`] is the reference of both, [`seedlike`] has the
-//! pieces of the seed's formulation that these replace.
+//! native kernels at the [`level()`] of the processor, attend with its gradients too. On a GPU both have kernels for the
+//! same, and a self-check before the first use of each. In f64, and for decode with gradients, both are the
+//! [`composite`] of candle's operations; where that stands in for a GPU's kernel, [`fallbacks()`] says why. [`naive`] is
+//! the reference of both, [`seedlike`] has the pieces of the seed's formulation that these replace.
 //!
 //! Operands are `[B, H, T, D]`, in memory head by head or token by token.
 

@@ -1,5 +1,6 @@
 //! What the driver says of itself and its GPUs. No context is made: asking leaves nothing on a GPU.
 
+use candle_core::Device;
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
     CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE,
@@ -85,8 +86,37 @@ fn gpu(ordinal: i32) -> Result<Gpu, DriverError> {
             minor: minor.unsigned_abs(),
         },
         memory_bytes: memory_bytes as u64,
-        l2_bytes: u64::try_from(l2_bytes).unwrap_or(0),
+        l2_bytes: u64::from(l2_bytes.unsigned_abs()),
     })
+}
+
+/// Makes a device that was just opened fit to be measured.
+///
+/// # Errors
+/// What the driver says.
+pub(super) fn prepare(device: &Device) -> Result<(), String> {
+    let Device::Cuda(device) = device else {
+        return Ok(());
+    };
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    // SAFETY: all work on this device goes through its one stream, which keeps it in order. Two events for every
+    // allocation would keep the host busy, and a graph cannot wait for one from before it.
+    unsafe { context.disable_event_tracking() };
+    let refused = |error: DriverError| described(&error, error.0 as u32);
+    let mut most = u64::MAX;
+    // SAFETY: the context's device has a pool for as long as the process lives, and this attribute of it is 64 bits that
+    // are read.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device()).map_err(refused)?;
+        // What is freed stays the pool's: given back, every synchronisation would pay for getting it again.
+        result::mem_pool::set_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut most).cast(),
+        )
+        .map_err(refused)
+    }
 }
 
 /// As nvidia-smi and NVML write it.

@@ -75,7 +75,8 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
     let rest = file.paths.values.len().max(1)
         * file.scopes.values.len().max(1)
         * n_dtypes.max(1)
-        * file.regimes.values.len().max(1);
+        * file.regimes.values.len().max(1)
+        * file.launches.values.len().max(1);
     let cases = variants
         .max(1)
         .saturating_mul(workloads.max(1))
@@ -83,7 +84,7 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
     if cases > MAX_CASES {
         let problem = Problem::new(format!(
             "this sweep has {cases} cases ({variants} variants, {workloads} workload points, {rest} \
-             combinations of scope, path, dtype and regime), expected at most {MAX_CASES}"
+             combinations of scope, path, dtype, regime and launch), expected at most {MAX_CASES}"
         ))
         .with_help("lists multiply: shorten some, or choose points with `scenarios`");
         let problem = sweep.source.point(problem, &KeyPath::of("variants"), "");

@@ -12,7 +12,7 @@ const GRAMMAR: &str = "conditions are joined by commas and all must hold, for ex
                        variant=mtla,batch=1,context>=2048; the comparisons are = != < <= > >=";
 
 /// Columns of a case beside the settings of its variant.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "case_id",
     "variant",
     "label",
@@ -26,6 +26,7 @@ const COLUMNS: [&str; 15] = [
     "scope",
     "device",
     "cache_regime",
+    "launch_requested",
     "group",
     "seed",
 ];
@@ -187,6 +188,7 @@ impl Case {
             "path" => Cow::Borrowed(self.path.name()),
             "scope" => Cow::Borrowed(self.scope.name()),
             "cache_regime" => Cow::Borrowed(self.regime.name()),
+            "launch_requested" => Cow::Borrowed(self.launch?.name()),
             "device" => self.device.to_string().into(),
             "group" => self.group.to_string().into(),
             "seed" => self.seed.to_string().into(),

@@ -16,7 +16,7 @@ use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
 use crate::run::measure::WARM_SAMPLES;
-use crate::sweep::{DeviceRequest, Dtype, Measure, Regime, Source};
+use crate::sweep::{DeviceRequest, Dtype, Launch, Measure, Regime, Source};
 
 /// Query rows whose scores the fused path holds at once.
 const TILE_ROWS: f64 = 128.0;
@@ -58,6 +58,7 @@ pub(super) struct Shared {
     pub(super) dtype: Dtype,
     pub(super) device: DeviceRequest,
     pub(super) regime: Regime,
+    pub(super) launch: Option<Launch>,
     pub(super) seed: u64,
     pub(super) steps_per_sample: usize,
 }
@@ -78,6 +79,9 @@ struct Identity<'a> {
     /// Left out where it is hot: ids are older than regimes.
     #[serde(skip_serializing_if = "Regime::is_hot")]
     regime: Regime,
+    /// Left out where it is the usual one, or none.
+    #[serde(skip_serializing_if = "Launch::is_graph")]
+    launch: Launch,
 }
 
 impl Shared {
@@ -117,6 +121,7 @@ impl Shared {
             dtype: self.dtype,
             device: self.device,
             regime: self.regime,
+            launch: self.launch,
             seed: self.seed,
             geometry: geometry.clone(),
             cost,
@@ -148,6 +153,7 @@ impl Shared {
             device: self.device,
             seed: self.seed,
             regime: self.regime,
+            launch: self.launch.unwrap_or_default(),
         };
         let mut hasher = blake3::Hasher::new();
         // Writing into a hasher cannot fail, and no field of an identity can refuse to be written.

@@ -10,7 +10,8 @@ use attn_testkit::{Difference, compare, tolerance};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
-use super::subject::{self, Part, Subject, Work};
+use super::subject::Subject;
+use super::work::{Part, Work, weights};
 use crate::worker::job::Job;
 use crate::worker::{Fault, Verdict};
 
@@ -145,7 +146,7 @@ fn reference_seed(job: &Job) -> u64 {
 /// The case's variant and weights in f64.
 fn reference(job: &Job, dense: bool) -> std::result::Result<(Box<dyn Attention>, String), Failure> {
     let path = if dense { Path::Seedlike } else { Path::Fused };
-    let (config, weights) = subject::weights(job, reference_seed(job))?;
+    let (config, weights) = weights(job, reference_seed(job))?;
     Ok((
         config.build(&weights, &Build::cpu(path, DType::F64))?,
         format!("{path} in f64"),
@@ -156,9 +157,9 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
     let sequences = sampled(job.workload.batch());
     let wide = |x: &Tensor| -> Result<Tensor> { Ok(pick(x, &sequences)?.to_dtype(DType::F64)?) };
     match work {
-        Work::Decode { cache, tokens, .. } => {
+        Work::Decode { stepper, tokens, .. } => {
             let (layer, against) = reference(job, true)?;
-            let mut copy = cache.clone();
+            let mut copy = stepper.cache().clone();
             copy.reorder(&sequences)?;
             let mut copy = copy.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
@@ -222,7 +223,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
         Work::Train { x, projection, .. } => {
             let dense = x.dim(1)? <= DENSE_TOKENS_GRADIENT;
             let path = if dense { Path::Seedlike } else { Path::Fused };
-            let (config, weights) = subject::weights(job, reference_seed(job))?;
+            let (config, weights) = weights(job, reference_seed(job))?;
             let weights = weights.to_vars(DType::F64)?;
             let mut reference = Work::Train {
                 layer: config.build(&weights, &Build::cpu(path, DType::F64))?,
@@ -243,7 +244,8 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
                 factor: GRADIENT_FACTOR,
             })
         }
-        Work::DecodeOp { operands } => {
+        Work::DecodeOp { replay } => {
+            let operands = replay.operands();
             let slots = operands.cache.slots();
             let input = operands.input(&slots);
             let expected = sequences

@@ -526,11 +526,9 @@ impl Task for Remote<'_, '_> {
             Err("its worker is gone".to_string())
         };
         match session.reply() {
-            Ok(Reply::Sampled {
-                taken: Ok((time_s, around_s)),
-            }) => {
-                self.last_s = time_s * self.steps;
-                Ok(Taken { time_s, around_s })
+            Ok(Reply::Sampled { taken: Ok(taken) }) => {
+                self.last_s = taken.time_s * self.steps;
+                Ok(taken)
             }
             Ok(Reply::Sampled { taken: Err(reason) }) => lost(Stop::Incident(Incident {
                 case: Some(self.place),

@@ -22,10 +22,12 @@ pub trait Task {
 }
 
 /// A sample.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Taken {
     /// Time of the sample in its own unit of work (one step, for `decode`), in seconds.
     pub time_s: f64,
+    /// The same by the host's clock, which is the only one where the device has none.
+    pub wall_s: f64,
     /// Time spent around it on rewinding and flushing, in seconds.
     pub around_s: f64,
 }
@@ -70,6 +72,8 @@ impl Clock for WallClock {
 pub struct Measured {
     /// Times of the samples, in the order they were taken.
     pub times_s: Vec<f64>,
+    /// The same by the host's clock.
+    pub walls_s: Vec<f64>,
     /// When each began.
     pub started_at_s: Vec<f64>,
     /// The round each was taken in: within a round every task has its turn.
@@ -147,6 +151,7 @@ pub fn measure(
                     Err(text) => result.failure = Some(text),
                     Ok(taken) => {
                         result.times_s.push(taken.time_s);
+                        result.walls_s.push(taken.wall_s);
                         result.started_at_s.push(began);
                         result.rounds.push(round);
                         let ended = clock.now_s();
@@ -201,6 +206,7 @@ mod tests {
             } else {
                 Ok(Taken {
                     time_s: time,
+                    wall_s: 2.0 * time,
                     around_s: 0.0,
                 })
             }

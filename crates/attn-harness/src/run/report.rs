@@ -57,6 +57,7 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         dtype_requested: case.dtype.to_string(),
         device_requested: case.device.to_string(),
         path_requested: case.path.to_string(),
+        launch_requested: case.launch.map(|launch| launch.to_string()),
         cache_regime: Some(case.regime.to_string()),
         weights_bytes: Some(case.weights_bytes),
         flops: Some(case.cost.flops),
@@ -145,6 +146,10 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
     row.reserved_peak_build_bytes = row.reserved_peak_build_bytes.max(kept(&built.build_memory));
     row.reserved_peak_verify_bytes = row.reserved_peak_verify_bytes.max(kept(&built.verify_memory));
     row.flush_bytes = built.flush_bytes;
+    row.launch_resolved = built.launch.map(|launch| launch.to_string());
+    if let Some(text) = &built.launch_note {
+        note(row, text);
+    }
     if let Some([device, dtype, path]) = built.resolved.clone() {
         (row.device_resolved, row.dtype_resolved, row.path_resolved) =
             (Some(device), Some(dtype), Some(path));
@@ -183,8 +188,13 @@ pub(super) fn conclude(
     };
     row.status = Status::Ok;
     row.set_times(&summary);
-    row.time_clock = Some("wall".to_string());
-    row.wall_median_s = Some(summary.median);
+    row.time_clock = bursts.first().map(|burst| burst.case.clock.clone());
+    let walls: Vec<f64> = bursts
+        .iter()
+        .flat_map(|burst| &burst.case.measured.walls_s)
+        .copied()
+        .collect();
+    row.wall_median_s = (!walls.is_empty()).then(|| median(&walls));
     // Of several replicas the one that fell shortest speaks for all.
     let stop = bursts.iter().filter_map(|burst| burst.case.measured.stop).max();
     row.stop_rule = stop.map(|rule| rule.name().to_string());
@@ -440,6 +450,16 @@ pub(super) fn explain_nulls(row: &mut Row) {
             },
         );
     }
+    if row.launch_requested.is_none() || row.launch_resolved.is_none() {
+        because(
+            &["launch_requested", "launch_resolved"],
+            if row.launch_requested.is_some() && !ok {
+                unrun
+            } else {
+                "not applicable: it is no decode step on a GPU"
+            },
+        );
+    }
     if row.flush_bytes.is_none() && row.cache_regime.as_deref() == Some("hot") {
         because(&["flush_bytes"], "not applicable: samples begin with hot caches");
     }
@@ -475,7 +495,7 @@ mod tests {
             uuid: String::new(),
             capability: version,
             memory_bytes: 1,
-            l2_bytes: 1,
+            l2_bytes: 50 << 20,
         };
         let cuda = Ok(Cuda {
             driver: version,

@@ -108,6 +108,50 @@ impl fmt::Display for Regime {
     }
 }
 
+/// How the work of a decode step gets to a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Launch {
+    /// At once, as a CUDA graph that was recorded before.
+    #[default]
+    Graph,
+    /// One launch after the other, as the layer makes them.
+    Eager,
+}
+
+impl Launch {
+    /// Every way, with one sentence each.
+    pub const ALL: [(Self, &'static str); 2] = [
+        (
+            Self::Graph,
+            "a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's",
+        ),
+        (
+            Self::Eager,
+            "its launches are made one by one: beside a graph's, the time is what launching costs",
+        ),
+    ];
+
+    /// The name in sweeps and rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Graph => "graph",
+            Self::Eager => "eager",
+        }
+    }
+
+    /// For `skip_serializing_if`.
+    pub(crate) fn is_graph(&self) -> bool {
+        *self == Self::Graph
+    }
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The device a sweep asks for; a row says which one it got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum DeviceRequest {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plant::Fault;
 use crate::plan::Case;
-use crate::sweep::{DeviceRequest, Dtype, Regime};
+use crate::sweep::{DeviceRequest, Dtype, Launch, Regime};
 
 /// What a worker is told of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct JobSpec {
     pub device: DeviceRequest,
     /// What the caches hold when a sample begins.
     pub regime: Regime,
+    /// How a step gets to a GPU.
+    pub launch: Option<Launch>,
     /// Seed of weights, inputs and cache contents.
     pub seed: u64,
     /// Consecutive steps of a sample.
@@ -55,6 +57,7 @@ impl JobSpec {
             dtype: case.dtype,
             device: case.device,
             regime: case.regime,
+            launch: case.launch,
             seed: case.seed,
             steps_per_sample: case.steps_per_sample,
             cache_capacity: case.cache_capacity,

@@ -10,8 +10,8 @@ use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
 use crate::memory::Kept;
-use crate::run::Measured;
-use crate::sweep::{DeviceRequest, Dtype, Measure};
+use crate::run::{Measured, Taken};
+use crate::sweep::{DeviceRequest, Dtype, Launch, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
 pub const PROTOCOL: u32 = 3;
@@ -116,7 +116,7 @@ pub enum Reply {
     /// A sample was taken.
     Sampled {
         /// Its time and the time spent around it, in seconds, or what went wrong.
-        taken: Result<(f64, f64), String>,
+        taken: Result<Taken, String>,
     },
 }
 
@@ -141,6 +141,10 @@ pub struct Built {
     pub flush_bytes: Option<u64>,
     /// Where it ran: device, element type, path.
     pub resolved: Option<[String; 3]>,
+    /// How its steps get to a GPU.
+    pub launch: Option<Launch>,
+    /// Why not as they should.
+    pub launch_note: Option<String>,
 }
 
 /// Memory of a phase.
@@ -177,6 +181,9 @@ pub struct Verdict {
 pub struct CaseMeasured {
     /// Times, turns, and what ended them.
     pub measured: Measured,
+    /// The clock of the times.
+    #[serde(default)]
+    pub clock: String,
     /// Most bytes allocated for the case at once; none where the process does not count.
     pub peak_bytes: Option<u64>,
     /// What a GPU kept for the worker meanwhile.

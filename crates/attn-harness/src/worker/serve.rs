@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use attn_core::{Variant, ops};
+use attn_core::{Variant, Workload, ops};
 use candle_core::{DType, Device, Tensor};
 
 use super::job::{Job, JobSpec};
@@ -23,7 +23,7 @@ use crate::flush::{self, Flusher};
 use crate::memory::{self, CountingAllocator, Kept};
 use crate::run::check;
 use crate::run::measure::{Taken, Task, WallClock, caught, measure, warm};
-use crate::run::subject::{Place, SharedFlusher, Subject};
+use crate::run::subject::{Cold, Place, SharedFlusher, Subject};
 use crate::run::{Failure, Measured};
 use crate::sweep::{DeviceRequest, Dtype, Regime};
 
@@ -187,7 +187,6 @@ impl Bench<'_> {
                 let led = if lead_in { self.lead_in(case) } else { Ok(()) };
                 let taken = led.and_then(|()| self.sample(case));
                 self.idle();
-                let taken = taken.map(|taken| (taken.time_s, taken.around_s));
                 say(&Reply::Sampled { taken })
             }
             Request::Conclude { cases } => {
@@ -261,16 +260,18 @@ impl Bench<'_> {
         let kept = place.map_or_else(Kept::default, |place| memory::kept(&place.device));
         for (&case, measured) in cases.iter().zip(measured) {
             let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
-            let (peak_bytes, steps_s, composed) = subject.map_or((None, Vec::new(), Vec::new()), |subject| {
-                (subject.peak_bytes(), subject.take_steps(), subject.composed())
-            });
-            concluded.push(CaseMeasured {
+            let mut case = CaseMeasured {
                 measured,
-                peak_bytes,
                 kept,
-                steps_s,
-                composed,
-            });
+                ..CaseMeasured::default()
+            };
+            if let Some(subject) = subject {
+                case.clock = subject.clock().to_string();
+                case.peak_bytes = subject.peak_bytes();
+                case.steps_s = subject.take_steps();
+                case.composed = subject.composed();
+            }
+            concluded.push(case);
         }
         say(&Reply::Measured {
             cases: concluded,
@@ -296,20 +297,23 @@ impl Bench<'_> {
         (None, built)
     }
 
-    /// What empties the caches before the samples of a case, where they begin cold.
-    fn flusher_for(&mut self, regime: Regime, place: &Place) -> Result<Option<SharedFlusher>, Failure> {
-        if regime == Regime::Hot {
+    /// How the samples of a case begin cold, where they do.
+    fn cold(&mut self, spec: &JobSpec, place: &Place) -> Result<Option<Cold>, Failure> {
+        if spec.regime == Regime::Hot {
             return Ok(None);
         }
-        if let Some((_, flusher)) = self.flusher.as_ref().filter(|(of, _)| *of == place.resolved) {
-            return Ok(Some(flusher.clone()));
+        let llc_bytes = flush::cache_bytes(place.resolved, self.settings.llc_bytes);
+        let llc_bytes = llc_bytes.map_err(Failure::Unsupported)?;
+        if let (Workload::Decode { .. }, Resolved::Cuda(_)) = (spec.workload, place.resolved) {
+            return Ok(Some(Cold::Rotated { llc_bytes }));
         }
-        let flusher = flush::cache_bytes(place.resolved, self.settings.llc_bytes)
-            .and_then(|bytes| Flusher::new(&place.device, bytes))
-            .map_err(Failure::Unsupported)?;
+        if let Some((_, flusher)) = self.flusher.as_ref().filter(|(of, _)| *of == place.resolved) {
+            return Ok(Some(Cold::Flushed(flusher.clone())));
+        }
+        let flusher = Flusher::new(&place.device, llc_bytes).map_err(Failure::Unsupported)?;
         let flusher = Rc::new(RefCell::new(flusher));
         self.flusher = Some((place.resolved, flusher.clone()));
-        Ok(Some(flusher))
+        Ok(Some(Cold::Flushed(flusher)))
     }
 
     fn ceilings(&mut self, device: DeviceRequest, dtypes: &[Dtype]) -> Result<Ceilings, String> {
@@ -334,17 +338,18 @@ impl Bench<'_> {
     fn try_build(&mut self, case: usize, spec: JobSpec, built: &mut Built) -> Result<Subject, Failure> {
         note(&self.chalk, case, Phase::Building);
         let place = self.place_for(spec.device)?;
-        let flusher = self.flusher_for(spec.regime, &place)?;
+        let cold = self.cold(&spec, &place)?;
         let device = place.device.clone();
         let verify = spec.verify;
         let (subject, build_s, memory) = watched(&device, || {
             let job = Job::new(spec, self.variants)?;
-            Subject::new(job, place, flusher)
+            Subject::new(job, place, cold)
         });
         (built.build_s, built.build_memory) = (build_s, memory);
         let mut subject = subject?;
         built.flush_bytes = subject.flush_bytes();
         built.resolved = Some(subject.resolved());
+        (built.launch, built.launch_note) = subject.launch();
 
         if !verify {
             return Ok(subject);

@@ -21,7 +21,7 @@ const MOST_COLUMNS: usize = 256;
 const COLUMNS: usize = 8;
 
 /// What attend and its gradients are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttendShape {
     /// Of queries, entries, output and gradients.
     pub dtype: Dtype,
@@ -66,6 +66,12 @@ pub struct AttendPlan {
     pub batch: usize,
     /// Tokens T.
     pub tokens: usize,
+}
+
+impl AsRef<Planned> for AttendPlan {
+    fn as_ref(&self) -> &Planned {
+        &self.planned
+    }
 }
 
 /// Keys and values of a launch, one of each for every entry. Addresses and distances of rows are multiples of 16 bytes.

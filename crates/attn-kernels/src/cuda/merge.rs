@@ -20,7 +20,7 @@ const WARPS: usize = 4;
 const MOST_PER_LANE: usize = 32;
 
 /// What the kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MergeShape {
     /// Of latents, sums and their gradients; tables are f32.
     pub dtype: Dtype,

@@ -2,7 +2,7 @@
 
 use attn_kernels::cuda::{Cache, DecodeOperands, DecodePlan, GroupedDecodeShape, LatentDecodeShape};
 use attn_kernels::{Decode, Element, Rows};
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::cases::dtype;
 use crate::common::{self, assert_close, random, tolerance};
@@ -105,7 +105,7 @@ fn check_decode<E: Element>(step: &Step<'_>) {
         unsafe { kernels.run(&plan.planned, &params, seed) };
         let out: Vec<E> = out.read();
         assert_close(&out, &expected, tolerance::<E>());
-        let bits: Vec<u32> = out.iter().map(|x| x.to_f32().to_bits()).collect();
+        let bits = common::bits(&out);
         assert_eq!(
             first.get_or_insert_with(|| bits.clone()),
             &bits,
@@ -158,6 +158,7 @@ const POSITIONS: [i32; 5] = [0, 124, -1, 261, 5];
 fn latent_decode_in_one_block() {
     check_latents::<bf16>(8, [64, 16], &POSITIONS, 100);
     check_latents::<f32>(8, [64, 16], &POSITIONS, 100);
+    check_latents::<f16>(8, [64, 16], &POSITIONS, 100);
 }
 
 #[test]
@@ -193,6 +194,7 @@ fn grouped_decode_in_one_block_and_in_splits() {
 #[test]
 fn decode_of_few_heads_in_one_block_and_in_splits() {
     check_grouped::<bf16>([4, 2, 64], &POSITIONS, 100);
+    check_grouped::<f16>([4, 2, 64], &POSITIONS, 100);
     check_grouped::<bf16>([7, 1, 80], &POSITIONS, 5000);
     check_grouped::<bf16>([2, 2, 36], &POSITIONS, 5000);
     check_grouped::<f32>([4, 1, 128], &POSITIONS, 5000);

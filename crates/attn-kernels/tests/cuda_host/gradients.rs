@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use crate::attend::{Held, run};
 use crate::cases::attend::{Sequences, causal, random_rows, strided, token_major, with_sequences};
-use crate::common::{self, AttendGradients as Formula, assert_close};
+use crate::common::{self, AttendGradients as Formula, assert_close, bits};
 use crate::host::{self, Kernels, Operand};
 use crate::machine;
 
@@ -26,6 +26,7 @@ fn gradients<E: Element>(
     input: &Attend<'_, E>,
     before: &Before<'_, E>,
     is_joint: bool,
+    seed: u64,
 ) -> [Vec<E>; 4] {
     let Attend {
         n_kv_heads: h_kv,
@@ -78,7 +79,7 @@ fn gradients<E: Element>(
         scale: input.scale,
     };
     let params = plan.params(&operands).unwrap();
-    for (seed, pass) in (0..).zip(&plan.passes) {
+    for pass in &plan.passes {
         // SAFETY: the parameters are these kernels', and their operands live until they have ended.
         unsafe { kernels.run(&pass.planned, &params, seed) };
     }
@@ -113,7 +114,7 @@ fn check<E: Element>(machine: Machine, tolerance: f64, all: impl IntoIterator<It
         } = sizes;
         with_sequences::<E>(sizes, |input, shape| {
             let plan = shape.plan(machine, batch, tokens).unwrap();
-            let (out, lse) = run(&mut forward, &plan, input, 1);
+            let (out, lse) = run(&mut forward, &plan, input, true, 1);
             let data: Vec<E> = random_rows([batch, n_heads, tokens, value_dim], tokens, 9);
             let before = Before {
                 out: &out,
@@ -128,7 +129,13 @@ fn check<E: Element>(machine: Machine, tolerance: f64, all: impl IntoIterator<It
             for n_keys in BTreeSet::from([input.n_keys, seen]) {
                 let plan = shape.plan_backward(machine, batch, tokens, n_keys).unwrap();
                 let input = Attend { n_keys, ..*input };
-                let got = gradients(&mut backward, &plan, &input, &before, is_joint);
+                let mut run = |seed| gradients(&mut backward, &plan, &input, &before, is_joint, seed);
+                let got = run(1);
+                assert_eq!(
+                    run(2).map(|x| bits(&x)),
+                    got.each_ref().map(|x| bits(x)),
+                    "the order shows in the result"
+                );
                 if tokens <= 3 {
                     // One entry has all the weight, or nearly so: gradients of scores are little more than rounding.
                     assert_close(&got.concat(), &expected.concat(), tolerance);

@@ -4,7 +4,7 @@ use attn_kernels::Element;
 use attn_kernels::cuda::{
     Cache, CacheUpdateOperands, CacheUpdateShape, Dtype, GroupedUpdateOperands, GroupedUpdateShape, Memory,
 };
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::cases::update::{GroupedCaches, GroupedToken, Tokens};
 use crate::host::{self, Kernels, Operand};
@@ -68,6 +68,7 @@ fn cache_update_with_and_without_a_gate() {
     check_cache_update::<f32>(shape(Dtype::F32, [256, 32], Some(2), true), &starts, 1e-5);
     check_cache_update::<f32>(shape(Dtype::F32, [84, 20], None, false), &starts, 1e-5);
     check_cache_update::<bf16>(shape(Dtype::Bf16, [33, 70], Some(3), false), &starts, 1e-2);
+    check_cache_update::<f16>(shape(Dtype::F16, [64, 16], Some(4), true), &starts, 2e-3);
 }
 
 /// One token of every sequence through the kernel; what belongs to others is left as it was.
@@ -135,4 +136,5 @@ fn grouped_update_turns_and_enters_one_token() {
     let positions = [0, 7, -1, 3, 8];
     check_grouped_update::<f32>(shape(Dtype::F32, [6, 2, 80, 36], true), &positions, 1e-6);
     check_grouped_update::<bf16>(shape(Dtype::Bf16, [3, 3, 64, 64], false), &positions, 5e-3);
+    check_grouped_update::<f16>(shape(Dtype::F16, [7, 1, 64, 64], false), &positions, 1e-3);
 }

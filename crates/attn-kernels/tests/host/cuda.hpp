@@ -25,7 +25,8 @@
 #define __shared__
 #define __align__(n) __attribute__((aligned(n)))
 
-struct float2 {
+// Aligned as CUDA's, which kernels rely on.
+struct alignas(8) float2 {
     float x, y;
 };
 struct alignas(16) float4 {

@@ -45,14 +45,17 @@ pub fn is_possible() -> bool {
 }
 
 /// Of everything. Warnings are nvcc's to give; a unique symbol would join the globals of two kernels; threads are left by
-/// jumps that a fortified library takes for errors.
-const OPTIONS: [&str; 6] = [
+/// jumps that a fortified library takes for errors. Vectors at addresses that a GPU refuses, and elements beyond an array
+/// of registers, end the process by an illegal instruction.
+const OPTIONS: [&str; 8] = [
     "-w",
     "-O1",
     "-std=c++17",
     "-fPIC",
     "-fno-gnu-unique",
     "-U_FORTIFY_SOURCE",
+    "-fsanitize=alignment,bounds",
+    "-fsanitize-undefined-trap-on-error",
 ];
 
 /// What is the same for all kernels and compiled once: without it most of a kernel's time would go there.

@@ -80,6 +80,11 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
     if varies(|a, b| a.dtype != b.dtype) {
         text += &format!(" {}", case.dtype);
     }
+    if varies(|a, b| a.launch != b.launch)
+        && let Some(launch) = case.launch
+    {
+        text += &format!(" {launch}");
+    }
     if varies(|a, b| a.regime != b.regime) {
         text += &format!(" {}", case.regime);
     }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attn_kernels::cuda::{
-    AdvancePlan, AdvanceShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan, Dtype,
-    GroupedUpdatePlan, GroupedUpdateShape, Kernels, Loaded, Memory, Params, Planned, Specialisation,
-    Unsupported, Workspace,
+    AdvancePlan, AdvanceShape, AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan,
+    Dtype, GroupedUpdatePlan, GroupedUpdateShape, Kernels, Loaded, Memory, MergeShape, Params, Planned,
+    Specialisation, Unsupported, Workspace,
 };
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop,
@@ -15,7 +15,9 @@ use candle_core::cuda::{CudaDType, DeviceId};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Layout, Shape, Storage, Tensor};
 
+use super::attend::FoundAttend;
 use super::decode::DecodeShape;
+use super::merge::FoundMerge;
 use super::{Asked, Refusal};
 use crate::error::Result;
 use crate::ops::trials::Trials;
@@ -59,6 +61,10 @@ pub(super) struct State {
     pub(super) advances: HashMap<(AdvanceShape, usize), Found<AdvancePlan>>,
     pub(super) updates: HashMap<(CacheUpdateShape, usize), Found<CacheUpdatePlan>>,
     pub(super) grouped_updates: HashMap<(GroupedUpdateShape, usize), Found<GroupedUpdatePlan>>,
+    /// By shape, batch and whether there are gradients, with the tokens and keys that the plans are for.
+    pub(super) attends: HashMap<(AttendShape, usize, bool), ([usize; 2], FoundAttend)>,
+    /// The same, with the tokens.
+    pub(super) merges: HashMap<(MergeShape, usize, bool), (usize, FoundMerge)>,
     pub(super) scratch: Scratch,
     /// While a graph is recorded: tensors of its launches that nobody else may keep as long as it.
     pub(super) kept: Option<Vec<Tensor>>,

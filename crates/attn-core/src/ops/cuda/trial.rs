@@ -1,5 +1,8 @@
 //! Operands of trials: what a kernel for GPUs and the processor both compute before the kernel is used.
 
+pub(super) mod attend;
+pub(super) mod merge;
+
 use attn_kernels::cuda::{AdvanceShape, CacheUpdateShape, DecodeSizes, GroupedUpdateShape};
 use candle_core::{DType, Device, Tensor};
 
