@@ -1,4 +1,4 @@
-//! What the machine can do here and now: the ceilings that times are held against.
+//! What the machine, or a GPU of it, can do here and now: the ceilings that times are held against.
 //!
 //! They are measured, not read off a datasheet: a share of a virtual machine has a share of its host's memory,
 //! and its clock is whatever the host leaves. The best of several passes counts, because a ceiling is what the
@@ -6,16 +6,21 @@
 
 mod bandwidth;
 mod compute;
+#[cfg(feature = "cuda")]
+mod gpu;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::row::Row;
 use crate::sweep::Dtype;
 
 pub(crate) use self::bandwidth::allocate;
+#[cfg(feature = "cuda")]
+pub(crate) use self::gpu::reader;
 
 /// Passes over memory; a matrix product is repeated at least as often.
 pub const PASSES: usize = 5;
@@ -29,30 +34,44 @@ const BUFFER_BYTES_UNKNOWN: u64 = 256 << 20;
 /// No buffer is smaller: a pass must take longer than waking the threads.
 const BUFFER_BYTES_MIN: u64 = 4 << 20;
 
-/// What the machine reached, at its best.
+/// What a device reached, at its best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Size of the last-level cache that the buffer was chosen by; `None` where it is not known.
+    /// Size of the last-level cache, of a GPU its L2, that the buffer was chosen by; `None` where it is not known.
     pub llc_bytes: Option<u64>,
     /// Size of the buffer.
     pub buffer_bytes: u64,
-    /// Bytes per second that all threads read from memory.
+    /// Bytes per second that all threads read from the device's memory.
     pub read_bytes_per_s: f64,
-    /// Bytes per second that all threads read and write while copying: both count.
+    /// Bytes per second read and written together while one half of the buffer is copied to the other: a copy of n
+    /// bytes counts 2 n. On a GPU the driver copies.
     pub copy_bytes_per_s: f64,
     /// Operations per second of a matrix product, by element type.
     pub flops_per_s: BTreeMap<String, f64>,
-    /// Median time in which all threads take up empty work and report back, in seconds.
+    /// Median time in which all threads take up empty work and report back, in seconds; on a GPU from launching a
+    /// kernel that does next to nothing until the host knows that it is done.
     pub launch_overhead_s: f64,
     /// Passes over the buffer, the best of which counts.
     pub passes: usize,
-    /// Threads.
+    /// Threads; multiprocessors of a GPU.
     pub threads: usize,
     /// Time that measuring took, in seconds.
     pub elapsed_s: f64,
 }
 
 impl Ceilings {
+    /// [`measure`](Self::measure) on a device; of a GPU with its own clock, in a second or two for each dtype.
+    ///
+    /// # Errors
+    /// The reason, with its remedy where there is one.
+    pub fn measure_on(device: &Device, dtypes: &[Dtype], llc_bytes: Option<u64>) -> Result<Self, String> {
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => gpu::measure(device, dtypes, llc_bytes),
+            _ => Self::measure(dtypes, llc_bytes),
+        }
+    }
+
     /// Measures bandwidth, the matrix product in each of `dtypes`, and the cost of handing out work. Takes a few
     /// seconds, most of them for touching and reading a buffer of ten last-level caches, at most 1 GiB.
     ///

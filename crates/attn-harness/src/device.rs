@@ -138,7 +138,7 @@ pub struct Gpu {
     pub capability: Version,
     /// Memory, in bytes.
     pub memory_bytes: u64,
-    /// Its last-level cache, in bytes.
+    /// Its last-level cache, L2, in bytes; 0 where the driver does not tell.
     pub l2_bytes: u64,
 }
 
@@ -205,11 +205,6 @@ impl Resolved {
     /// Its memory, where it is not the processor's.
     pub fn memory_bytes(self) -> Option<u64> {
         self.gpu().map(|gpu| gpu.memory_bytes)
-    }
-
-    /// Its last-level cache, where it is not the processor's.
-    pub fn l2_bytes(self) -> Option<u64> {
-        self.gpu().map(|gpu| gpu.l2_bytes)
     }
 }
 

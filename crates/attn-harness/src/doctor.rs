@@ -227,10 +227,11 @@ fn gpus(cuda: &Result<Cuda, DeviceError>) -> Vec<Finding> {
             let driver = Finding::ok("driver", format!("knows CUDA up to {}", cuda.driver));
             let gpus = cuda.gpus.iter().enumerate().map(|(ordinal, gpu)| {
                 let found = format!(
-                    "{}, compute capability {}, {}",
+                    "{}, compute capability {}, {}, L2 cache of {}",
                     gpu.name,
                     gpu.capability,
-                    format_bytes(gpu.memory_bytes as f64)
+                    format_bytes(gpu.memory_bytes as f64),
+                    format_bytes(gpu.l2_bytes as f64)
                 );
                 Finding::ok(Resolved::Cuda(ordinal).to_string(), found)
             });
@@ -357,7 +358,7 @@ mod tests {
             found,
             [
                 "driver: knows CUDA up to 13.1",
-                "cuda:0: NVIDIA X, compute capability 9.0, 80.0 GiB"
+                "cuda:0: NVIDIA X, compute capability 9.0, 80.0 GiB, L2 cache of 50.0 MiB"
             ]
         );
         let missing = gpus(&Err(DeviceError::NoDriver));

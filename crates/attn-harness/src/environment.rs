@@ -159,11 +159,11 @@ impl Environment {
             }
         }
     }
+}
 
-    /// Bytes of the largest cache; `None` where the system does not say.
-    pub fn last_level_cache_bytes(&self) -> Option<u64> {
-        self.cpu.caches.iter().map(|cache| cache.bytes).max()
-    }
+/// Bytes of the processor's largest cache; `None` where the system does not say.
+pub fn last_level_cache_bytes() -> Option<u64> {
+    cpu::caches_here().iter().map(|cache| cache.bytes).max()
 }
 
 impl Build {

@@ -1,17 +1,93 @@
 //! Emptying the caches, for cold samples.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use std::hint::black_box;
 
+use candle_core::Device;
 use rayon::prelude::*;
 
 use crate::ceilings::{BUFFER_LIMIT_BYTES, allocate};
+use crate::device::Resolved;
+use crate::environment;
 
-/// A buffer that is read and written between samples until nothing else is left in the caches.
+/// Size of a device's last-level cache: what the sweep says (`measure.llc_bytes`), else what the system or the driver
+/// says. Of a GPU it is the L2 cache.
 ///
-/// It is twice the last-level cache: caches do not evict the oldest line strictly, so that a buffer of just
-/// their size leaves some of what was there. The machine's 1 GiB limit is that of the ceilings.
+/// # Errors
+/// The reason, with its remedy, where nobody knows it.
+pub fn cache_bytes(device: Resolved, llc_bytes: Option<u64>) -> Result<u64, String> {
+    let told = || match device {
+        Resolved::Cpu => environment::last_level_cache_bytes(),
+        Resolved::Cuda(_) => device.gpu().map(|gpu| gpu.l2_bytes),
+    };
+    llc_bytes.or_else(told).filter(|bytes| *bytes > 0).ok_or_else(|| {
+        let who = match device {
+            Resolved::Cpu => "the system",
+            Resolved::Cuda(_) => "the driver",
+        };
+        format!(
+            "{who} does not tell the size of the last-level cache, so that nothing can empty it for sure; set \
+             measure.llc_bytes"
+        )
+    })
+}
+
+/// Bytes that replace whatever a cache of `cache_bytes` holds: twice as many, because caches do not evict the oldest
+/// line strictly, so that a buffer of just their size leaves some of what was there. At most 1 GiB, like the ceilings'.
+pub fn flush_bytes(cache_bytes: u64) -> u64 {
+    cache_bytes.saturating_mul(2).min(BUFFER_LIMIT_BYTES)
+}
+
+/// What empties the caches of a device.
 #[derive(Debug)]
-pub struct Flusher {
+pub enum Flusher {
+    /// Those of the processor.
+    Cpu(CpuFlusher),
+    /// That of a GPU.
+    #[cfg(feature = "cuda")]
+    Gpu(gpu::GpuFlusher),
+}
+
+impl Flusher {
+    /// What empties a cache of `cache_bytes`, which is the device's ([`cache_bytes`]).
+    ///
+    /// # Errors
+    /// The reason, with its remedy, where there is no memory for its buffer, or no kernel for the GPU.
+    pub fn new(device: &Device, cache_bytes: u64) -> Result<Self, String> {
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Self::Gpu(gpu::GpuFlusher::new(device, flush_bytes(cache_bytes))?)),
+            _ => Ok(Self::Cpu(CpuFlusher::new(flush_bytes(cache_bytes))?)),
+        }
+    }
+
+    /// Bytes that a flush reads, and on the processor writes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Cpu(flusher) => flusher.bytes(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(flusher) => flusher.bytes(),
+        }
+    }
+
+    /// Replaces what the caches hold. That of a GPU is put on its stream, before whatever is put there next.
+    ///
+    /// # Panics
+    /// Where nothing would be emptied: a cold sample would then be a warm one under another name.
+    pub fn flush(&mut self) {
+        match self {
+            Self::Cpu(flusher) => flusher.flush(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(flusher) => flusher.flush(),
+        }
+    }
+}
+
+/// A buffer that is read and written between samples until nothing else is left in the processor's caches.
+#[derive(Debug)]
+pub struct CpuFlusher {
     buffer: Vec<f32>,
     needed_bytes: u64,
     flushes: u32,
@@ -23,17 +99,12 @@ const PRIVATE_BYTES: usize = 16 << 20;
 /// f32 in a cache line, on the machines with the shortest lines: each line must be touched.
 const LINE: usize = 64 / size_of::<f32>();
 
-impl Flusher {
-    /// A buffer of `min(2 x llc_bytes, 1 GiB)`, its pages touched.
+impl CpuFlusher {
+    /// A buffer of so many bytes, its pages touched.
     ///
     /// # Errors
-    /// The reason, with its remedy, where nobody knows the size of the cache or there is no memory.
-    pub fn new(llc_bytes: Option<u64>) -> Result<Self, String> {
-        let llc_bytes = llc_bytes.filter(|bytes| *bytes > 0).ok_or(
-            "the system does not tell the size of the last-level cache, so that nothing can empty it for sure; \
-             set measure.llc_bytes",
-        )?;
-        let needed_bytes = llc_bytes.saturating_mul(2).min(BUFFER_LIMIT_BYTES);
+    /// The reason, with its remedy, where there is no memory.
+    fn new(needed_bytes: u64) -> Result<Self, String> {
         let line_bytes = (LINE * size_of::<f32>()) as u64;
         Ok(Self {
             buffer: allocate(needed_bytes.next_multiple_of(line_bytes))?,
@@ -43,7 +114,7 @@ impl Flusher {
     }
 
     /// Bytes that a flush reads and writes.
-    pub fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         size_of_val(self.buffer.as_slice()) as u64
     }
 
@@ -53,7 +124,7 @@ impl Flusher {
     ///
     /// # Panics
     /// Where the buffer is smaller than promised: a cold sample would then be a warm one under another name.
-    pub fn flush(&mut self) {
+    fn flush(&mut self) {
         assert!(
             self.bytes() >= self.needed_bytes,
             "a flush of {} bytes would not empty the caches, which takes {}",
@@ -94,25 +165,27 @@ mod tests {
 
     #[test]
     fn a_flush_is_twice_the_cache_and_at_most_a_gibibyte() {
-        assert_eq!(Flusher::new(Some(3 << 20)).unwrap().bytes(), 6 << 20);
-        assert_eq!(
-            Flusher::new(Some(1_001)).unwrap().bytes(),
-            2_048,
-            "whole cache lines"
-        );
+        assert_eq!(flush_bytes(3 << 20), 6 << 20);
+        assert_eq!(flush_bytes(u64::MAX), 1 << 30);
+        let flusher = Flusher::new(&Device::Cpu, 1_001).unwrap();
+        assert_eq!(flusher.bytes(), 2_048, "whole cache lines");
     }
 
     #[test]
-    fn a_cache_of_unknown_size_is_an_error_with_its_remedy() {
-        for unknown in [None, Some(0)] {
-            let refused = Flusher::new(unknown).unwrap_err();
+    fn the_sweeps_word_on_a_cache_is_the_last_one() {
+        for device in [Resolved::Cpu, Resolved::Cuda(0)] {
+            assert_eq!(cache_bytes(device, Some(3 << 20)), Ok(3 << 20));
+            let refused = cache_bytes(device, Some(0)).unwrap_err();
             assert!(refused.ends_with("set measure.llc_bytes"), "{refused}");
         }
+        // Nobody knows the cache of a GPU that is not there.
+        let refused = cache_bytes(Resolved::Cuda(999), None).unwrap_err();
+        assert!(refused.starts_with("the driver does not tell"), "{refused}");
     }
 
     #[test]
     fn every_flush_writes_every_cache_line() {
-        let mut flusher = Flusher::new(Some(1 << 20)).unwrap();
+        let mut flusher = CpuFlusher::new(2 << 20).unwrap();
         for _ in 0..3 {
             let before = flusher.buffer.clone();
             flusher.flush();
@@ -125,7 +198,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "would not empty the caches")]
     fn a_buffer_that_is_too_small_is_refused() {
-        let mut flusher = Flusher::new(Some(1 << 20)).unwrap();
+        let mut flusher = CpuFlusher::new(2 << 20).unwrap();
         flusher.buffer.truncate(1 << 10);
         flusher.flush();
     }

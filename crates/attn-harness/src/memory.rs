@@ -1,13 +1,21 @@
-//! Two measures of memory on the CPU: what the allocator handed out, and what the system keeps resident.
+//! Two measures of memory on the CPU: what the allocator handed out, and what the system keeps resident. Of a GPU, what
+//! the driver's pool handed out, and what it keeps.
 //!
 //! They differ in both directions. Allocated pages that were never written are not resident, and code, stacks
 //! and freed pages that the allocator keeps are. A row therefore has both, each under its own name.
+
+mod device;
+#[cfg(feature = "cuda")]
+mod pool;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::{self, File};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+pub use self::device::Kept;
+pub(crate) use self::device::{kept, live_bytes, peak_bytes, reset_kept, reset_peak};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);

@@ -90,9 +90,9 @@ table! {
         pub launch_resolved: Option<String>,
         /// What the caches held when a sample began: `hot` (what the sample before left) or `cold` (none of its data).
         pub cache_regime: Option<String>,
-        /// Bytes that were read and written before each cold sample, outside the clock, to empty the caches.
+        /// Bytes that were read, and on the CPU written, before each cold sample, outside the clock, to empty the caches.
         pub flush_bytes: Option<u64>,
-        /// Size of the last-level cache that flushes and ceilings went by.
+        /// Size of the last-level cache, of a GPU its L2, that flushes and ceilings went by.
         pub llc_bytes: Option<u64>,
         /// What the sweep holds equal between variants: `width`, `params`, `kv_bytes` or `flops`.
         pub fair: Option<String>,
@@ -168,12 +168,22 @@ table! {
         pub kv_bytes_per_token: Option<f64>,
         /// Bytes of the layer's weights.
         pub weights_bytes: Option<u64>,
-        /// Most bytes the allocator held for the case at once during the measurement: weights, inputs, cache, scratch.
+        /// Most bytes the allocator, of a GPU its memory pool, held for the case at once during the measurement: weights, inputs, cache, scratch.
         pub peak_bytes: Option<u64>,
         /// Most bytes the allocator held for the case at once while it was built.
         pub peak_build_bytes: Option<u64>,
         /// Most bytes the allocator held for the case at once while it was verified, the reference included.
         pub peak_verify_bytes: Option<u64>,
+        /// Most bytes the GPU's memory pool kept reserved during the measurement, in use or not: all variants of the group.
+        pub reserved_peak_bytes: Option<u64>,
+        /// Most bytes the GPU's memory pool kept reserved while the case was built.
+        pub reserved_peak_build_bytes: Option<u64>,
+        /// Most bytes the GPU's memory pool kept reserved while the case was verified.
+        pub reserved_peak_verify_bytes: Option<u64>,
+        /// Most bytes that CUDA graphs held for allocations of their own during the measurement: the pool does not count them.
+        pub graph_peak_bytes: Option<u64>,
+        /// Most bytes the GPU kept reserved for allocations of CUDA graphs during the measurement.
+        pub graph_reserved_peak_bytes: Option<u64>,
         /// Most bytes of the worker resident in memory during the measurement: all variants of the group.
         pub rss_peak_bytes: Option<u64>,
         /// Most bytes of the worker resident in memory while the case was built.
@@ -190,11 +200,11 @@ table! {
         pub bytes_moved: Option<u64>,
         /// Bytes per second: `bytes_moved` over the median time.
         pub achieved_bytes_per_s: Option<f64>,
-        /// Bytes per second: the bandwidth measured on this machine in this run.
+        /// Bytes per second: the read bandwidth measured on this device in this run.
         pub ceiling_bytes_per_s: Option<f64>,
         /// Operations per second: `flops` over the median time.
         pub achieved_flops_per_s: Option<f64>,
-        /// Operations per second: the matrix product rate measured on this machine in this run.
+        /// Operations per second: the matrix product rate measured on this device in this run.
         pub ceiling_flops_per_s: Option<f64>,
         /// `achieved_bytes_per_s` over its ceiling. Above 1 where the data fit the caches: the ceiling is memory's.
         pub bandwidth_fraction: Option<f64>,

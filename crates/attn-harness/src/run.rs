@@ -3,6 +3,7 @@
 //!
 //! The runner itself touches no device and makes no tensor. Whatever happens to a case becomes its row.
 
+mod ceilings;
 pub(crate) mod check;
 mod group;
 mod ledger;
@@ -14,7 +15,7 @@ mod stopwatch;
 pub(crate) mod subject;
 mod work;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,10 +31,8 @@ use crate::plan::{Case, Plan, dominates};
 use crate::progress::Observer;
 use crate::status::Status;
 use crate::store::{RunDir, StoreError, StoredCase};
-use crate::sweep::Dtype;
-use crate::worker::{Plants, Reply, Request, Workshop};
+use crate::worker::{Plants, Workshop};
 use group::{GroupEnd, measure_group};
-use session::{Session, Stop};
 
 pub use ledger::Ledger;
 pub use measure::{Clock, Measured, Taken, Task, WallClock, measure, warm};
@@ -75,8 +74,8 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Where the time went.
     pub ledger: Ledger,
-    /// What the machine can do.
-    pub ceilings: Option<Ceilings>,
+    /// What the devices it ran on can do, by their names.
+    pub ceilings: BTreeMap<String, Ceilings>,
 }
 
 /// Why a run had to end; what it measured by then is stored.
@@ -95,9 +94,7 @@ pub enum RunError {
 struct State {
     began: Instant,
     ledger: Ledger,
-    ceilings: Option<Ceilings>,
-    /// Why there are none.
-    no_ceilings: String,
+    ceilings: ceilings::Known,
     /// The fastest clock seen, 0 before the first look.
     best_clock_rate: f64,
     /// What a worker may allocate.
@@ -121,8 +118,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
     let mut state = State {
         began: Instant::now(),
         ledger: Ledger::default(),
-        ceilings: None,
-        no_ceilings: "not measured: measure.ceilings is false".to_string(),
+        ceilings: ceilings::Known::default(),
         best_clock_rate: 0.0,
         memory_bytes: run.memory_bytes,
     };
@@ -164,10 +160,11 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         .collect();
     let mut cases = vec![0; sides.len()];
     let mut finished = true;
-    let any_runs = plan.cases.iter().any(Case::runs_here);
-    if left > 0 && any_runs && plan.measure.ceilings {
+    let is_left = |case: &&Case| case.runs_here() && (0..stored.len()).any(|side| !is_stored(side, case));
+    if plan.measure.ceilings && plan.cases.iter().any(|case| is_left(&case)) {
         observer.phase("measuring what the machine can do");
-        finished = measure_ceilings(plan, sides, interrupted, &mut state)?;
+        let left = plan.cases.iter().filter(is_left);
+        finished = ceilings::measure(plan, left, sides, interrupted, &mut state)?;
     }
     if finished {
         for group in groups.into_iter().filter(open) {
@@ -223,41 +220,8 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         cases,
         interrupted: !finished,
         ledger: state.ledger,
-        ceilings: state.ceilings,
+        ceilings: state.ceilings.into_measured(),
     })
-}
-
-/// Measures the ceilings in a worker of the first side; false where that was interrupted.
-fn measure_ceilings(
-    plan: &Plan,
-    sides: &mut [Side<'_>],
-    interrupted: &AtomicBool,
-    state: &mut State,
-) -> Result<bool, RunError> {
-    let Some(side) = sides.first_mut() else {
-        return Ok(true);
-    };
-    let began = Instant::now();
-    let worker = side.workshop.hire().map_err(RunError::Worker)?;
-    state.ledger.starting_s += began.elapsed().as_secs_f64();
-    let mut dtypes: Vec<Dtype> = Vec::new();
-    for case in &plan.cases {
-        if !dtypes.contains(&case.dtype) {
-            dtypes.push(case.dtype);
-        }
-    }
-    let began = Instant::now();
-    let mut session = Session::new(worker, plan.measure.timeout_s, interrupted);
-    session.send(&Request::Ceilings { dtypes });
-    match session.reply() {
-        Ok(Reply::Ceilings(Ok(ceilings))) => state.ceilings = Some(ceilings),
-        Ok(Reply::Ceilings(Err(reason))) => state.no_ceilings = format!("not measured: {reason}"),
-        Ok(other) => state.no_ceilings = format!("not measured: the worker answered {other:?}"),
-        Err(Stop::Interrupted) => return Ok(false),
-        Err(Stop::Incident(incident)) => state.no_ceilings = format!("not measured: {}", incident.reason),
-    }
-    state.ledger.ceilings_s += began.elapsed().as_secs_f64();
-    Ok(true)
 }
 
 /// Waits, unless interrupted.
@@ -293,6 +257,15 @@ impl From<attn_core::Error> for Failure {
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
         attn_core::Error::from(error).into()
+    }
+}
+
+impl Failure {
+    /// Why, whatever kind it is.
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::Unsupported(reason) | Self::Failed(reason) => reason,
+        }
     }
 }
 

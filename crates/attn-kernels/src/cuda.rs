@@ -20,6 +20,7 @@
 //! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
 //! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
 //! | `merge.rs` | gate and partial sums of training, and their gradients |
+//! | `read_all.rs` | memory read as fast as it gives; with the feature `cuda`, `reader.rs` has a buffer for it |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
 //! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
@@ -38,6 +39,9 @@ mod load;
 mod machine;
 mod merge;
 mod operands;
+mod read_all;
+#[cfg(feature = "cuda")]
+mod reader;
 mod specialise;
 mod splits;
 mod streams;
@@ -63,6 +67,9 @@ pub use operands::{
     Cache, CacheUpdateOperands, CacheUpdateParams, DecodeOperands, DecodeParams, GroupedUpdateOperands,
     GroupedUpdateParams, Memory,
 };
+pub use read_all::{READ_ALL, ReadAllParams, ReadAllPlan};
+#[cfg(feature = "cuda")]
+pub use reader::Reader;
 pub use specialise::{Kernel, Planned, Specialisation};
 pub use splits::range_of;
 pub use streams::{DecodePlan, DecodeSizes, HEAD_TILE, Tiles, Workspace};

@@ -54,10 +54,9 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
         .memory_limit
         .map(|limit| limit.0)
         .or_else(memory_budget_bytes);
-    let llc_bytes = plan.measure.llc_bytes.map(|bytes| bytes.0);
     let settings = Settings {
         memory_limit_bytes: memory_bytes,
-        llc_bytes: llc_bytes.or_else(|| environment.last_level_cache_bytes()),
+        llc_bytes: plan.measure.llc_bytes.map(|bytes| bytes.0),
         pin: plan.measure.pin,
     };
     let mut this = Executable::this(settings.clone()).map_err(Failure::machine)?;

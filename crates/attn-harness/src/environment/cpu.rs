@@ -85,11 +85,16 @@ impl Cpu {
             hardware_threads: std::thread::available_parallelism().map_or(1, usize::from),
             features,
             level,
-            caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
+            caches: caches_here(),
             mhz,
             virtualised,
         }
     }
+}
+
+/// Caches of this machine's first core.
+pub(super) fn caches_here() -> Vec<Cache> {
+    caches(Path::new("/sys/devices/system/cpu/cpu0/cache"))
 }
 
 /// Clock of the fastest core now, in MHz, or why it is not known. The fastest, because idle cores are slow.

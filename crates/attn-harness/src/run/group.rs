@@ -180,10 +180,9 @@ fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
     }
     if report::is_on_gpu(&row) {
         report::describe_gpu(&mut row, device::cuda());
-    } else if let Some(ceilings) = &state.ceilings {
-        ceilings.describe(&mut row);
     }
-    report::explain_nulls(&mut row, &state.no_ceilings);
+    state.ceilings.describe(&mut row, case.device);
+    report::explain_nulls(&mut row);
     Done {
         side,
         row,

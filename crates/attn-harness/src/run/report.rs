@@ -9,13 +9,14 @@ use super::subject::composite;
 use crate::conditions::Conditions;
 use crate::device::{Cuda, DeviceError};
 use crate::environment::Environment;
+use crate::memory::Kept;
 use crate::plan::{Case, Plan};
 use crate::row::{Position, Row, Sample};
 use crate::stats::{Summary, median, median_interval, outliers};
 use crate::status::Status;
 use crate::sweep::{DeviceRequest, Dtype};
 use crate::trust::{Choice, Evidence, grade};
-use crate::worker::{Built, CaseMeasured};
+use crate::worker::{Built, CaseMeasured, Memory};
 
 /// Resamples of the interval of one position: there may be thousands of positions.
 const POSITION_RESAMPLES: usize = 500;
@@ -141,6 +142,9 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
     row.rss_peak_build_bytes = row.rss_peak_build_bytes.max(built.build_memory.rss_peak_bytes);
     row.peak_verify_bytes = row.peak_verify_bytes.max(built.verify_memory.peak_bytes);
     row.rss_peak_verify_bytes = row.rss_peak_verify_bytes.max(built.verify_memory.rss_peak_bytes);
+    let kept = |memory: &Memory| memory.kept.reserved_peak_bytes;
+    row.reserved_peak_build_bytes = row.reserved_peak_build_bytes.max(kept(&built.build_memory));
+    row.reserved_peak_verify_bytes = row.reserved_peak_verify_bytes.max(kept(&built.verify_memory));
     row.flush_bytes = built.flush_bytes;
     row.launch_resolved = built.launch.map(|launch| launch.to_string());
     if let Some(text) = &built.launch_note {
@@ -199,6 +203,10 @@ pub(super) fn conclude(
     row.reset_s = sum(|burst| burst.case.measured.around_s);
     row.peak_bytes = bursts.iter().filter_map(|burst| burst.case.peak_bytes).max();
     row.rss_peak_bytes = bursts.iter().filter_map(|burst| burst.rss_peak_bytes).max();
+    let kept = |of: fn(&Kept) -> Option<u64>| bursts.iter().filter_map(|burst| of(&burst.case.kept)).max();
+    row.reserved_peak_bytes = kept(|kept| kept.reserved_peak_bytes);
+    row.graph_peak_bytes = kept(|kept| kept.graph_peak_bytes);
+    row.graph_reserved_peak_bytes = kept(|kept| kept.graph_reserved_peak_bytes);
     row.replicas = Some(bursts.len() as u64);
     if bursts.len() > 1 {
         let medians: Vec<f64> = bursts
@@ -318,8 +326,16 @@ pub(super) fn is_on_gpu(row: &Row) -> bool {
     device.starts_with("cuda")
 }
 
-/// Fills what is known of the GPU of a row, and says why the rest is null: the processor's ceilings and its allocator
-/// tell nothing of it.
+/// What a GPU kept beyond what was in use, by column.
+fn kept(row: &Row) -> [(&'static str, Option<u64>); 3] {
+    [
+        ("reserved_peak_bytes", row.reserved_peak_bytes),
+        ("graph_peak_bytes", row.graph_peak_bytes),
+        ("graph_reserved_peak_bytes", row.graph_reserved_peak_bytes),
+    ]
+}
+
+/// Fills what is known of the GPU of a row, and says why the rest is null.
 pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
     let ordinal = row
         .device_resolved
@@ -339,30 +355,22 @@ pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
     for column in ["nvml_used_bytes", "driver", "clocks", "energy_j"] {
         nulls.push((column, "not measured: the driver's counters are not recorded yet"));
     }
-    nulls.push((
-        "peak_bytes",
-        "not measured: the allocator counts the processor's memory, not the GPU's",
-    ));
-    for column in [
-        "ceiling_bytes_per_s",
-        "ceiling_flops_per_s",
-        "bandwidth_fraction",
-        "flops_fraction",
-        "floor_s",
-        "time_over_floor",
-        "launch_overhead_s",
-    ] {
-        nulls.push((
-            column,
-            "not measured: the ceilings are the processor's, not the GPU's",
-        ));
+    if row.is_ok() {
+        let untold = "not measured: the driver does not tell of its memory pool";
+        let counted = [("peak_bytes", row.peak_bytes)].into_iter().chain(kept(row));
+        nulls.extend(
+            counted
+                .filter(|(_, bytes)| bytes.is_none())
+                .map(|(column, _)| (column, untold)),
+        );
     }
     row.explain_nulls(&nulls);
 }
 
 /// Says why columns are empty that a reader might look for.
-pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
+pub(super) fn explain_nulls(row: &mut Row) {
     let mut reasons: Vec<(&'static str, &str)> = Vec::new();
+    let is_on_gpu = is_on_gpu(row);
     let mut because = |columns: &[&'static str], reason: &'static str| {
         reasons.extend(columns.iter().map(|column| (*column, reason)));
     };
@@ -408,6 +416,14 @@ pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
             },
         );
     }
+    let kept = kept(row).into_iter().filter(|(_, bytes)| bytes.is_none());
+    because(
+        &kept.map(|(column, _)| column).collect::<Vec<_>>(),
+        match is_on_gpu {
+            true => unrun,
+            false => "not applicable: the processor has no memory pool and no graphs",
+        },
+    );
     if row.rss_peak_bytes.is_none() {
         because(
             &["rss_peak_bytes"],
@@ -463,16 +479,6 @@ pub(super) fn explain_nulls(row: &mut Row, no_ceilings: &str) {
     if ok && row.replica_spread.is_none() {
         because(&["replica_spread", "cooldown_s"], "not applicable: one replica");
     }
-    if row.ceiling_bytes_per_s.is_none() {
-        let columns = [
-            "ceiling_bytes_per_s",
-            "ceiling_flops_per_s",
-            "bandwidth_fraction",
-            "flops_fraction",
-        ];
-        let more = ["floor_s", "time_over_floor", "launch_overhead_s"];
-        reasons.extend(columns.iter().chain(&more).map(|column| (*column, no_ceilings)));
-    }
     row.explain_nulls(&reasons);
 }
 
@@ -498,15 +504,16 @@ mod tests {
         let mut row = Row {
             device_requested: "auto".to_string(),
             device_resolved: Some("cuda:1".to_string()),
+            status: Status::Ok,
             ..Row::default()
         };
         assert!(is_on_gpu(&row));
         describe_gpu(&mut row, &cuda);
-        explain_nulls(&mut row, "not measured: switched off");
+        explain_nulls(&mut row);
         assert_eq!(row.gpu.as_deref(), Some("second"));
         let reasons = row.null_reasons();
-        assert!(reasons["peak_bytes"].contains("not the GPU's"));
-        assert!(reasons["time_over_floor"].contains("not the GPU's"));
+        assert!(reasons["peak_bytes"].contains("memory pool"));
+        assert!(reasons["graph_peak_bytes"].contains("memory pool"));
         assert!(reasons["energy_j"].contains("not recorded"));
     }
 

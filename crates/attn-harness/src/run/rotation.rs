@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 
 use super::Failure;
 use super::work::{Part, Work};
-use crate::ceilings::BUFFER_LIMIT_BYTES;
+use crate::flush::flush_bytes;
 use crate::sweep::Launch;
 use crate::worker::job::Job;
 
@@ -35,7 +35,7 @@ impl Turns {
     /// Copies of `each_bytes` that are more than a cache of `llc_bytes` together, those of a layer as often as a sample
     /// has steps: each stands at the length of one of them.
     fn of(each_bytes: u64, llc_bytes: u64, steps: usize, scope: Scope) -> Self {
-        let enough_bytes = llc_bytes.saturating_mul(2).min(BUFFER_LIMIT_BYTES);
+        let enough_bytes = flush_bytes(llc_bytes);
         let copies = enough_bytes.div_ceil(each_bytes.max(1)).max(1) as usize;
         let copies = match scope {
             Scope::Layer if copies > 1 => copies.next_multiple_of(steps),

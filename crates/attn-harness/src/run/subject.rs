@@ -16,7 +16,7 @@ use super::stopwatch::{Lap, Stopwatch};
 use super::work::{Part, Work};
 use crate::device::Resolved;
 use crate::flush::Flusher;
-use crate::memory::CountingAllocator;
+use crate::memory;
 use crate::sweep::Launch;
 use crate::worker::Fault;
 use crate::worker::job::Job;
@@ -29,13 +29,6 @@ pub(crate) type SharedFlusher = Rc<RefCell<Flusher>>;
 pub(crate) struct Place {
     pub(crate) resolved: Resolved,
     pub(crate) device: Device,
-}
-
-impl Place {
-    /// Whether the allocator of this process has what is allocated there.
-    pub(crate) fn is_counted(&self) -> bool {
-        self.resolved == Resolved::Cpu
-    }
 }
 
 /// How samples of a case begin cold.
@@ -63,8 +56,8 @@ pub(crate) struct Subject {
     rotation: Option<Rotation>,
     /// Bytes the case holds between samples: weights, inputs, cache.
     held_bytes: u64,
-    /// Most bytes a sample held beyond those.
-    sample_bytes: u64,
+    /// Most bytes a sample held beyond those; none where nobody counts.
+    sample_bytes: Option<u64>,
     /// Times of every step of every sample, for a trajectory.
     steps_s: Vec<Vec<f64>>,
     /// What of the work was composed in place of a kernel, and why.
@@ -74,10 +67,10 @@ pub(crate) struct Subject {
 impl Subject {
     /// Builds layer, inputs and cache; samples begin hot where nothing else is said.
     pub(crate) fn new(job: Job, place: Place, cold: Option<Cold>) -> Result<Self, Failure> {
-        let before = CountingAllocator::snapshot().live_bytes;
+        let before = memory::live_bytes(&place.device);
         let mut cache_bytes = 0;
         let mut work = Work::new(&job, &place.device, 0, &mut cache_bytes)?;
-        let held_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
+        let held_bytes = memory::live_bytes(&place.device).saturating_sub(before);
         let (launch, launch_note) = launched(&job, &mut work, &place)?;
         let (flusher, rotation) = match cold {
             None => (None, None),
@@ -93,11 +86,11 @@ impl Subject {
             rotation,
             job,
             work,
-            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0 && place.is_counted()),
+            cache_bytes: Some(cache_bytes).filter(|bytes| *bytes > 0),
             place,
             flusher,
             held_bytes,
-            sample_bytes: 0,
+            sample_bytes: None,
             steps_s: Vec::new(),
             composed: BTreeSet::new(),
         })
@@ -108,11 +101,10 @@ impl Subject {
         self.held_bytes
     }
 
-    /// Most bytes the allocator held for the case at once: weights, inputs, cache and what a sample needed; none on a
-    /// GPU, whose memory it does not hand out.
+    /// Most bytes the allocator, or the pool of a GPU, held for the case at once: weights, inputs, cache and what a sample
+    /// needed.
     pub(crate) fn peak_bytes(&self) -> Option<u64> {
-        let counts = self.place.is_counted() && CountingAllocator::is_installed();
-        counts.then_some(self.held_bytes + self.sample_bytes)
+        self.sample_bytes.map(|bytes| self.held_bytes + bytes)
     }
 
     /// Bytes that pass through the caches before a cold sample.
@@ -270,8 +262,8 @@ impl Task for Subject {
         self.reset().map_err(|error| error.to_string())?;
         let mut around_s = entered.elapsed().as_secs_f64();
         let before = ops::fallbacks();
-        let live = CountingAllocator::snapshot().live_bytes;
-        CountingAllocator::reset_peak();
+        let live = memory::live_bytes(&self.place.device);
+        memory::reset_peak(&self.place.device);
         // Steps of a trajectory are timed one by one, and what is flushed between steps must not be timed.
         let parts = match self.job.workload {
             Workload::Trajectory { new_tokens, .. } => Part::each(new_tokens),
@@ -283,8 +275,8 @@ impl Task for Subject {
             around_s += self.flush();
             laps.push(self.timed(part).map_err(|error| error.to_string())?);
         }
-        let peak = CountingAllocator::snapshot().peak_bytes;
-        self.sample_bytes = self.sample_bytes.max(peak.saturating_sub(live));
+        let peak = memory::peak_bytes(&self.place.device);
+        self.sample_bytes = self.sample_bytes.max(peak.map(|peak| peak.saturating_sub(live)));
         self.note_fallbacks(&before);
         let per_step =
             |of: fn(&Lap) -> f64| laps.iter().map(of).sum::<f64>() / self.job.steps_per_sample as f64;

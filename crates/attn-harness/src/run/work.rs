@@ -8,7 +8,7 @@ use attn_core::{
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
-use crate::memory::CountingAllocator;
+use crate::memory;
 use crate::worker::job::Job;
 
 /// Streams of the random data: the same for every variant.
@@ -165,9 +165,9 @@ impl Work {
         };
         let batch = job.workload.batch();
         let mut new_cache = |layer: &dyn Attention| {
-            let before = CountingAllocator::snapshot().live_bytes;
+            let before = memory::live_bytes(device);
             let cache = layer.new_cache(batch, Capacity::Exact(job.cache_capacity));
-            *cache_bytes = CountingAllocator::snapshot().live_bytes.saturating_sub(before);
+            *cache_bytes = memory::live_bytes(device).saturating_sub(before);
             cache
         };
         Ok(match job.workload {

@@ -9,8 +9,9 @@ use super::job::JobSpec;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
+use crate::memory::Kept;
 use crate::run::{Measured, Taken};
-use crate::sweep::{Dtype, Launch, Measure};
+use crate::sweep::{DeviceRequest, Dtype, Launch, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
 pub const PROTOCOL: u32 = 3;
@@ -20,7 +21,7 @@ pub const PROTOCOL: u32 = 3;
 pub struct Settings {
     /// Bytes its allocator may hand out.
     pub memory_limit_bytes: Option<u64>,
-    /// Size of the last-level cache.
+    /// Size of the last-level cache, where the sweep says it.
     pub llc_bytes: Option<u64>,
     /// Whether each computing thread gets a processor of its own.
     pub pin: bool,
@@ -36,6 +37,8 @@ pub enum Request {
     Describe,
     /// Measure what the machine can do; answered by [`Reply::Ceilings`].
     Ceilings {
+        /// What of the machine.
+        device: DeviceRequest,
         /// Element types of the matrix products.
         dtypes: Vec<Dtype>,
     },
@@ -151,16 +154,9 @@ pub struct Memory {
     pub peak_bytes: Option<u64>,
     /// Most bytes of the worker resident; none where the system does not tell.
     pub rss_peak_bytes: Option<u64>,
-}
-
-impl Memory {
-    /// Without what the allocator counted, where the case has its memory elsewhere.
-    pub(crate) fn counted(self, is_counted: bool) -> Self {
-        Self {
-            peak_bytes: self.peak_bytes.filter(|_| is_counted),
-            ..self
-        }
-    }
+    /// What a GPU kept for the worker.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// What the gate found.
@@ -190,6 +186,9 @@ pub struct CaseMeasured {
     pub clock: String,
     /// Most bytes allocated for the case at once; none where the process does not count.
     pub peak_bytes: Option<u64>,
+    /// What a GPU kept for the worker meanwhile.
+    #[serde(default)]
+    pub kept: Kept,
     /// For a trajectory: the times of every step, a list for each sample.
     pub steps_s: Vec<Vec<f64>>,
     /// What was composed in place of a kernel, and why.

@@ -19,13 +19,13 @@ use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
 use crate::device::{self, DeviceError, Resolved};
 use crate::environment::Build;
-use crate::flush::Flusher;
-use crate::memory::{self, CountingAllocator};
+use crate::flush::{self, Flusher};
+use crate::memory::{self, CountingAllocator, Kept};
 use crate::run::check;
 use crate::run::measure::{Taken, Task, WallClock, caught, measure, warm};
 use crate::run::subject::{Cold, Place, SharedFlusher, Subject};
 use crate::run::{Failure, Measured};
-use crate::sweep::{DeviceRequest, Regime};
+use crate::sweep::{DeviceRequest, Dtype, Regime};
 
 /// Room that the system's limit leaves above the allocator's: stacks, the allocator's own needs, code.
 const RLIMIT_SLACK_BYTES: u64 = 1 << 30;
@@ -99,8 +99,8 @@ struct Bench<'a> {
     settings: Settings,
     /// Where the last case runs, most likely the next one too: opening a GPU takes a second.
     place: Option<Place>,
-    /// Made for the first case that begins cold.
-    flusher: Option<SharedFlusher>,
+    /// Made for the first case that begins cold, of the device it is for.
+    flusher: Option<(Resolved, SharedFlusher)>,
     /// By the number of the case; none where it was not built.
     subjects: Vec<Option<Subject>>,
 }
@@ -141,10 +141,7 @@ impl Bench<'_> {
                 say(&Reply::Ready { protocol: PROTOCOL })
             }
             Request::Describe => say(&Reply::Build(Build::probe())),
-            Request::Ceilings { dtypes } => say(&Reply::Ceilings(Ceilings::measure(
-                &dtypes,
-                self.settings.llc_bytes,
-            ))),
+            Request::Ceilings { device, dtypes } => say(&Reply::Ceilings(self.ceilings(device, &dtypes))),
             Request::Build { jobs } => {
                 self.subjects.clear();
                 prewarm();
@@ -159,6 +156,9 @@ impl Bench<'_> {
             }
             Request::Warm { cases, warmup_ms } => {
                 memory::reset_peak_rss();
+                if let Some(place) = &self.place {
+                    memory::reset_kept(&place.device);
+                }
                 let clock = WallClock::default();
                 let spent_s = self.with(&cases, Phase::Warming, |tasks| warm(tasks, warmup_ms, &clock));
                 self.idle();
@@ -256,10 +256,13 @@ impl Bench<'_> {
 
     fn conclude(&mut self, cases: &[usize], measured: Vec<Measured>, looks: ClockLooks) -> io::Result<()> {
         let mut concluded = Vec::with_capacity(cases.len());
+        let place = self.place.as_ref();
+        let kept = place.map_or_else(Kept::default, |place| memory::kept(&place.device));
         for (&case, measured) in cases.iter().zip(measured) {
             let subject = self.subjects.get_mut(case).and_then(Option::as_mut);
             let mut case = CaseMeasured {
                 measured,
+                kept,
                 ..CaseMeasured::default()
             };
             if let Some(subject) = subject {
@@ -299,18 +302,24 @@ impl Bench<'_> {
         if spec.regime == Regime::Hot {
             return Ok(None);
         }
-        if let (Workload::Decode { .. }, Some(llc_bytes)) = (spec.workload, place.resolved.l2_bytes()) {
+        let llc_bytes = flush::cache_bytes(place.resolved, self.settings.llc_bytes);
+        let llc_bytes = llc_bytes.map_err(Failure::Unsupported)?;
+        if let (Workload::Decode { .. }, Resolved::Cuda(_)) = (spec.workload, place.resolved) {
             return Ok(Some(Cold::Rotated { llc_bytes }));
         }
-        if place.resolved != Resolved::Cpu {
-            let reason = "the caches of GPUs are not flushed yet, use regime hot";
-            return Err(Failure::Unsupported(reason.to_string()));
+        if let Some((_, flusher)) = self.flusher.as_ref().filter(|(of, _)| *of == place.resolved) {
+            return Ok(Some(Cold::Flushed(flusher.clone())));
         }
-        if self.flusher.is_none() {
-            let flusher = Flusher::new(self.settings.llc_bytes).map_err(Failure::Unsupported)?;
-            self.flusher = Some(Rc::new(RefCell::new(flusher)));
-        }
-        Ok(self.flusher.clone().map(Cold::Flushed))
+        let flusher = Flusher::new(&place.device, llc_bytes).map_err(Failure::Unsupported)?;
+        let flusher = Rc::new(RefCell::new(flusher));
+        self.flusher = Some((place.resolved, flusher.clone()));
+        Ok(Some(Cold::Flushed(flusher)))
+    }
+
+    fn ceilings(&mut self, device: DeviceRequest, dtypes: &[Dtype]) -> Result<Ceilings, String> {
+        let place = self.place_for(device).map_err(Failure::into_reason)?;
+        let cache_bytes = flush::cache_bytes(place.resolved, self.settings.llc_bytes).ok();
+        Ceilings::measure_on(&place.device, dtypes, cache_bytes)
     }
 
     /// The device of a case, opened.
@@ -330,13 +339,13 @@ impl Bench<'_> {
         note(&self.chalk, case, Phase::Building);
         let place = self.place_for(spec.device)?;
         let cold = self.cold(&spec, &place)?;
-        let is_counted = place.is_counted();
+        let device = place.device.clone();
         let verify = spec.verify;
-        let (subject, build_s, memory) = watched(|| {
+        let (subject, build_s, memory) = watched(&device, || {
             let job = Job::new(spec, self.variants)?;
             Subject::new(job, place, cold)
         });
-        (built.build_s, built.build_memory) = (build_s, memory.counted(is_counted));
+        (built.build_s, built.build_memory) = (build_s, memory);
         let mut subject = subject?;
         built.flush_bytes = subject.flush_bytes();
         built.resolved = Some(subject.resolved());
@@ -347,10 +356,10 @@ impl Bench<'_> {
         }
         note(&self.chalk, case, Phase::Verifying);
         let before = ops::fallbacks();
-        let (verdict, verify_s, memory) = watched(|| check::verify(&mut subject));
+        let (verdict, verify_s, memory) = watched(&device, || check::verify(&mut subject));
         subject.note_fallbacks(&before);
         built.resolved = Some(subject.resolved());
-        (built.verify_s, built.verify_memory) = (verify_s, memory.counted(is_counted));
+        (built.verify_s, built.verify_memory) = (verify_s, memory);
         // What was built is held while it is verified.
         let held = subject.held_bytes();
         let peak_bytes = &mut built.verify_memory.peak_bytes;
@@ -401,18 +410,22 @@ fn prewarm() {
 }
 
 /// Runs a phase: what came of it, the seconds it took, the memory it needed. A panic is a failure like any other.
-fn watched<T>(work: impl FnOnce() -> Result<T, Failure>) -> (Result<T, Failure>, f64, Memory) {
+fn watched<T>(
+    device: &Device,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> (Result<T, Failure>, f64, Memory) {
     // Where the peak cannot be reset it is that of the whole process, which says nothing of the phase.
     let rss_is_ours = memory::reset_peak_rss().is_some();
-    let live = CountingAllocator::snapshot().live_bytes;
-    CountingAllocator::reset_peak();
+    memory::reset_kept(device);
+    let live = memory::live_bytes(device);
+    memory::reset_peak(device);
     let began = Instant::now();
     let result = crate::run::caught(work);
     let spent_s = began.elapsed().as_secs_f64();
-    let peak = CountingAllocator::snapshot().peak_bytes;
     let memory = Memory {
-        peak_bytes: CountingAllocator::is_installed().then_some(peak.saturating_sub(live)),
+        peak_bytes: memory::peak_bytes(device).map(|peak| peak.saturating_sub(live)),
         rss_peak_bytes: memory::peak_rss_bytes().filter(|_| rss_is_ours),
+        kept: memory::kept(device),
     };
     (result, spent_s, memory)
 }

@@ -8,6 +8,7 @@ use super::grouped_update::GroupedUpdateShape;
 use super::latent_decode::LatentDecodeShape;
 use super::machine::{Arch, Dtype, Machine};
 use super::merge::MergeShape;
+use super::read_all::ReadAllPlan;
 use super::specialise::Planned;
 
 /// Rank and rope size: what small models, our experiments and DeepSeek's have, and one that fits nothing.
@@ -51,6 +52,7 @@ pub fn grid(small: bool) -> Vec<Planned> {
     let heads = if small { &HEADS[..2] } else { &HEADS[..] };
     for arch in Arch::ALL {
         let machine = Machine::usual(arch);
+        all.extend(ReadAllPlan::new(machine, 1 << 30).map(|plan| plan.planned));
         for dtype in Dtype::ALL {
             for [rank, rope_dim] in latents.iter().copied() {
                 for n_heads in if small { &[16][..] } else { &[8, 16, 32, 128] } {

@@ -26,6 +26,7 @@ use super::attend_backward::AttendBackwardParams;
 use super::machine::{Arch, Machine, Unsupported};
 use super::merge::MergeParams;
 use super::operands::{CacheUpdateParams, DecodeParams, GroupedUpdateParams};
+use super::read_all::ReadAllParams;
 use super::specialise::{Planned, Specialisation};
 use crate::error::Mismatch;
 
@@ -136,6 +137,11 @@ unsafe impl Params for MergeParams {
     const KERNELS: &'static [&'static str] = &["merge"];
 }
 
+// SAFETY: `ReadAll` of `read_all.cu` has the same fields in the same order, and a static assertion on its size.
+unsafe impl Params for ReadAllParams {
+    const KERNELS: &'static [&'static str] = &["read_all"];
+}
+
 // SAFETY: plain numbers in C's layout.
 unsafe impl DeviceRepr for DecodeParams {}
 
@@ -157,8 +163,11 @@ unsafe impl DeviceRepr for AttendBackwardParams {}
 // SAFETY: the same.
 unsafe impl DeviceRepr for MergeParams {}
 
+// SAFETY: the same.
+unsafe impl DeviceRepr for ReadAllParams {}
+
 /// Names what was being done in the driver's errors.
-fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
+pub(super) fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
     result.map_err(|source| CudaError::Driver {
         what: what.to_string(),
         source,

@@ -14,6 +14,7 @@ mod attend;
 mod decode;
 mod gradients;
 mod merge;
+mod read_all;
 mod update;
 
 use attn_kernels::cuda::{Arch, Machine};
