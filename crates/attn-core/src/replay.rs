@@ -158,7 +158,7 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Replay<T> {
     }
 }
 
-impl<T> Replay<T> {
+impl<T: Send> Replay<T> {
     /// `work` over operands, which it reads and does not change. It has no others: a function keeps nothing.
     pub fn new(operands: T, work: fn(&T) -> Result<Tensor>) -> Self {
         Self {

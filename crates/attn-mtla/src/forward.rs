@@ -203,7 +203,12 @@ impl Attention for Mtla {
             let s = self.geometry.stride;
             let starts = cache.lens().to_vec();
             let end = starts.iter().max().map_or(0, |len| len + 1);
-            let table = self.gate.table(end.div_ceil(s), self.wide())?;
+            // A GPU's kernels have the position there, and a graph of them is one of every step the cache has room for.
+            let blocks = match x.device().is_cuda() {
+                true => end.div_ceil(s).max(cache.keys().dim(2)?),
+                false => end.div_ceil(s),
+            };
+            let table = self.gate.table(blocks, self.wide())?;
             if let Some(y) = self.latent.step(x, cache, Some(&table))? {
                 return Ok(y);
             }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 use candle_core::cuda::cudarc::driver::CudaGraph;
 use candle_core::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -11,6 +12,7 @@ use super::Asked;
 use super::gpu::{Gpu, Scratch};
 use crate::error::{Error, Result};
 use crate::ops::{fallbacks, fallbacks_since};
+use crate::pool::in_pool;
 
 /// A recorded piece of work with the memory that is its own. What else its launches read and write has to be where it
 /// was: see [`Graph::record`].
@@ -50,17 +52,30 @@ impl Graph {
     /// # Errors
     /// [`Error::Unsupported`] off GPUs, where the work is composed of candle's operations, which copy from the host, and
     /// where the driver refuses.
-    pub(crate) unsafe fn record<S>(
+    pub(crate) unsafe fn record<S: Send>(
         device: &Device,
         state: &mut S,
-        mut work: impl FnMut(&mut S) -> Result<Tensor>,
-        undo: impl FnOnce(&mut S) -> Result<()>,
-        recorded: impl FnOnce(&mut S),
+        work: impl FnMut(&mut S) -> Result<Tensor> + Send,
+        undo: impl FnOnce(&mut S) -> Result<()> + Send,
+        recorded: impl FnOnce(&mut S) + Send,
     ) -> Result<Self> {
         let Device::Cuda(device) = device else {
             return Err(unsupported("it is the processor's".to_string()));
         };
         let gpu = Gpu::of(device).map_err(|refusal| unsupported(refusal.reason))?;
+        // On one thread from here on: what candle's launches take from the host, shapes and strides, is copied when the
+        // work is done once, and is the thread's.
+        in_pool(|| Self::record_here(gpu, state, work, undo, recorded))
+    }
+
+    fn record_here<S>(
+        gpu: Arc<Gpu>,
+        state: &mut S,
+        mut work: impl FnMut(&mut S) -> Result<Tensor>,
+        undo: impl FnOnce(&mut S) -> Result<()>,
+        recorded: impl FnOnce(&mut S),
+    ) -> Result<Self> {
+        let _copied_once = gpu.device.enable_cuda_graph_htod_cache();
         // Launches that are recorded have scratch of their own: others may outgrow theirs, and free it.
         let others = std::mem::take(&mut gpu.state().scratch);
         let made = Self::warmed(&gpu, state, &mut work, undo).and_then(|()| {

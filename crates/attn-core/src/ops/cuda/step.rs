@@ -211,11 +211,16 @@ impl LatentStep {
             (matrices(w_uk, 1, 0)?, false),
             matrices(&absorbed, 0, 1)?,
         )?;
+        // With a stride of 1 every token opens a block: its sum is written, and nobody reads it.
+        let own = match (token.gate, open) {
+            (Some(_), None) => Some(gpu.unwritten::<f32>((b, rank))?),
+            _ => None,
+        };
         let new = NewLatents {
             x: token.x,
             norm: token.norm,
             gate: token.gate,
-            open,
+            open: open.or(own.as_ref()),
             keys,
         };
         gpu.update::<T>(update, &new, positions, &angles)?;
