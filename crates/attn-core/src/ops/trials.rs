@@ -9,11 +9,19 @@ use candle_core::{DType, Tensor};
 use crate::error::Result;
 
 /// What came of the trials of kernels `K`.
-pub(super) struct Trials<K>(Mutex<HashMap<K, std::result::Result<(), String>>>);
+pub(super) struct Trials<K> {
+    /// Held during a trial.
+    verdicts: Mutex<HashMap<K, std::result::Result<(), String>>>,
+    /// Apart from verdicts: a kernel that cannot be launched is refused in the middle of its own trial.
+    refused: Mutex<HashMap<K, String>>,
+}
 
 impl<K> Default for Trials<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self {
+            verdicts: Mutex::default(),
+            refused: Mutex::default(),
+        }
     }
 }
 
@@ -27,14 +35,19 @@ impl<K: Eq + Hash> Trials<K> {
         kernel: K,
         trial: impl FnOnce() -> std::result::Result<(), String>,
     ) -> std::result::Result<(), String> {
-        let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = refused.get(&kernel) {
+            return Err(reason.clone());
+        }
+        drop(refused);
         verdicts.entry(kernel).or_insert_with(trial).clone()
     }
 
-    /// A kernel that failed after its trial: it is not used again.
+    /// A kernel that failed, in its trial or after it: it is not used again.
     pub(super) fn refuse(&self, kernel: K, reason: &str) {
-        let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.insert(kernel, Err(reason.to_string()));
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.insert(kernel, reason.to_string());
     }
 }
 
@@ -106,6 +119,18 @@ mod tests {
         trials.refuse("good", "the launch failed");
         assert_eq!(ask("good", Ok(())), Err("the launch failed".to_string()));
         assert_eq!(tried.get(), 2);
+    }
+
+    #[test]
+    fn a_kernel_can_be_refused_in_its_own_trial() {
+        let trials = Trials::default();
+        let refused = Err("it cannot be launched".to_string());
+        let found = trials.verdict("bad", || {
+            trials.refuse("bad", "it cannot be launched");
+            refused.clone()
+        });
+        assert_eq!(found, refused);
+        assert_eq!(trials.verdict("bad", || Ok(())), refused);
     }
 
     #[test]
