@@ -21,8 +21,8 @@ variants:
   - mha
   - gqa: {n_kv_heads: 2}
   - mqa
-  - mla: {kv_rank: 16, rope_dim: 4}
-  - mtla: {kv_rank: 16, rope_dim: 4, stride: [2, 3]}
+  - mla: {kv_rank: 16, rope_dim: 8}
+  - mtla: {kv_rank: 16, rope_dim: 8, stride: [2, 3]}
 workloads:
   - decode: {context: 20, batch: 2}
   - prefill: {tokens: 13}
@@ -43,8 +43,33 @@ workloads:
 measure: {warmup_ms: 1, min_samples: 1, max_samples: 2, max_s: 0.1, ceilings: false}
 ";
 
-/// Workloads of which a kernel computes everything. Prompts and training still have their attention composed.
-const BY_KERNELS: [&str; 1] = ["decode"];
+/// Steps in every way in which they are launched and begin; MHA's projections have biases.
+const STEPS: &str = "\
+name: steps
+model: {d_model: 32, n_heads: 4}
+variants:
+  - mha
+  - mtla: {kv_rank: 16, rope_dim: 4, stride: [1, 2, 3]}
+launches: [graph, eager]
+regimes: [hot, cold]
+scopes: [layer, op]
+workloads:
+  - decode: {context: 16, batch: 2}
+measure: {warmup_ms: 1, min_samples: 1, max_samples: 2, max_s: 0.1, ceilings: false}
+";
+
+const MEMORY: &str = "\
+name: memory
+model: {d_model: 32, n_heads: 4}
+variants:
+  - mha
+  - mtla: {kv_rank: 16, rope_dim: 4, stride: 2}
+regimes: [hot, cold]
+workloads:
+  - decode: {context: 20, batch: 2}
+  - prefill: {tokens: 9}
+measure: {warmup_ms: 1, min_samples: 1, max_samples: 2, max_s: 0.1}
+";
 
 fn run(place: &Place, device: &str, settings: &[(&str, &str)]) -> Option<(Output, Vec<Row>)> {
     let mut command = standin::command()?;
@@ -125,11 +150,10 @@ fn a_sweep_measures_everything(dtype: &str) {
             row.label, row.workload, row.reason, row.trust_reason
         );
         assert_eq!(row.device_resolved.as_deref(), Some("cuda:0"), "{case}");
-        if BY_KERNELS.contains(&row.workload.as_str()) {
-            assert!(is_by_kernels(row), "{case}");
-        } else {
-            assert!(is_composed(row, "attend is composed"), "{case}");
-        }
+        assert!(is_by_kernels(row), "{case}");
+        assert_eq!(row.time_clock.as_deref(), Some("event"), "{case}");
+        let launch = (row.workload == "decode").then_some("graph");
+        assert_eq!(row.launch_resolved.as_deref(), launch, "{case}");
     }
     assert_eq!(output.status.code(), Some(0));
 }
@@ -142,6 +166,75 @@ fn a_sweep_in_f32_measures_everything() {
 #[test]
 fn a_sweep_in_bf16_measures_everything() {
     a_sweep_measures_everything("bf16");
+}
+
+#[test]
+fn steps_are_replayed_or_launched_and_begin_hot_or_cold() {
+    let place = Place::with(STEPS);
+    let Some((output, rows)) = run(&place, "cuda:0", &[]) else {
+        return;
+    };
+    assert_eq!((output.status.code(), rows.len()), (Some(0), 32));
+    for row in &rows {
+        let case = format!("{} {}: {:?} {:?}", row.label, row.scope, row.reason, row.notes);
+        assert!(is_by_kernels(row), "{case}");
+        assert_eq!(row.launch_resolved, row.launch_requested, "{case}");
+        let bytes = row.flush_bytes.unwrap_or(0);
+        let is_cold = row.cache_regime.as_deref() == Some("cold");
+        // Copies are more than twice the stand-in's cache of 1 MiB together.
+        assert_eq!(bytes >= 2 << 20, is_cold, "{case}: {bytes}");
+    }
+}
+
+#[test]
+fn rows_of_a_gpu_have_its_ceilings_its_flushes_and_its_memory() {
+    let place = Place::with(MEMORY);
+    let Some((_, rows)) = run(&place, "cuda:0", &[]) else {
+        return;
+    };
+    assert_eq!(rows.len(), 8);
+    for row in &rows {
+        assert_eq!(row.status, Status::Ok, "{:?}", row.reason);
+        let nulls = row.null_reasons();
+        // The stand-in's L2 cache is 1 MiB.
+        assert_eq!(row.llc_bytes, Some(1 << 20));
+        let is_cold = row.cache_regime.as_deref() == Some("cold");
+        match row.workload.as_str() {
+            // Copies take turns, and are more than twice the cache together.
+            "decode" => assert_eq!(row.flush_bytes.is_some_and(|bytes| bytes >= 2 << 20), is_cold),
+            _ => assert_eq!(row.flush_bytes, is_cold.then_some(2 << 20)),
+        }
+        assert!(
+            row.ceiling_bytes_per_s
+                .is_some_and(|rate| rate > 1e6 && rate < 1e14),
+            "{nulls:?}"
+        );
+        assert!(
+            row.ceiling_flops_per_s.is_some_and(|rate| rate > 1e5),
+            "{nulls:?}"
+        );
+        assert!(row.launch_overhead_s.is_some() && row.time_over_floor.is_some());
+        // What the case needs is counted, and of what its siblings need only what the pool keeps for all.
+        let peak = row.peak_bytes.unwrap();
+        let least = row.weights_bytes.unwrap() + row.kv_allocated_bytes.unwrap_or(0);
+        assert!(peak >= least && peak < least + (1 << 20), "{peak} for {least}");
+        assert!(row.peak_build_bytes.unwrap() >= least);
+        assert!(row.peak_verify_bytes.unwrap() >= least);
+        for reserved in [
+            row.reserved_peak_bytes,
+            row.reserved_peak_build_bytes,
+            row.reserved_peak_verify_bytes,
+        ] {
+            assert!(reserved.unwrap() >= least, "{nulls:?}");
+        }
+        assert!(row.graph_peak_bytes.is_some() && row.graph_reserved_peak_bytes.is_some());
+        assert!(!nulls.contains_key("peak_bytes") && !nulls.contains_key("graph_peak_bytes"));
+    }
+    // No case ran on the processor, so nobody measured it.
+    let run = Run::open(&place.path().join("r")).unwrap();
+    let ceilings = run.environment["sessions"][0]["ceilings"].as_object().unwrap();
+    assert_eq!(ceilings.keys().collect::<Vec<_>>(), ["cuda:0"]);
+    assert_eq!(ceilings["cuda:0"]["buffer_bytes"], 10 << 20);
 }
 
 #[test]
@@ -188,9 +281,9 @@ fn a_kernel_that_is_wrong_is_found_and_not_used() {
         assert_eq!(output.status.code(), Some(0), "{plant}");
         assert!(is_by_kernels(&mha), "{plant}: {:?}", mha.trust_reason);
         let why = match plant {
-            "spoil:latent_decode" => "decode is composed: it ",
-            "spoil:cache_update" => "cache update is composed: it differs from another implementation",
-            _ => "decode is composed: latent_decode: ",
+            "spoil:latent_decode" => "decode step is composed: it ",
+            "spoil:cache_update" => "decode step is composed: it differs from another implementation",
+            _ => "decode step is composed: latent_decode: ",
         };
         assert!(is_composed(&mla, why), "{plant}: {:?}", mla.trust_reason);
     }
