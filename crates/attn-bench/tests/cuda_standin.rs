@@ -189,7 +189,7 @@ fn a_kernel_that_is_wrong_is_found_and_not_used() {
         assert!(is_by_kernels(&mha), "{plant}: {:?}", mha.trust_reason);
         let why = match plant {
             "spoil:latent_decode" => "decode is composed: it ",
-            "spoil:cache_update" => "cache update is composed: it differs from another implementation",
+            "spoil:cache_update" => " is composed: it differs from another implementation",
             _ => "decode is composed: latent_decode: ",
         };
         assert!(is_composed(&mla, why), "{plant}: {:?}", mla.trust_reason);
