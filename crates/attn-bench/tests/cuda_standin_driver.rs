@@ -8,7 +8,6 @@
 mod common;
 mod standin;
 
-use candle_core::backend::BackendDevice;
 use candle_core::cuda::cudarc::driver::sys::{
     CUgraphInstantiate_flags as Flags, CUresult, CUstreamCaptureMode as Mode,
 };
@@ -54,7 +53,10 @@ fn captured(cuda: &CudaDevice, flags: Flags, work: impl FnOnce()) -> Result<Cuda
         .begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         .unwrap();
     work();
-    stream.end_capture(flags).map(Option::unwrap)
+    // cudarc would tell what went wrong when a tensor was dropped, and not end the capture.
+    let dropped = stream.context().check_err();
+    let ended = stream.end_capture(flags).map(Option::unwrap);
+    dropped.and(ended)
 }
 
 fn is(error: CUresult) -> impl Fn(DriverError) -> bool {
@@ -130,8 +132,6 @@ fn what_waits_or_reads_the_host_ends_a_capture() {
         assert!(Tensor::new(&[1.0_f32], &device).is_err())
     });
     assert!(refused.is_err_and(&invalidated));
-    // Its memory could not be freed any more, which cudarc says at the next call.
-    assert!(stream.context().check_err().is_err_and(&invalidated));
     assert_eq!(numbers(&x), [1.0, 2.0], "the stream goes on without it");
 }
 
