@@ -64,6 +64,8 @@ fn help_of_commands_on_sweeps() {
           --set <KEY=VALUE>   Replace a value of the sweep: model.d_model=1024,
                               variants.mtla.stride=[2,4] (may be repeated)
           --shard <I/N>       Keep part I of N, whole groups of comparable cases, about equal in time
+          --devices <LIST>    GPUs that share the sweep, as in cuda:0,cuda:1: each measures a group at a
+                              time
           --out <DIR>         The run's own folder; must not exist [default: results/<name>-<utc
                               time>-<machine>]
           --resume            Continue the interrupted run in --out: cases that have a row are not run
@@ -81,6 +83,7 @@ fn help_of_commands_on_sweeps() {
       attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
       attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
       attn-bench run experiments/quick.yaml --out results/mine --resume
+      attn-bench run experiments/quick.yaml --devices cuda:0,cuda:1 --set measure.energy_s=3
       attn-bench run experiments/quick.yaml --against ../before/target/release/attn-bench --gate
 
     A case that runs out of memory, crashes or hangs becomes a row that says so, and the sweep goes on.

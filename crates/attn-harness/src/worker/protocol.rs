@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobSpec;
+use super::share::Share;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
@@ -13,7 +14,7 @@ use crate::run::Measured;
 use crate::sweep::{Dtype, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a worker is told before anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Settings {
     pub llc_bytes: Option<u64>,
     /// Whether each computing thread gets a processor of its own.
     pub pin: bool,
+    /// The processors it gets, where other workers of the run work beside it.
+    #[serde(default)]
+    pub share: Share,
 }
 
 /// From the runner.
@@ -68,6 +72,13 @@ pub enum Request {
         case: usize,
         /// Whether to do the work once more before, outside the clock.
         lead_in: bool,
+    },
+    /// Run one case by itself for some time, while its energy is counted; answered by [`Reply::Burned`].
+    Burn {
+        /// The case's number.
+        case: usize,
+        /// How long, in seconds; the sample that is under way then is taken to its end.
+        seconds: f64,
     },
     /// Say what the samples since [`Request::Warm`] needed; answered by [`Reply::Measured`] without times.
     Conclude {
@@ -114,6 +125,11 @@ pub enum Reply {
     Sampled {
         /// Its time and the time spent around it, in seconds, or what went wrong.
         taken: Result<(f64, f64), String>,
+    },
+    /// A case ran by itself.
+    Burned {
+        /// The samples it did and the seconds they took, or what went wrong.
+        burned: Result<(u64, f64), String>,
     },
 }
 
@@ -236,10 +252,10 @@ pub trait Worker {
 pub type Hired = Box<dyn Worker>;
 
 /// Where workers come from.
-pub trait Workshop {
-    /// A fresh worker.
+pub trait Workshop: Send {
+    /// A fresh worker, on its share of the processors.
     ///
     /// # Errors
     /// The system's, where no process can be started.
-    fn hire(&mut self) -> io::Result<Hired>;
+    fn hire(&mut self, share: Share) -> io::Result<Hired>;
 }
