@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use attn_harness::DeviceRequest;
+use attn_harness::device::DeviceList;
 use attn_harness::plan::Shard;
 use attn_harness::sweep::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -117,6 +118,7 @@ Examples:
   attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
   attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
   attn-bench run experiments/quick.yaml --out results/mine --resume
+  attn-bench run experiments/quick.yaml --devices cuda:0,cuda:1 --set measure.energy_s=3
   attn-bench run experiments/quick.yaml --against ../before/target/release/attn-bench --gate
 
 A case that runs out of memory, crashes or hangs becomes a row that says so, and the sweep goes on.")]
@@ -124,6 +126,9 @@ pub struct RunArgs {
     /// The sweep.
     #[command(flatten)]
     pub sweep: SweepArgs,
+    /// GPUs that share the sweep, as in cuda:0,cuda:1: each measures a group at a time
+    #[arg(long, value_name = "LIST", conflicts_with = "device")]
+    pub devices: Option<DeviceList>,
     /// The run's own folder; must not exist [default: results/<name>-<utc time>-<machine>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -72,6 +72,40 @@ fn a_run_on_cuda_is_refused_before_it_leaves_anything() {
 }
 
 #[test]
+fn gpus_that_share_a_run_are_each_named_once_and_have_to_be_there() {
+    let place = Place::with(TINY);
+    let run = |devices: &[&str]| {
+        let args: Vec<&str> = ["run", "sweep.yaml", "--out", "r"]
+            .iter()
+            .chain(devices)
+            .copied()
+            .collect();
+        let output = without_gpu(&place, &args);
+        assert!(output.stdout.is_empty() && !place.path().join("r").exists());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    refuses(
+        &place,
+        &["run", "sweep.yaml", "--out", "r", "--devices", "cuda:0,cuda:1"],
+    );
+    let bad: [(&[&str], &str); 5] = [
+        (&["--devices", "cuda:0,cuda:0"], "cuda:0 is named twice"),
+        (&["--devices", "cuda:0,cpu"], "cpu cannot share a sweep with GPUs"),
+        (&["--devices", "cuda"], "does not say which GPU"),
+        (&["--devices", ""], "unknown device ``"),
+        (
+            &["--devices", "cuda:0,cuda:1", "--device", "cuda"],
+            "cannot be used with",
+        ),
+    ];
+    for (devices, words) in bad {
+        let (code, text) = run(devices);
+        assert!(code == Some(2) && text.contains(words), "{devices:?}: {text}");
+    }
+}
+
+#[test]
 fn verifying_on_cuda_is_refused() {
     refuses(&Place::with(""), &["verify", "--device", "cuda"]);
 }

@@ -64,6 +64,8 @@ fn help_of_commands_on_sweeps() {
           --set <KEY=VALUE>   Replace a value of the sweep: model.d_model=1024,
                               variants.mtla.stride=[2,4] (may be repeated)
           --shard <I/N>       Keep part I of N, whole groups of comparable cases, about equal in time
+          --devices <LIST>    GPUs that share the sweep, as in cuda:0,cuda:1: each measures a group at a
+                              time
           --out <DIR>         The run's own folder; must not exist [default: results/<name>-<utc
                               time>-<machine>]
           --resume            Continue the interrupted run in --out: cases that have a row are not run
@@ -81,6 +83,7 @@ fn help_of_commands_on_sweeps() {
       attn-bench run experiments/quick.yaml --out results/mine --filter variant=mla,workload=decode
       attn-bench run experiments/compression.yaml --set 'variants.mtla.stride=[2,8]'
       attn-bench run experiments/quick.yaml --out results/mine --resume
+      attn-bench run experiments/quick.yaml --devices cuda:0,cuda:1 --set measure.energy_s=3
       attn-bench run experiments/quick.yaml --against ../before/target/release/attn-bench --gate
 
     A case that runs out of memory, crashes or hangs becomes a row that says so, and the sweep goes on.
@@ -265,7 +268,8 @@ fn help_of_the_other_commands() {
               Possible values:
               - variants:  Attention variants with their settings
               - workloads: Workloads with their sizes
-              - axes:      What else multiplies the cases: paths, scopes, cache regimes, launches, element types
+              - axes:      What else multiplies the cases: paths, scopes, cache regimes, launches,
+                element types
               - figures:   Figures that runs can be drawn as
               - metrics:   Columns of results
 
@@ -455,23 +459,23 @@ fn lists_are_tables_and_json() {
      trajectory   batch        1          sequences B
     "#);
     assert_snapshot!(place.prints(&["list", "axes"]), @r#"
-     key       value      meaning
-    ───────────────────────────────────────────────────────────────────────────────────────────────────────
-     paths     fused      the compact formulation
-     paths     seedlike   operation by operation as the seed's PyTorch does
-     scopes    layer      projections, cache update, attention and output projection
-     scopes    op         attention alone
-     launches  graph      a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's
-     launches  eager      its launches are made one by one: beside a graph's, the time is what launching costs
-     regimes   hot        the processor's caches hold what the sample before left there
-     regimes   cold       they hold none of the case's data: flushed before each sample, outside the clock
-     fair      width      the model's width and heads, nothing is solved
-     fair      params     parameters of the layer
-     fair      kv_bytes   bytes of cache per token, at the length of the workload
-     fair      flops      operations of the workload over the whole layer
-     dtype     f32        element type of weights, activations and cache
-     dtype     f16        element type of weights, activations and cache
-     dtype     bf16       element type of weights, activations and cache
+     key        value      meaning
+    ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     paths      fused      the compact formulation
+     paths      seedlike   operation by operation as the seed's PyTorch does
+     scopes     layer      projections, cache update, attention and output projection
+     scopes     op         attention alone
+     launches   graph      a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's
+     launches   eager      its launches are made one by one: beside a graph's, the time is what launching costs
+     regimes    hot        the device's caches hold what the sample before left there
+     regimes    cold       they hold none of the case's data: flushed before each sample, outside the clock
+     fair       width      the model's width and heads, nothing is solved
+     fair       params     parameters of the layer
+     fair       kv_bytes   bytes of cache per token, at the length of the workload
+     fair       flops      operations of the workload over the whole layer
+     dtype      f32        element type of weights, activations and cache
+     dtype      f16        element type of weights, activations and cache
+     dtype      bf16       element type of weights, activations and cache
     "#);
     let all = place.prints(&["list"]);
     assert!(

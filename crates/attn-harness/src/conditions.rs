@@ -54,7 +54,6 @@ pub struct Conditions {
 /// Watches the machine while something is measured.
 #[derive(Debug)]
 pub struct Watch {
-    ours: Vec<u32>,
     mhz: Option<f64>,
     temperature_c: Option<f64>,
     throttle_events: Option<u64>,
@@ -64,27 +63,23 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts watching. This process counts as ours, and so do those of `ours`: a worker passes its runner's id.
+    /// Starts watching. This process counts as ours with the children it has outlived, and so do those of `ours`.
     pub fn start(ours: &[u32]) -> Self {
-        let mut ours: Vec<u32> = ours.to_vec();
-        ours.push(std::process::id());
-        ours.sort_unstable();
-        ours.dedup();
         Self {
             mhz: cpu_mhz().ok(),
             temperature_c: temperature_c(),
             throttle_events: throttle_events(),
             cpu: CpuTimes::read(),
-            own_s: own_s(&ours),
-            ours,
+            own_s: own_s(ours),
             began: Instant::now(),
         }
     }
 
-    /// Ends the window and tells what happened in it, with the looks at the clock that were taken meanwhile.
-    pub fn finish(self, looks: &ClockLooks) -> Conditions {
+    /// Ends the window and tells what happened in it, with the looks at the clock that were taken meanwhile. `ours` are
+    /// those there now: processes may have come, and gone where this one waited for their end.
+    pub fn finish(self, ours: &[u32], looks: &ClockLooks) -> Conditions {
         let window_s = self.began.elapsed().as_secs_f64();
-        let own_s = own_s(&self.ours) - self.own_s;
+        let own_s = own_s(ours) - self.own_s;
         let cpu = CpuTimes::read();
         let mut null_reasons = BTreeMap::new();
         let mut because = |entries: &[&str], reason: &str| {
@@ -255,7 +250,7 @@ mod tests {
         while begun.elapsed().as_secs_f64() < 1.2 * SHORTEST_WINDOW_S {
             std::hint::spin_loop();
         }
-        let conditions = watch.finish(&ClockLooks::default());
+        let conditions = watch.finish(&[], &ClockLooks::default());
         assert!(conditions.window_s >= SHORTEST_WINDOW_S);
         let entries = [
             ("other_cpu_fraction", conditions.other_cpu_fraction),
@@ -291,7 +286,7 @@ mod tests {
             began: Instant::now(),
             ..Watch::start(&[])
         }
-        .finish(&ClockLooks::default());
+        .finish(&[], &ClockLooks::default());
         assert_eq!(
             (conditions.other_cpu_fraction, conditions.stolen_cpu_fraction),
             (None, None)

@@ -5,6 +5,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod libraries;
+mod list;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 pub use self::libraries::{LIBRARIES, Library, find, toolkit};
+pub use self::list::DeviceList;
 use crate::error::Error;
 use crate::sweep::DeviceRequest;
 

@@ -243,7 +243,7 @@ fn gpus(cuda: &Result<Cuda, DeviceError>) -> Vec<Finding> {
 /// What the driver counts of each GPU now: who else computes there, and what lowers its clocks.
 #[cfg(feature = "cuda")]
 fn counters(cuda: &Result<Cuda, DeviceError>) -> Vec<Finding> {
-    use crate::nvml::{Nvml, Tally};
+    use crate::nvml::{Counters, Nvml, Tally};
 
     let Ok(cuda) = cuda else { return Vec::new() };
     let nvml = match Nvml::open() {
@@ -293,7 +293,8 @@ fn now(what: String, gpu: &crate::nvml::GpuConditions) -> Finding {
         shown(gpu.temperature_c_max.map(|celsius| celsius.to_string()))
     );
     let foreign = gpu.foreign.as_ref().map_or(0, Vec::len);
-    let throttle = gpu.throttle.clone().unwrap_or_default().join(", ");
+    let throttle = gpu.throttle.clone().unwrap_or_default();
+    let throttle = throttle.into_keys().collect::<Vec<_>>().join(", ");
     match (foreign, throttle.as_str()) {
         (0, "") => Finding::ok(what, found),
         (0, _) => Finding::not(
@@ -375,7 +376,7 @@ mod tests {
             used_bytes_max: Some(1 << 30),
             power_w_max: Some(70.4),
             foreign: Some(Vec::new()),
-            throttle: Some(Vec::new()),
+            throttle: Some(Default::default()),
             ..GpuConditions::default()
         };
         let finding = now("cuda:0 now".to_string(), &idle);
@@ -384,7 +385,7 @@ mod tests {
             (State::Ok, "1.00 GiB in use, 70 W, ? MHz, ? °C")
         );
         let slow = GpuConditions {
-            throttle: Some(vec!["power_cap".to_string()]),
+            throttle: Some([("power_cap".to_string(), 1.0)].into()),
             ..idle.clone()
         };
         assert!(now(String::new(), &slow).found.contains("lowered: power_cap"));

@@ -12,7 +12,6 @@ pub mod error;
 pub mod flush;
 pub mod locate;
 pub mod memory;
-#[cfg(feature = "cuda")]
 pub mod nvml;
 pub mod plan;
 pub mod predicted;

@@ -2,26 +2,32 @@
 //! else computes there.
 //!
 //! Hardly any machine tells all of it: counters are missing from some GPUs, and forbidden to users and containers.
-//! What is not told is `None`, with the reason beside it.
+//! What is not told is `None`, with the reason beside it. Readings come through the trait [`Counters`], so that the
+//! runner's tests play them; only [`Nvml`], the driver's library, needs the feature `cuda`.
 
 mod conditions;
+#[cfg(feature = "cuda")]
+mod library;
 mod reading;
 mod watch;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use nvml_wrapper::Device;
-use nvml_wrapper::error::NvmlError as Raw;
-
 pub use self::conditions::{ENERGY_WINDOW_S, GpuConditions, Process, Tally};
-pub use self::reading::{Counter, Reading};
+#[cfg(feature = "cuda")]
+pub use self::library::Nvml;
+pub use self::reading::{Counter, Reading, Reason};
 pub use self::watch::Watch;
+use crate::device::{self, Cuda, DeviceError, Gpu, Resolved};
+use crate::sweep::DeviceRequest;
 
 /// Why no GPU can be watched at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NvmlError {
+    /// Built without the feature `cuda`.
+    #[error("the driver's counters are not compiled into this build")]
+    NotCompiledIn,
     /// The library of the driver cannot be loaded.
     #[error("there is no libnvidia-ml.so.1, which comes with NVIDIA's driver ({reason})")]
     NoLibrary {
@@ -45,63 +51,70 @@ pub enum NvmlError {
     },
 }
 
-impl From<Raw> for NvmlError {
-    fn from(error: Raw) -> Self {
-        match error {
-            Raw::LibloadingError(error) => Self::NoLibrary {
-                reason: error.to_string(),
-            },
-            Raw::DriverNotLoaded => Self::NoDriver,
-            other => Self::Refused {
-                reason: other.to_string(),
-            },
-        }
-    }
-}
-
-/// The driver's counters.
-#[derive(Debug, Clone)]
-pub struct Nvml(Arc<nvml_wrapper::Nvml>);
-
-impl Nvml {
-    /// Opens the library that the driver installed.
-    ///
-    /// # Errors
-    /// There is none, or no driver behind it.
-    pub fn open() -> Result<Self, NvmlError> {
-        Ok(Self(Arc::new(nvml_wrapper::Nvml::init()?)))
-    }
-
-    /// Opens a library at a place of its own.
-    ///
-    /// # Errors
-    /// As [`Nvml::open`].
-    pub fn open_at(library: &Path) -> Result<Self, NvmlError> {
-        let nvml = nvml_wrapper::Nvml::builder()
-            .lib_path(library.as_os_str())
-            .init()?;
-        Ok(Self(Arc::new(nvml)))
-    }
-
+/// Where readings come from.
+pub trait Counters: std::fmt::Debug + Send + Sync {
     /// Version of the driver, `None` where it does not say.
-    pub fn driver(&self) -> Option<String> {
-        self.0.sys_driver_version().ok()
-    }
+    fn driver(&self) -> Option<String>;
 
     /// Reads every counter of a GPU once. GPUs go by their UUID: CUDA numbers them in an order of its own.
     ///
     /// # Errors
     /// [`NvmlError::NoGpu`]; a counter that cannot be read says so in its place.
-    pub fn read(&self, uuid: &str) -> Result<Reading, NvmlError> {
-        Ok(Reading::of(&self.gpu(uuid)?))
+    fn read(&self, uuid: &str) -> Result<Reading, NvmlError>;
+}
+
+/// The GPUs of this machine, and the counters of their driver.
+#[derive(Debug, Clone)]
+pub struct Gpus {
+    /// The GPUs.
+    pub cuda: Result<Cuda, DeviceError>,
+    /// Their counters.
+    pub counters: Result<Arc<dyn Counters>, NvmlError>,
+}
+
+impl Gpus {
+    /// Those of this machine for a run on `device`: nothing is opened for one on the processor.
+    pub fn for_device(device: DeviceRequest) -> Self {
+        if device == DeviceRequest::Cpu {
+            return Self {
+                cuda: Err(DeviceError::NoGpu),
+                counters: Err(NvmlError::NoDriver),
+            };
+        }
+        let cuda = device::cuda().clone();
+        let counters = match &cuda {
+            Ok(_) => open(),
+            Err(_) => Err(NvmlError::NoDriver),
+        };
+        Self { cuda, counters }
     }
 
-    fn gpu(&self, uuid: &str) -> Result<Device<'_>, NvmlError> {
-        self.0.device_by_uuid(uuid).map_err(|error| match error {
-            Raw::NotFound | Raw::InvalidArg => NvmlError::NoGpu {
-                uuid: uuid.to_string(),
-            },
-            other => other.into(),
-        })
+    /// The GPU that a request means, if it is one.
+    pub fn of(&self, request: DeviceRequest) -> Option<&Gpu> {
+        match (device::resolve_with(request, &self.cuda), &self.cuda) {
+            (Ok(Resolved::Cuda(ordinal)), Ok(cuda)) => cuda.gpus.get(ordinal),
+            _ => None,
+        }
     }
+
+    /// Version of their driver.
+    pub fn driver(&self) -> Counter<String> {
+        let counters = self
+            .counters
+            .as_ref()
+            .map_err(|error| format!("not known: {error}"))?;
+        counters
+            .driver()
+            .ok_or_else(|| "not known: the driver does not say".to_string())
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open() -> Result<Arc<dyn Counters>, NvmlError> {
+    Ok(Arc::new(Nvml::open()?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open() -> Result<Arc<dyn Counters>, NvmlError> {
+    Err(NvmlError::NotCompiledIn)
 }

@@ -192,8 +192,10 @@ table! {
         pub rss_peak_verify_bytes: Option<u64>,
         /// Bytes a worker might allocate.
         pub memory_limit_bytes: Option<u64>,
-        /// Bytes in use on the device by NVML, beyond those before the case.
+        /// Most bytes in use on the GPU during the measurement beyond those before its worker: of all its group.
         pub nvml_used_bytes: Option<u64>,
+        /// Most bytes the driver lists for the worker during the measurement: of all its group.
+        pub nvml_process_bytes: Option<u64>,
         /// Useful floating-point operations of the scope, by the cost model.
         pub flops: Option<u64>,
         /// The least bytes the scope must read and write, by the cost model.
@@ -216,8 +218,16 @@ table! {
         pub time_over_floor: Option<f64>,
         /// Cost of handing work to the device, in seconds, as measured in this run.
         pub launch_overhead_s: Option<f64>,
-        /// Energy of a sample, in joules.
+        /// Joules the GPU takes for what `time_*` is the time of (a step or a sample), idle power included.
         pub energy_j: Option<f64>,
+        /// `energy_j` over the tokens of all sequences that it was spent on, in joules.
+        pub energy_per_token_j: Option<f64>,
+        /// How long the case ran alone while the GPU counted its energy, in seconds.
+        pub energy_window_s: Option<f64>,
+        /// Power of the GPU on average in that window, in watts.
+        pub energy_power_w: Option<f64>,
+        /// Power of the GPU before the group, while nothing ran, in watts.
+        pub idle_power_w: Option<f64>,
         /// Why columns are null, as JSON: column name to reason.
         pub null_reasons: String,
         /// Cache bytes the plan predicted.
@@ -252,8 +262,26 @@ table! {
         pub gpu: Option<String>,
         /// Version of the GPU's driver.
         pub driver: Option<String>,
-        /// Clocks of the GPU during the case, as JSON, in MHz.
+        /// Clocks of the GPU during the measurement, as JSON, in MHz: lowest, median and highest of each.
         pub clocks: Option<String>,
+        /// Median clock of the GPU's multiprocessors during the measurement, in MHz.
+        pub gpu_sm_mhz_median: Option<f64>,
+        /// Lowest clock of the GPU's multiprocessors during the measurement, in MHz.
+        pub gpu_sm_mhz_min: Option<f64>,
+        /// Median clock of the GPU's memory during the measurement, in MHz.
+        pub gpu_memory_mhz_median: Option<f64>,
+        /// Lowest clock of the GPU's memory during the measurement, in MHz.
+        pub gpu_memory_mhz_min: Option<f64>,
+        /// Mean power of the GPU while the cases of the group took turns, in watts.
+        pub gpu_power_w_mean: Option<f64>,
+        /// Highest power of the GPU while the cases of the group took turns, in watts.
+        pub gpu_power_w_max: Option<f64>,
+        /// Temperature of the GPU at its hottest during the measurement, in degrees Celsius.
+        pub gpu_temperature_c: Option<f64>,
+        /// What lowered the GPU's clocks during the measurement, as JSON: reason to part of the readings.
+        pub gpu_throttle: Option<String>,
+        /// Processes of others with work on the GPU during the measurement.
+        pub gpu_foreign_processes: Option<u64>,
         /// Clock of the processor before the case, in MHz.
         pub cpu_mhz_start: Option<f64>,
         /// Clock of the processor after the case, in MHz.

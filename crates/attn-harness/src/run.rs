@@ -1,11 +1,14 @@
-//! The runner: a plan's groups one after the other, each built, verified, warmed, interleaved and measured by a worker
+//! The runner: a plan's groups one after the other on each device, every one built, verified, warmed, interleaved and measured by a worker
 //! process, and stored.
 //!
 //! The runner itself touches no device and makes no tensor. Whatever happens to a case becomes its row.
 
 mod ceilings;
 pub(crate) mod check;
+mod energy;
+mod gpu;
 mod group;
+mod lanes;
 mod ledger;
 pub(crate) mod measure;
 mod report;
@@ -19,6 +22,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -27,12 +31,15 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::ceilings::Ceilings;
 use crate::environment::Environment;
-use crate::plan::{Case, Plan, dominates};
+use crate::nvml::Gpus;
+use crate::plan::{Case, Plan};
 use crate::progress::Observer;
 use crate::status::Status;
 use crate::store::{RunDir, StoreError, StoredCase};
+use crate::sweep::DeviceRequest;
 use crate::worker::{Plants, Workshop};
-use group::{GroupEnd, measure_group};
+use lanes::{Build, Desk, Hall, Lane};
+use session::Crowd;
 
 pub use ledger::Ledger;
 pub use measure::{Clock, Measured, Taken, Task, WallClock, measure, warm};
@@ -63,6 +70,10 @@ pub struct Run<'a> {
     pub pair: Option<String>,
     /// What a worker may allocate, as its settings say.
     pub memory_bytes: Option<u64>,
+    /// Devices that share the groups, in place of the plan's own; none for that one.
+    pub devices: Vec<DeviceRequest>,
+    /// The GPUs that there are, and their counters.
+    pub gpus: Gpus,
 }
 
 /// How a run ended.
@@ -101,20 +112,26 @@ struct State {
     memory_bytes: Option<u64>,
 }
 
+impl State {
+    /// The state of one of several devices, whose time begins now.
+    fn for_lane(&self) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            ceilings: self.ceilings.clone(),
+            ..*self
+        }
+    }
+}
+
 /// Runs every case of a plan on each side and writes its row as soon as its group is measured.
 ///
 /// Two sides are measured together, case by case and sample by sample in turns, so that what the machine does falls on
-/// both alike.
+/// both alike. Several devices measure a group each at the same time.
 ///
 /// # Errors
 /// [`RunError`]; a case that fails is no error but a row.
 pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
-    let Run {
-        plan,
-        observer,
-        interrupted,
-        ..
-    } = run;
+    let Run { plan, observer, .. } = run;
     let mut state = State {
         began: Instant::now(),
         ledger: Ledger::default(),
@@ -122,103 +139,74 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         best_clock_rate: 0.0,
         memory_bytes: run.memory_bytes,
     };
-    let stored: Vec<HashSet<String>> = sides
-        .iter()
-        .map(|side| side.stored.iter().map(|case| case.case_id.clone()).collect())
-        .collect();
-    let is_stored = |side: usize, case: &Case| stored[side].contains(&case.id);
-    let open = |group: &&[Case]| {
-        let missing = |case: &Case| (0..stored.len()).any(|side| !is_stored(side, case));
-        group.iter().any(missing)
+    let mut out_of_memory: Vec<Vec<&Case>> = Vec::new();
+    let (mut builds, mut dirs) = (Vec::new(), Vec::new());
+    for side in sides {
+        let oom = side.stored.iter().filter(|case| case.status == Status::Oom);
+        let oom: HashSet<&str> = oom.map(|case| case.case_id.as_str()).collect();
+        let known = plan.cases.iter().filter(|case| oom.contains(case.id.as_str()));
+        out_of_memory.push(known.collect());
+        builds.push(Build {
+            stored: side.stored.iter().map(|case| case.case_id.clone()).collect(),
+            workshop: Mutex::new(&mut *side.workshop),
+            environment: &side.environment,
+            plants: &side.plants,
+        });
+        dirs.push(&mut *side.dir);
+    }
+    let hall = Hall {
+        plan,
+        pair: run.pair,
+        builds,
+        gpus: &run.gpus,
+        interrupted: run.interrupted,
+        crowd: Crowd::default(),
     };
+    let is_open = |case: &Case| (0..hall.builds.len()).any(|build| hall.is_open(build, case));
     let mut groups: Vec<&[Case]> = plan.groups().collect();
     // Drift of the machine then does not fall on the ends of the sweep's axes.
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(
         plan.measure.seed.unwrap_or(plan.seed),
     ));
-    let left: usize = sides
-        .iter()
-        .enumerate()
-        .map(|(side, _)| plan.cases.iter().filter(|case| !is_stored(side, case)).count())
-        .sum();
+    groups.retain(|group| group.iter().any(is_open));
+    let open = |build: usize| plan.cases.iter().filter(|case| hall.is_open(build, case)).count();
+    let left: usize = (0..hall.builds.len()).map(open).sum();
     observer.run_started(&plan.name, left);
 
-    let mut out_of_memory: Vec<Vec<&Case>> = sides
-        .iter()
-        .map(|side| {
-            let oom: HashSet<&str> = side
-                .stored
-                .iter()
-                .filter(|case| case.status == Status::Oom)
-                .map(|case| case.case_id.as_str())
-                .collect();
-            plan.cases
-                .iter()
-                .filter(|case| oom.contains(case.id.as_str()))
-                .collect()
-        })
-        .collect();
-    let mut cases = vec![0; sides.len()];
     let mut finished = true;
-    let is_left = |case: &&Case| case.runs_here() && (0..stored.len()).any(|side| !is_stored(side, case));
+    let is_left = |case: &&Case| case.runs_here() && is_open(case);
     if plan.measure.ceilings && plan.cases.iter().any(|case| is_left(&case)) {
         observer.phase("measuring what the machine can do");
         let left = plan.cases.iter().filter(is_left);
-        finished = ceilings::measure(plan, left, sides, interrupted, &mut state)?;
+        finished = ceilings::measure(&hall, left, &run.devices, &mut state)?;
     }
-    if finished {
-        for group in groups.into_iter().filter(open) {
-            let todo =
-                |side: usize| -> Vec<&Case> { group.iter().filter(|case| !is_stored(side, case)).collect() };
-            let todo: Vec<Vec<&Case>> = (0..sides.len()).map(todo).collect();
-            let skip = |side: usize, case: &Case| {
-                let smaller = out_of_memory[side]
-                    .iter()
-                    .find(|smaller| dominates(smaller, case))?;
-                Some(format!(
-                    "not run: {} ({}) ran out of memory and needs no more",
-                    smaller.label, smaller.id
-                ))
-            };
-            let measured = match measure_group(
-                &run.pair,
-                plan,
-                &todo,
-                sides,
-                &skip,
-                observer,
-                interrupted,
-                &mut state,
-            )? {
-                GroupEnd::Interrupted => {
-                    finished = false;
-                    break;
-                }
-                GroupEnd::Measured(measured) => measured,
-            };
-            let began = Instant::now();
-            for (number, side) in sides.iter_mut().enumerate() {
-                let cases = measured.iter().filter(|done| done.side == number);
-                side.dir.append_all(
-                    cases.map(|done| (&done.row, done.samples.as_slice(), done.positions.as_slice())),
-                )?;
-            }
-            for done in measured {
-                observer.case_finished(&done.row);
-                if done.row.status == Status::Oom {
-                    let case = group.iter().find(|case| case.id == done.row.case_id);
-                    out_of_memory[done.side].extend(case);
-                }
-                cases[done.side] += 1;
-            }
-            state.ledger.storing_s += began.elapsed().as_secs_f64();
-        }
+    let lanes = Lane::all(&run.devices, plan, &run.gpus);
+    let desk = Mutex::new(Desk {
+        observer,
+        cases: vec![0; dirs.len()],
+        dirs,
+        groups: groups.into(),
+        out_of_memory,
+        given_up: Vec::new(),
+        interrupted: !finished,
+        error: None,
+        lost: None,
+    });
+    state.ledger.worked_s = state.began.elapsed().as_secs_f64();
+    let worked = lanes::work(&hall, &lanes, &desk, &state);
+    state.ledger.add(&worked);
+    let desk = desk.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = desk.error {
+        return Err(error);
+    }
+    if let (Some(error), false, false) = (desk.lost, desk.groups.is_empty(), desk.interrupted) {
+        return Err(RunError::Worker(error));
     }
     state.ledger.total_s = state.began.elapsed().as_secs_f64();
-    observer.run_finished(state.ledger.total_s);
+    desk.observer.run_finished(state.ledger.total_s);
     Ok(Outcome {
-        cases,
-        interrupted: !finished,
+        cases: desk.cases,
+        interrupted: desk.interrupted,
         ledger: state.ledger,
         ceilings: state.ceilings.into_measured(),
     })

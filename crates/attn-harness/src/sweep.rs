@@ -75,7 +75,7 @@ pub struct SweepFile {
     #[serde(default = "default_scopes")]
     #[schemars(with = "Axis<device::ScopeName>")]
     pub scopes: Axis<Scope>,
-    /// What the processor's caches hold when a sample begins: `hot` (what the sample before left there), `cold`
+    /// What the device's caches hold when a sample begins: `hot` (what the sample before left there), `cold`
     /// (none of the case's data), or both. Default: `[hot]`.
     #[serde(default = "default_regimes")]
     pub regimes: Axis<Regime>,
@@ -175,6 +175,10 @@ pub struct Measure {
     pub pin: bool,
     /// Whether to measure first what the machine can do: bandwidth, matrix products, launches. Default: true.
     pub ceilings: bool,
+    /// Seconds each case on a GPU runs by itself, after it was sampled, while the GPU counts its energy: at least 2 where
+    /// it is not 0, which leaves energy out. Default: 0.
+    #[schemars(range(min = 0))]
+    pub energy_s: f64,
     /// Size of the last-level cache, where the system reports another one than there is. Default: as reported.
     pub llc_bytes: Option<ByteCount>,
 }
@@ -229,6 +233,7 @@ impl Default for Measure {
             memory_limit: None,
             pin: true,
             ceilings: true,
+            energy_s: 0.0,
             llc_bytes: None,
         }
     }

@@ -1,6 +1,7 @@
 //! What weakens a measurement: a pure judgement of what was seen while it was taken.
 
 use crate::conditions::Conditions;
+use crate::nvml::{GpuConditions, Reason};
 use crate::stats::StopRule;
 use crate::status::Trust;
 
@@ -42,6 +43,8 @@ pub struct Evidence<'a> {
     pub stop_rule: Option<StopRule>,
     /// What the machine did meanwhile.
     pub conditions: &'a Conditions,
+    /// What the GPU did meanwhile, where the case ran on one that was watched.
+    pub gpu: Option<&'a GpuConditions>,
     /// The highest clock rate that was seen in the run; 0 where none was.
     pub best_clock_rate: f64,
     /// The device.
@@ -69,12 +72,14 @@ pub fn grade(evidence: &Evidence) -> (Trust, Option<String>) {
     found.extend(
         throttled(evidence)
             .into_iter()
+            .chain(evidence.gpu.and_then(gpu_throttled))
             .map(|reason| (Trust::Throttled, reason)),
     );
     found.extend(unconverged(evidence).map(|reason| (Trust::Unconverged, reason)));
     found.extend(
         shared(evidence.conditions)
             .into_iter()
+            .chain(evidence.gpu.and_then(gpu_shared))
             .map(|reason| (Trust::Shared, reason)),
     );
     let gravest = found
@@ -125,6 +130,23 @@ fn throttled(evidence: &Evidence) -> Vec<String> {
     reasons
 }
 
+/// Every reading counts: between two of them a sample may have been taken at the lower clock. Clocks that someone set
+/// on purpose are no fault.
+fn gpu_throttled(gpu: &GpuConditions) -> Option<String> {
+    let reasons = gpu.throttle.iter().flatten();
+    let reasons = reasons.filter(|(name, _)| Reason::weakens(name));
+    let reasons: Vec<String> = reasons
+        .map(|(name, part)| format!("{name} in {:.0} % of the readings", (part * 100.0).max(1.0)))
+        .collect();
+    (!reasons.is_empty()).then(|| format!("the GPU lowered its clocks: {}", reasons.join(", ")))
+}
+
+fn gpu_shared(gpu: &GpuConditions) -> Option<String> {
+    let foreign = gpu.foreign.as_deref().unwrap_or_default();
+    let pids: Vec<String> = foreign.iter().map(|process| process.pid.to_string()).collect();
+    (!pids.is_empty()).then(|| format!("other processes had work on the GPU: {}", pids.join(", ")))
+}
+
 fn unconverged(evidence: &Evidence) -> Option<String> {
     let Evidence {
         half_width,
@@ -168,6 +190,7 @@ fn shared(conditions: &Conditions) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nvml::Process;
 
     fn quiet() -> Conditions {
         Conditions {
@@ -195,6 +218,7 @@ mod tests {
             n_samples: 20,
             stop_rule: Some(StopRule::TargetCi),
             conditions,
+            gpu: None,
             best_clock_rate: 100.0,
             device: same("cpu"),
             dtype: same("f32"),
@@ -284,6 +308,50 @@ mod tests {
             assert_eq!(graded, trust, "{conditions:?}");
             assert!(reason.unwrap().contains(words), "{words}");
         }
+    }
+
+    #[test]
+    fn a_gpu_is_throttled_by_heat_and_power_and_shared_with_processes() {
+        let conditions = quiet();
+        let of = |throttle: &[(&str, f64)], foreign: &[u32]| {
+            let throttle = throttle.iter().map(|(name, part)| (name.to_string(), *part));
+            let process = |pid: &u32| Process {
+                pid: *pid,
+                used_bytes: None,
+            };
+            let gpu = GpuConditions {
+                throttle: Some(throttle.collect()),
+                foreign: Some(foreign.iter().map(process).collect()),
+                ..GpuConditions::default()
+            };
+            grade(&Evidence {
+                gpu: Some(&gpu),
+                ..evidence(&conditions)
+            })
+        };
+        // Clocks that someone locked are how it runs.
+        let set = [("application_clocks", 1.0), ("display_clocks", 0.5)];
+        for throttle in [&[][..], &set] {
+            assert_eq!(of(throttle, &[]), (Trust::Clean, None));
+        }
+        for name in ["power_cap", "thermal", "hardware_thermal", "hardware_slowdown"] {
+            assert_eq!(of(&[(name, 0.001)], &[]).0, Trust::Throttled, "{name}");
+        }
+        let (trust, reason) = of(&[("power_cap", 0.4), ("thermal", 0.001)], &[7, 9]);
+        assert_eq!(trust, Trust::Throttled);
+        assert_eq!(
+            reason.unwrap(),
+            "the GPU lowered its clocks: power_cap in 40 % of the readings, thermal in 1 % of the readings; \
+             other processes had work on the GPU: 7, 9"
+        );
+        assert_eq!(of(&[], &[7]).0, Trust::Shared);
+        // What the driver does not tell is no reason against a row.
+        let unknown = GpuConditions::default();
+        let unknown = Evidence {
+            gpu: Some(&unknown),
+            ..evidence(&conditions)
+        };
+        assert_eq!(grade(&unknown), (Trust::Clean, None));
     }
 
     #[test]

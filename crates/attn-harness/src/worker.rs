@@ -9,6 +9,7 @@ mod plant;
 mod process;
 mod protocol;
 mod serve;
+mod share;
 pub(crate) mod slate;
 
 pub use job::JobSpec;
@@ -19,4 +20,6 @@ pub use protocol::{
     Workshop,
 };
 pub use serve::serve;
+pub use share::Share;
+pub(crate) use share::thread_count;
 pub use slate::{Note, Phase};

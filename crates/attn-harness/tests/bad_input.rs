@@ -36,8 +36,8 @@ fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
     unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, launches, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
-    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:max_sample (measure.max_sample)
-    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, llc_bytes | 11:warmup (measure.warmup)
+    unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:max_sample (measure.max_sample)
+    unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:warmup (measure.warmup)
     "#);
 }
 
@@ -180,11 +180,12 @@ fn measure_and_name_have_their_limits() {
 #[test]
 fn how_cases_are_run_has_its_limits() {
     let yaml = SWEEP.to_string()
-        + "measure: {replicas: 0, cooldown_ms: 700000, timeout_s: 0, memory_limit: 8, llc_bytes: 1 KiB}\n";
+        + "measure: {replicas: 0, cooldown_ms: 700000, timeout_s: 0, memory_limit: 8, energy_s: -1, llc_bytes: 1 KiB}\n";
     assert_snapshot!(of(&yaml), @r#"
     `measure.replicas` is 0, expected an integer from 1 to 1000 | 11:replicas (measure.replicas)
     `measure.cooldown_ms` is 700000, expected at most 600000 | 11:cooldown_ms (measure.cooldown_ms)
     `measure.timeout_s` is 0, expected seconds, up to a day | 11:timeout_s (measure.timeout_s)
+    `measure.energy_s` is -1, expected seconds, up to an hour | 11:energy_s (measure.energy_s)
     `measure.memory_limit` is 8 B, expected at least 1.00 MiB, as bytes or with a unit: 8 GiB | 11:memory_limit (measure.memory_limit)
     `measure.llc_bytes` is 1.00 KiB, expected at least 1.00 MiB, as bytes or with a unit: 8 GiB | 11:llc_bytes (measure.llc_bytes)
     "#);

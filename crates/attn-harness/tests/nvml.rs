@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use attn_harness::nvml::{GpuConditions, Nvml, NvmlError, Process, Tally, Watch};
+use attn_harness::nvml::{Counters, GpuConditions, Nvml, NvmlError, Process, Tally, Watch};
 use tempfile::TempDir;
 
 const NOT_SUPPORTED: &str = "3";
@@ -45,6 +46,10 @@ impl StandIn {
         Nvml::open_at(&self.library)
     }
 
+    fn counters(&self) -> Arc<dyn Counters> {
+        Arc::new(self.open().unwrap())
+    }
+
     /// The conditions over readings at these seconds.
     fn over(&self, at_s: &[f64]) -> GpuConditions {
         let nvml = self.open().unwrap();
@@ -79,18 +84,29 @@ fn counters_are_summed_up_in_their_units() {
         readings: 3,
         used_bytes_start: Some(5000),
         used_bytes_max: Some(9000),
+        ours_bytes_max: None,
         power_w_mean: Some(250.0),
         power_w_max: Some(400.0),
         energy_j: Some(1000.0),
         sm_mhz_min: Some(1755),
+        sm_mhz_median: Some(1980.0),
         sm_mhz_max: Some(1980),
         memory_mhz_min: Some(2619),
+        memory_mhz_median: Some(2619.0),
+        memory_mhz_max: Some(3201),
         temperature_c_max: Some(64),
-        throttle: Some(vec!["power_cap".to_string(), "thermal".to_string()]),
+        throttle: Some(
+            [
+                ("power_cap".to_string(), 2.0 / 3.0),
+                ("thermal".to_string(), 1.0 / 3.0),
+            ]
+            .into(),
+        ),
         foreign: Some(Vec::new()),
-        null_reasons: Default::default(),
+        null_reasons: found.null_reasons.clone(),
     };
     assert_eq!(found, expected);
+    assert!(found.null_reasons.len() == 1 && reason(&found, "ours_bytes_max").contains("our own worker"));
     let json = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<GpuConditions>(&json).unwrap(), found);
 }
@@ -123,6 +139,11 @@ fn counters_that_are_missing_or_forbidden_are_null_with_their_reason() {
             "does not tell this user",
         ),
         (
+            found.sm_mhz_median.is_none(),
+            "sm_mhz_median",
+            "does not tell this user",
+        ),
+        (
             found.sm_mhz_max.is_none(),
             "sm_mhz_max",
             "does not tell this user",
@@ -130,6 +151,21 @@ fn counters_that_are_missing_or_forbidden_are_null_with_their_reason() {
         (
             found.memory_mhz_min.is_none(),
             "memory_mhz_min",
+            "does not tell this user",
+        ),
+        (
+            found.memory_mhz_median.is_none(),
+            "memory_mhz_median",
+            "does not tell this user",
+        ),
+        (
+            found.memory_mhz_max.is_none(),
+            "memory_mhz_max",
+            "does not tell this user",
+        ),
+        (
+            found.ours_bytes_max.is_none(),
+            "ours_bytes_max",
             "does not tell this user",
         ),
         (found.throttle.is_none(), "throttle", "internal driver error"),
@@ -215,7 +251,24 @@ fn a_worker_that_was_named_is_not_foreign() {
     let nvml = StandIn::new(&[("COMPUTE", "{1,100}")]);
     let mut tally = Tally::new(&[1]);
     tally.add(0.0, nvml.open().unwrap().read("GPU-0").unwrap());
-    assert_eq!(tally.conditions().foreign, Some(Vec::new()));
+    let found = tally.conditions();
+    assert_eq!(
+        (found.foreign, found.ours_bytes_max),
+        (Some(Vec::new()), Some(100))
+    );
+}
+
+#[test]
+fn a_driver_that_does_not_list_our_worker_does_not_tell_who_else_is_there() {
+    let nvml = StandIn::new(&[("USED", "1000")]);
+    let mut tally = Tally::new(&[1]);
+    tally.add(0.0, nvml.open().unwrap().read("GPU-0").unwrap());
+    let found = tally.conditions();
+    assert_eq!((found.foreign.as_ref(), found.ours_bytes_max), (None, None));
+    assert!(
+        reason(&found, "foreign").contains("and so maybe no others"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -229,7 +282,7 @@ fn numbers_of_another_systems_processes_tell_nothing() {
 #[test]
 fn a_watch_reads_in_the_background_until_it_is_finished() {
     let stand_in = StandIn::new(&[("USED", "100,200,900,300"), ("TEMPERATURE", "40,50,60")]);
-    let nvml = stand_in.open().unwrap();
+    let nvml = stand_in.counters();
     let watch = Watch::start(&nvml, "GPU-0", &[], Duration::from_millis(5)).unwrap();
     // Long enough for the script to have been played, on a busy machine too.
     std::thread::sleep(Duration::from_millis(500));
@@ -247,7 +300,7 @@ fn a_watch_reads_in_the_background_until_it_is_finished() {
 #[test]
 fn a_watch_that_is_finished_at_once_has_two_readings() {
     let stand_in = StandIn::new(&[("USED", "100,200")]);
-    let nvml = stand_in.open().unwrap();
+    let nvml = stand_in.counters();
     let found = Watch::start(&nvml, "GPU-0", &[], Duration::from_secs(3600))
         .unwrap()
         .finish();
@@ -257,7 +310,7 @@ fn a_watch_that_is_finished_at_once_has_two_readings() {
 #[test]
 fn an_unknown_gpu_and_a_missing_driver_are_told_apart() {
     let nvml = StandIn::new(&[]);
-    let open = nvml.open().unwrap();
+    let open = nvml.counters();
     let unknown = Watch::start(&open, "GPU-7", &[], Duration::from_secs(1)).unwrap_err();
     assert_eq!(
         unknown.to_string(),

@@ -3,16 +3,16 @@
 
 mod fake;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attn_harness::Plan;
 use attn_harness::conditions::ClockLooks;
 use attn_harness::environment::Environment;
+use attn_harness::nvml::Gpus;
 use attn_harness::progress::Silent;
 use attn_harness::row::Row;
 use attn_harness::run::{self, Measured, Outcome, RunError, Side, Taken};
@@ -20,8 +20,8 @@ use attn_harness::stats::StopRule;
 use attn_harness::status::{Status, Trust};
 use attn_harness::store::{Run, RunDir, StoredCase};
 use attn_harness::worker::{
-    Built, CaseMeasured, Ended, Hired, JobSpec, Note, Phase, Plants, Received, Reply, Request, Verdict,
-    Worker, Workshop,
+    Built, CaseMeasured, Ended, Hired, JobSpec, Note, Phase, Plants, Received, Reply, Request, Share,
+    Verdict, Worker, Workshop,
 };
 use serde_json::json;
 
@@ -47,7 +47,7 @@ enum Trouble {
 }
 
 /// What happened, in words.
-type Log = Rc<RefCell<Vec<String>>>;
+type Log = Arc<Mutex<Vec<String>>>;
 
 /// Which case has which trouble: part of its description and what happens to it.
 type Troubles = Vec<(&'static str, Trouble)>;
@@ -55,28 +55,28 @@ type Troubles = Vec<(&'static str, Trouble)>;
 struct Stage {
     name: &'static str,
     log: Log,
-    troubles: Rc<Troubles>,
+    troubles: Arc<Troubles>,
     hired: usize,
     dies_idle: bool,
-    interrupt_at_measure: Option<Rc<AtomicBool>>,
+    interrupt_at_measure: Option<Arc<AtomicBool>>,
 }
 
 struct Actor {
     name: String,
     log: Log,
-    troubles: Rc<Troubles>,
+    troubles: Arc<Troubles>,
     jobs: Vec<JobSpec>,
     replies: VecDeque<Received>,
     note: Note,
     dies_idle: bool,
-    interrupt: Option<Rc<AtomicBool>>,
+    interrupt: Option<Arc<AtomicBool>>,
 }
 
 impl Workshop for Stage {
-    fn hire(&mut self) -> io::Result<Hired> {
+    fn hire(&mut self, _: Share) -> io::Result<Hired> {
         self.hired += 1;
         let name = format!("{}{}", self.name, self.hired);
-        self.log.borrow_mut().push(format!("{name} hired"));
+        self.log.lock().unwrap().push(format!("{name} hired"));
         Ok(Box::new(Actor {
             name,
             log: self.log.clone(),
@@ -109,7 +109,7 @@ fn describe(job: &JobSpec) -> String {
 
 impl Actor {
     fn say(&mut self, words: String) {
-        self.log.borrow_mut().push(format!("{} {words}", self.name));
+        self.log.lock().unwrap().push(format!("{} {words}", self.name));
     }
 
     /// The trouble of a case in a phase; the worker's note then says so and its end is set.
@@ -329,11 +329,11 @@ impl Play {
 
 fn play_plan(plan: &Plan, troubles: Troubles, stored: Vec<StoredCase>, change: impl Fn(&mut Stage)) -> Play {
     let log = Log::default();
-    let interrupted = Rc::new(AtomicBool::new(false));
+    let interrupted = Arc::new(AtomicBool::new(false));
     let mut stage = Stage {
         name: "a",
         log: log.clone(),
-        troubles: Rc::new(troubles),
+        troubles: Arc::new(troubles),
         hired: 0,
         dies_idle: false,
         interrupt_at_measure: None,
@@ -352,6 +352,8 @@ fn play_plan(plan: &Plan, troubles: Troubles, stored: Vec<StoredCase>, change: i
             interrupted: &interrupted,
             pair: None,
             memory_bytes: Some(1 << 30),
+            devices: Vec::new(),
+            gpus: Gpus::for_device(plan.device),
         },
         &mut [Side {
             workshop: &mut stage,
@@ -363,7 +365,7 @@ fn play_plan(plan: &Plan, troubles: Troubles, stored: Vec<StoredCase>, change: i
     );
     drop(dir);
     let rows = Run::open(&path).unwrap().rows;
-    let log = log.borrow().clone();
+    let log = log.lock().unwrap().clone();
     Play { outcome, rows, log }
 }
 
@@ -526,7 +528,7 @@ fn replicas_are_pooled_from_workers_of_their_own_after_a_pause() {
 #[test]
 fn an_interrupted_group_leaves_no_rows() {
     let play = play_plan(&fake::plan(SWEEP), Vec::new(), Vec::new(), |stage| {
-        stage.interrupt_at_measure = Some(Rc::new(AtomicBool::new(false)));
+        stage.interrupt_at_measure = Some(Arc::new(AtomicBool::new(false)));
     });
     let outcome = play.outcome.unwrap();
     assert!(outcome.interrupted && play.rows.is_empty() && outcome.cases == [0]);
@@ -564,7 +566,7 @@ fn two_builds_sample_the_same_case_one_after_the_other() {
     let stage = |name| Stage {
         name,
         log: log.clone(),
-        troubles: Rc::new(vec![]),
+        troubles: Arc::new(vec![]),
         hired: 0,
         dies_idle: false,
         interrupt_at_measure: None,
@@ -589,6 +591,8 @@ fn two_builds_sample_the_same_case_one_after_the_other() {
             interrupted: &AtomicBool::new(false),
             pair: Some("together".to_string()),
             memory_bytes: None,
+            devices: Vec::new(),
+            gpus: Gpus::for_device(plan.device),
         },
         &mut [side(&mut new, &mut new_dir), side(&mut base, &mut base_dir)],
     )
@@ -599,7 +603,7 @@ fn two_builds_sample_the_same_case_one_after_the_other() {
         let is_paired = |row: &Row| row.is_ok() && row.pair.as_deref() == Some("together");
         assert!(rows.len() == 6 && rows.iter().all(is_paired));
     }
-    let log = log.borrow();
+    let log = log.lock().unwrap();
     let samples: Vec<(&str, &str)> = log
         .iter()
         .filter_map(|words| words.split_once(" samples "))

@@ -5,7 +5,7 @@ mod table;
 use std::collections::HashSet;
 use std::path::Path;
 
-use attn_harness::device::Resolved;
+use attn_harness::device::{DeviceList, Resolved};
 use attn_harness::environment::Environment;
 use attn_harness::plan::{NOTABLE_MISMATCH, Rates, Setup, Totals};
 use attn_harness::units::{format_bytes, format_count, format_time};
@@ -54,8 +54,15 @@ fn stored(out: &Path) -> Result<HashSet<String>, Failure> {
     Ok(stored.cases.into_iter().map(|case| case.case_id).collect())
 }
 
-/// The plan of a sweep file with the changes of the command line; `run` begins with it too.
+/// The plan of a sweep file with the changes of the command line.
 pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
+    load_for(args, None)
+}
+
+/// [`load`] where several GPUs may share the sweep. Its cases are then those of `cuda`, whichever GPU takes them: a run
+/// may go on with others.
+pub fn load_for(args: &SweepArgs, devices: Option<&DeviceList>) -> Result<Plan, Failure> {
+    let found = devices.map(DeviceList::require).transpose()?;
     let mut overrides = args
         .set
         .iter()
@@ -64,14 +71,26 @@ pub fn load(args: &SweepArgs) -> Result<Plan, Failure> {
     if let Some(device) = args.device {
         overrides.push(Override::of_option("--device", "device", &device.to_string()));
     }
+    if devices.is_some() {
+        overrides.push(Override::of_option("--devices", "device", "cuda"));
+    }
     let sweep = Sweep::load(&args.file, &overrides)?;
+    let memory_bytes = match &found {
+        // What fits each of them.
+        Some(gpus) => gpus.iter().filter_map(|gpu| gpu.memory_bytes()).min(),
+        None => memory_bytes(sweep.file.device),
+    };
     let figures = figure_names();
     let setup = Setup {
         variants: VARIANTS,
         figures: &figures,
-        memory_bytes: memory_bytes(sweep.file.device),
+        memory_bytes,
         rates: Rates::default(),
-        device: device::resolve,
+        device: match &found {
+            // They have been found, and any of them stands for `cuda`.
+            Some(_) => |_| Ok(Resolved::Cuda(0)),
+            None => device::resolve,
+        },
     };
     let mut plan = Plan::build(&sweep, &setup)?;
     if let Some(expression) = &args.filter {

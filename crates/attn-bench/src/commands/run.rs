@@ -8,14 +8,15 @@ use std::time::SystemTime;
 use attn_harness::Plan;
 use attn_harness::compare::{Comparison, Rules, compare};
 use attn_harness::conditions::memory_budget_bytes;
-use attn_harness::device;
+use attn_harness::device::{self, DeviceList};
 use attn_harness::digest::Digest;
 use attn_harness::environment::Environment;
+use attn_harness::nvml::Gpus;
 use attn_harness::progress::observer;
 use attn_harness::run::{self, Outcome, RunError, Side};
 use attn_harness::store::{Run, RunDir, StoreError, StoredCase, default_name};
 use attn_harness::table::TableFormat;
-use attn_harness::worker::{Executable, Plants, Settings};
+use attn_harness::worker::{Executable, Plants, Settings, Share};
 use serde_json::{Value, json};
 
 use super::{plot, runs};
@@ -33,8 +34,11 @@ const BASE: &str = "base";
 /// Runs the sweep.
 pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     attn_core::ops::level().map_err(Failure::input)?;
-    let mut plan = super::plan::load(&args.sweep)?;
-    device::require(plan.device)?;
+    let mut plan = super::plan::load_for(&args.sweep, args.devices.as_ref())?;
+    let lanes = args.devices.as_ref().map_or(1, DeviceList::count);
+    if args.devices.is_none() {
+        device::require(plan.device)?;
+    }
     if args.against.is_some() {
         plan.measure.prepare_against();
     }
@@ -53,11 +57,13 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
         .measure
         .memory_limit
         .map(|limit| limit.0)
-        .or_else(memory_budget_bytes);
+        // Workers of several GPUs share what there is.
+        .or_else(|| Some(memory_budget_bytes()? / lanes as u64));
     let settings = Settings {
         memory_limit_bytes: memory_bytes,
         llc_bytes: plan.measure.llc_bytes.map(|bytes| bytes.0),
         pin: plan.measure.pin,
+        share: Share::default(),
     };
     let mut this = Executable::this(settings.clone()).map_err(Failure::machine)?;
     let mut other = args.against.clone().map(|path| Executable { path, settings });
@@ -103,6 +109,8 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
         interrupted: &interrupted,
         pair,
         memory_bytes,
+        devices: args.devices.as_ref().map_or(Vec::new(), DeviceList::requests),
+        gpus: Gpus::for_device(plan.device),
     };
     let outcome = run::run(request, &mut sides).map_err(|error| ended(error, args, &out))?;
     drop(sides);
@@ -325,6 +333,9 @@ fn how_to_go_on(args: &RunArgs, out: &Path) -> String {
     }
     if let Some(device) = &args.sweep.device {
         command.push_str(&format!(" --device {device}"));
+    }
+    if let Some(devices) = &args.devices {
+        command.push_str(&format!(" --devices {devices}"));
     }
     if let Some(filter) = &args.sweep.filter {
         command.push_str(&format!(" --filter '{filter}'"));

@@ -65,11 +65,26 @@ fn fractions(busy_s: f64, stolen_s: f64, own_s: f64, available_s: f64) -> (f64, 
     (part(busy_s - own_s), part(stolen_s))
 }
 
-/// Seconds of processor time that the processes used so far. One that is not there used none.
+/// Seconds of processor time that this process, its children that ended and the processes used so far. One that is
+/// not there used none; a child that ends meanwhile is counted all the same.
 pub(super) fn own_s(pids: &[u32]) -> f64 {
-    pids.iter()
-        .filter_map(|pid| process_s(Path::new(&format!("/proc/{pid}"))))
-        .sum()
+    let own = std::process::id();
+    let others = pids.iter().filter(|pid| **pid != own);
+    let all = others.chain(std::iter::once(&own));
+    all.filter_map(|pid| process_s(Path::new(&format!("/proc/{pid}"))))
+        .sum::<f64>()
+        + ended_children_s().unwrap_or(0.0)
+}
+
+/// That of the children of this process that it waited for, with those they waited for.
+fn ended_children_s() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    // The state is field 3, cutime 16 and cstime 17.
+    let mut fields = after_name.split_whitespace().skip(13);
+    let (user, system) = (fields.next()?, fields.next()?);
+    let ticks = user.parse::<u64>().ok()? + system.parse::<u64>().ok()?;
+    Some(ticks as f64 * TICK_S)
 }
 
 /// The threads' own nanoseconds where the kernel keeps them, else ticks of the whole process. Threads that ended
@@ -148,6 +163,21 @@ mod tests {
             std::hint::black_box(before);
         }
         assert!(own_s(&ours) > before || !cfg!(target_os = "linux"));
-        assert_eq!(own_s(&[u32::MAX]), 0.0, "a process that is not there");
+        assert_eq!(
+            process_s(Path::new("/proc/4294967295")),
+            None,
+            "a process that is not there"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_work_of_a_child_that_ended_stays_ours() {
+        let before = ended_children_s().unwrap();
+        let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        let status = std::process::Command::new("sh").args(["-c", busy]).status();
+        assert!(status.unwrap().success());
+        let after = ended_children_s().unwrap();
+        assert!(after > before, "{before} {after}");
     }
 }

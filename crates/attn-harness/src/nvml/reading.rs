@@ -1,25 +1,62 @@
 //! One look at all counters of a GPU.
 
-use nvml_wrapper::Device;
-use nvml_wrapper::bitmasks::device::ThrottleReasons;
-use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
-use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::error::NvmlError as Raw;
-
 /// A counter's value, or why there is none.
 pub type Counter<T> = Result<T, String>;
 
-/// What lowers the clocks of a GPU, by the names rows have for it. Idleness does too, and is no fault.
-const THROTTLE_REASONS: [(ThrottleReasons, &str); 8] = [
-    (ThrottleReasons::APPLICATIONS_CLOCKS_SETTING, "application_clocks"),
-    (ThrottleReasons::SW_POWER_CAP, "power_cap"),
-    (ThrottleReasons::HW_SLOWDOWN, "hardware_slowdown"),
-    (ThrottleReasons::SYNC_BOOST, "sync_boost"),
-    (ThrottleReasons::SW_THERMAL_SLOWDOWN, "thermal"),
-    (ThrottleReasons::HW_THERMAL_SLOWDOWN, "hardware_thermal"),
-    (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, "power_brake"),
-    (ThrottleReasons::DISPLAY_CLOCK_SETTING, "display_clocks"),
-];
+/// What lowers the clocks of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Someone set the clocks.
+    ApplicationClocks,
+    /// The power limit.
+    PowerCap,
+    /// Heat, power or the brake of the machine, by the hardware.
+    HardwareSlowdown,
+    /// Another GPU of its group has lower ones.
+    SyncBoost,
+    /// Heat, by the driver.
+    Thermal,
+    /// Heat, by the hardware.
+    HardwareThermal,
+    /// The machine's power supply asks for it.
+    PowerBrake,
+    /// The display's clocks hold.
+    DisplayClocks,
+}
+
+impl Reason {
+    const ALL: [Self; 8] = [
+        Self::ApplicationClocks,
+        Self::PowerCap,
+        Self::HardwareSlowdown,
+        Self::SyncBoost,
+        Self::Thermal,
+        Self::HardwareThermal,
+        Self::PowerBrake,
+        Self::DisplayClocks,
+    ];
+
+    /// The name in rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApplicationClocks => "application_clocks",
+            Self::PowerCap => "power_cap",
+            Self::HardwareSlowdown => "hardware_slowdown",
+            Self::SyncBoost => "sync_boost",
+            Self::Thermal => "thermal",
+            Self::HardwareThermal => "hardware_thermal",
+            Self::PowerBrake => "power_brake",
+            Self::DisplayClocks => "display_clocks",
+        }
+    }
+
+    /// Whether a reason of this name is a fault of a measurement. Clocks that someone set stay what they are, and are
+    /// the better for comparing; all the others come and go with heat, power and what else the machine does.
+    pub fn weakens(name: &str) -> bool {
+        let reason = Self::ALL.into_iter().find(|reason| reason.name() == name);
+        !matches!(reason, Some(Self::ApplicationClocks | Self::DisplayClocks))
+    }
+}
 
 /// All counters of a GPU at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,54 +74,7 @@ pub struct Reading {
     /// Temperature of the GPU, in degrees Celsius.
     pub temperature_c: Counter<u32>,
     /// What lowers the clocks.
-    pub throttle: Counter<Vec<&'static str>>,
+    pub throttle: Counter<Vec<Reason>>,
     /// Processes with work on the GPU and the bytes they hold, where the driver says.
     pub processes: Counter<Vec<(u32, Option<u64>)>>,
-}
-
-impl Reading {
-    pub(super) fn of(gpu: &Device<'_>) -> Self {
-        Self {
-            used_bytes: counter(gpu.memory_info()).map(|memory| memory.used),
-            power_w: counter(gpu.power_usage()).map(|milliwatts| f64::from(milliwatts) * 1e-3),
-            energy_j: counter(gpu.total_energy_consumption()).map(|millijoules| millijoules as f64 * 1e-3),
-            sm_mhz: counter(gpu.clock_info(Clock::SM)),
-            memory_mhz: counter(gpu.clock_info(Clock::Memory)),
-            temperature_c: counter(gpu.temperature(TemperatureSensor::Gpu)),
-            throttle: counter(gpu.current_throttle_reasons()).map(throttle_names),
-            processes: processes(gpu),
-        }
-    }
-}
-
-fn throttle_names(reasons: ThrottleReasons) -> Vec<&'static str> {
-    let active = THROTTLE_REASONS.iter().filter(|(bit, _)| reasons.contains(*bit));
-    active.map(|(_, name)| *name).collect()
-}
-
-/// Those that compute and those that draw: a desktop takes time and memory too.
-fn processes(gpu: &Device<'_>) -> Counter<Vec<(u32, Option<u64>)>> {
-    let mut found = counter(gpu.running_compute_processes())?;
-    found.extend(counter(gpu.running_graphics_processes())?);
-    Ok(found
-        .into_iter()
-        .map(|process| {
-            let bytes = match process.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Some(bytes),
-                UsedGpuMemory::Unavailable => None,
-            };
-            (process.pid, bytes)
-        })
-        .collect())
-}
-
-fn counter<T>(value: Result<T, Raw>) -> Counter<T> {
-    value.map_err(|error| match error {
-        Raw::NotSupported => "not measured: the GPU does not have this counter".to_string(),
-        Raw::NoPermission => "not measured: the driver does not tell this user".to_string(),
-        Raw::FailedToLoadSymbol(_) | Raw::FunctionNotFound => {
-            "not measured: the driver is too old to have this counter".to_string()
-        }
-        other => format!("not measured: {other}"),
-    })
 }

@@ -1,10 +1,11 @@
 //! Readings taken in the background, while this process or another one computes.
 
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{GpuConditions, Nvml, NvmlError, Tally};
+use super::{Counters, GpuConditions, NvmlError, Tally};
 
 /// Watches a GPU until it is finished; dropped, it stops by itself.
 #[derive(Debug)]
@@ -19,17 +20,22 @@ impl Watch {
     ///
     /// # Errors
     /// [`NvmlError::NoGpu`].
-    pub fn start(nvml: &Nvml, uuid: &str, ours: &[u32], interval: Duration) -> Result<Self, NvmlError> {
+    pub fn start(
+        counters: &Arc<dyn Counters>,
+        uuid: &str,
+        ours: &[u32],
+        interval: Duration,
+    ) -> Result<Self, NvmlError> {
         let began = Instant::now();
         let mut tally = Tally::new(ours);
-        tally.add(0.0, nvml.read(uuid)?);
+        tally.add(0.0, counters.read(uuid)?);
         let (stop, stopped) = channel();
-        let (nvml, uuid) = (nvml.clone(), uuid.to_string());
+        let (counters, uuid) = (counters.clone(), uuid.to_string());
         let thread = thread::spawn(move || {
             loop {
                 let ends = !matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout));
                 // A GPU that is lost meanwhile leaves what was read of it.
-                if let Ok(reading) = nvml.read(&uuid) {
+                if let Ok(reading) = counters.read(&uuid) {
                     tally.add(began.elapsed().as_secs_f64(), reading);
                 }
                 if ends {

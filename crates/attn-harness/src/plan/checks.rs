@@ -89,6 +89,13 @@ pub(super) fn check_measure(sweep: &Sweep, found: &mut Vec<Problem>) {
         timeout_s.to_string(),
         "seconds, up to a day",
     );
+    let energy_s = measure.energy_s;
+    require(
+        (0.0..=3600.0).contains(&energy_s),
+        "energy_s",
+        energy_s.to_string(),
+        "seconds, up to an hour",
+    );
     for (key, bytes) in [
         ("memory_limit", measure.memory_limit),
         ("llc_bytes", measure.llc_bytes),

@@ -1,17 +1,17 @@
 //! What every device of a run can do: measured once, before its first case.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use super::lanes::Hall;
 use super::session::{Session, Stop};
-use super::{RunError, Side, State};
+use super::{RunError, State};
 use crate::ceilings::Ceilings;
 use crate::device::{self, Resolved};
-use crate::plan::{Case, Plan};
+use crate::plan::Case;
 use crate::row::Row;
 use crate::sweep::{DeviceRequest, Dtype};
-use crate::worker::{Reply, Request};
+use crate::worker::{Reply, Request, Share};
 
 /// Ceilings by device, under the names that rows have for it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,43 +53,49 @@ fn name(request: DeviceRequest) -> String {
     resolved.map_or_else(|_| request.to_string(), |device| device.to_string())
 }
 
-/// The devices that these cases run on, each with the dtypes of its cases.
-fn devices<'a>(cases: impl Iterator<Item = &'a Case>) -> Vec<(Resolved, Vec<Dtype>)> {
+/// The devices that these cases may run on, those of the run where it has several, each with the dtypes of its cases.
+fn devices<'a>(
+    cases: impl Iterator<Item = &'a Case>,
+    of_run: &[DeviceRequest],
+) -> Vec<(Resolved, Vec<Dtype>)> {
     let mut devices: Vec<(Resolved, Vec<Dtype>)> = Vec::new();
     for case in cases.filter(|case| case.runs_here()) {
-        let Ok(resolved) = device::resolve(case.device) else {
-            continue;
-        };
-        let at = devices.iter().position(|(device, _)| *device == resolved);
-        let at = at.unwrap_or_else(|| {
-            devices.push((resolved, Vec::new()));
-            devices.len() - 1
-        });
-        if !devices[at].1.contains(&case.dtype) {
-            devices[at].1.push(case.dtype);
+        let own = [case.device];
+        let requests = if of_run.is_empty() { &own[..] } else { of_run };
+        for resolved in requests
+            .iter()
+            .filter_map(|request| device::resolve(*request).ok())
+        {
+            let at = devices.iter().position(|(device, _)| *device == resolved);
+            let at = at.unwrap_or_else(|| {
+                devices.push((resolved, Vec::new()));
+                devices.len() - 1
+            });
+            if !devices[at].1.contains(&case.dtype) {
+                devices[at].1.push(case.dtype);
+            }
         }
     }
     devices
 }
 
-/// Measures the ceilings of every device that one of `cases` runs on, each in a worker of its own of the first side;
-/// false where that was interrupted.
+/// Measures the ceilings of every device that one of `cases` runs on, which are those of the run where it has several,
+/// each in a worker of its own of the first build; false where that was interrupted.
 pub(super) fn measure<'a>(
-    plan: &Plan,
+    hall: &Hall<'_>,
     cases: impl Iterator<Item = &'a Case>,
-    sides: &mut [Side<'_>],
-    interrupted: &AtomicBool,
+    of_run: &[DeviceRequest],
     state: &mut State,
 ) -> Result<bool, RunError> {
-    let Some(side) = sides.first_mut() else {
+    let Some(build) = hall.builds.first() else {
         return Ok(true);
     };
-    for (device, dtypes) in devices(cases) {
+    for (device, dtypes) in devices(cases, of_run) {
         let began = Instant::now();
-        let worker = side.workshop.hire().map_err(RunError::Worker)?;
+        let worker = build.hire(Share::default()).map_err(RunError::Worker)?;
         state.ledger.starting_s += began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let mut session = Session::new(worker, plan.measure.timeout_s, interrupted);
+        let mut session = Session::new(worker, hall.plan.measure.timeout_s, hall.interrupted);
         session.send(&Request::Ceilings {
             device: match device {
                 Resolved::Cpu => DeviceRequest::Cpu,

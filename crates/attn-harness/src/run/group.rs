@@ -2,22 +2,24 @@
 //! each of two builds; again without the culprit in a fresh one where something happens.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::energy::{Bill, Energy};
+use super::gpu::{Probe, Watched};
+use super::lanes::{Hall, Lane};
 use super::measure::{Taken, Task, WallClock, measure};
 use super::report::{self, Burst};
 use super::session::{Incident, Session, Stop};
-use super::{RunError, Side, State, pause};
+use super::{RunError, State, pause};
 use crate::conditions::{ClockLooks, Conditions, Watch};
-use crate::device;
+use crate::nvml::{Counter, ENERGY_WINDOW_S};
 use crate::plan::{Case, Plan};
 use crate::progress::Observer;
 use crate::row::{Position, Row, Sample};
 use crate::status::Status;
 use crate::sweep::Regime;
 use crate::table::workload_title;
-use crate::worker::{Built, CaseMeasured, Fault, JobSpec, Reply, Request};
+use crate::worker::{Built, CaseMeasured, Fault, JobSpec, Reply, Request, thread_count};
 
 /// Workers that may die in a row before they touch a case.
 const IDLE_DEATHS: usize = 3;
@@ -54,30 +56,31 @@ struct Item<'a> {
     /// Whether it has to be measured without the others, because together they need too much memory.
     alone: bool,
     bursts: Vec<Burst>,
+    bill: Bill,
 }
 
 /// Measures the cases of a group on every side: `todo` has them by side, `skip` says why one need not be tried.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the state of a run, taken apart so that its parts can be borrowed"
-)]
 pub(super) fn measure_group<'a>(
-    pair: &Option<String>,
-    plan: &'a Plan,
+    hall: &Hall<'_>,
+    lane: &Lane,
     todo: &[Vec<&'a Case>],
-    sides: &mut [Side<'_>],
     skip: &dyn Fn(usize, &Case) -> Option<String>,
     observer: &mut dyn Observer,
-    interrupted: &AtomicBool,
     state: &mut State,
 ) -> Result<GroupEnd, RunError> {
+    let (plan, interrupted) = (hall.plan, hall.interrupted);
     let mut items = Vec::new();
     for (side, cases) in todo.iter().enumerate() {
+        let build = &hall.builds[side];
         for case in cases {
-            let mut row = report::describe(plan, case, &sides[side].environment);
-            row.pair = pair.clone();
+            let mut row = report::describe(plan, case, build.environment);
+            row.pair = hall.pair.clone();
             row.memory_limit_bytes = state.memory_bytes;
-            let fault = sides[side].plants.of(case);
+            if lane.share.of > 1 && plan.measure.pin && cfg!(target_os = "linux") {
+                let processors = build.environment.cpu.hardware_threads;
+                row.threads = Some(thread_count(lane.share.part(processors).len()) as u64);
+            }
+            let fault = build.plants.of(case);
             row.planted = fault.map(|fault| fault.to_string());
             let decided = report::decide_unrun(&mut row, case, || skip(side, case));
             items.push(Item {
@@ -89,11 +92,15 @@ pub(super) fn measure_group<'a>(
                 decided,
                 alone: false,
                 bursts: Vec::new(),
+                bill: Bill::default(),
             });
         }
     }
     if let Some(first) = items.first() {
         observer.group_started(&workload_title(&first.row), items.len());
+    }
+    if plan.measure.energy_s > 0.0 && items.iter().any(|item| !item.decided) {
+        read_idle_power(&mut items, hall, lane, observer, state);
     }
     let replicas = plan.measure.replicas();
     let mut idle_deaths = 0;
@@ -113,15 +120,16 @@ pub(super) fn measure_group<'a>(
                 together
             };
             let mut attempt = Attempt {
+                hall,
+                lane,
                 plan,
                 replica,
                 items: &mut items,
                 who: &who,
-                observer,
-                interrupted,
-                state,
+                observer: &mut *observer,
+                state: &mut *state,
             };
-            match attempt.run(sides) {
+            match attempt.run() {
                 Ok(()) => left.retain(|i| !who.contains(i)),
                 Err(Halt::Worker(error)) => return Err(RunError::Worker(error)),
                 Err(Halt::Stop(Stop::Interrupted)) => return Ok(GroupEnd::Interrupted),
@@ -151,14 +159,33 @@ pub(super) fn measure_group<'a>(
     let began = Instant::now();
     let done = items
         .into_iter()
-        .map(|item| conclude(item, plan, state))
+        .map(|item| conclude(item, hall, state))
         .collect();
     state.ledger.statistics_s += began.elapsed().as_secs_f64();
     Ok(GroupEnd::Measured(done))
 }
 
+/// Reads the power of a GPU on which nothing runs.
+fn read_idle_power(
+    items: &mut [Item<'_>],
+    hall: &Hall<'_>,
+    lane: &Lane,
+    observer: &mut dyn Observer,
+    state: &mut State,
+) {
+    let Some(probe) = &lane.probe else { return };
+    let began = Instant::now();
+    observer.phase("reading idle power");
+    let probe = probe.as_ref().map_err(Clone::clone);
+    let idle_power_w = probe.and_then(|probe| probe.idle_power_w(hall.interrupted));
+    for item in items {
+        item.bill.idle_power_w = idle_power_w.clone();
+    }
+    state.ledger.energy_s += began.elapsed().as_secs_f64();
+}
+
 /// The row of an item.
-fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
+fn conclude(item: Item<'_>, hall: &Hall<'_>, state: &State) -> Done {
     let Item {
         case,
         side,
@@ -166,11 +193,13 @@ fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
         decided,
         alone,
         bursts,
+        bill,
         ..
     } = item;
     let (mut samples, mut positions) = (Vec::new(), Vec::new());
     if !decided {
-        (samples, positions) = report::conclude(&mut row, case, &bursts, plan, state.best_clock_rate);
+        let best_clock_rate = state.best_clock_rate;
+        (samples, positions) = report::conclude(&mut row, case, &bursts, &bill, hall.plan, best_clock_rate);
         if alone {
             report::note(
                 &mut row,
@@ -179,7 +208,7 @@ fn conclude(item: Item<'_>, plan: &Plan, state: &State) -> Done {
         }
     }
     if report::is_on_gpu(&row) {
-        report::describe_gpu(&mut row, device::cuda());
+        report::describe_gpu(&mut row, hall.gpus);
     }
     state.ceilings.describe(&mut row, case.device);
     report::explain_nulls(&mut row);
@@ -202,14 +231,15 @@ enum Halt {
 }
 
 /// One try at measuring some items side by side.
-struct Attempt<'a, 'b> {
+struct Attempt<'a, 'b, 'h> {
+    hall: &'a Hall<'h>,
+    lane: &'a Lane,
     plan: &'a Plan,
     replica: usize,
     items: &'a mut Vec<Item<'b>>,
     /// The items, by number.
     who: &'a [usize],
     observer: &'a mut dyn Observer,
-    interrupted: &'a AtomicBool,
     state: &'a mut State,
 }
 
@@ -261,10 +291,16 @@ impl Crew<'_> {
     }
 }
 
-impl<'a> Attempt<'a, '_> {
-    fn run(&mut self, sides: &mut [Side<'_>]) -> Result<(), Halt> {
+impl<'a> Attempt<'a, '_, '_> {
+    fn run(&mut self) -> Result<(), Halt> {
+        let (hall, lane) = (self.hall, self.lane);
+        let probe = lane
+            .probe
+            .as_ref()
+            .map(|probe| probe.as_ref().map_err(Clone::clone));
+        let before_bytes = probe.clone().map(|probe| probe.and_then(Probe::used_bytes));
         let mut crews = Vec::new();
-        for (side, of) in sides.iter_mut().enumerate() {
+        for (side, build) in hall.builds.iter().enumerate() {
             let items: Vec<usize> = self
                 .who
                 .iter()
@@ -275,11 +311,12 @@ impl<'a> Attempt<'a, '_> {
                 continue;
             }
             let began = Instant::now();
-            let worker = of.workshop.hire().map_err(Halt::Worker)?;
+            let worker = build.hire(lane.share).map_err(Halt::Worker)?;
             self.state.ledger.starting_s += began.elapsed().as_secs_f64();
             let limit = self.items[items[0]].row.memory_limit_bytes;
-            let session =
-                Session::new(worker, self.plan.measure.timeout_s, self.interrupted).with_limit(limit);
+            let session = Session::new(worker, self.plan.measure.timeout_s, hall.interrupted)
+                .with_limit(limit)
+                .within(&hall.crowd);
             crews.push(Crew {
                 session: RefCell::new(session),
                 items,
@@ -300,33 +337,106 @@ impl<'a> Attempt<'a, '_> {
         }
         self.observer.phase("measuring");
         let began = Instant::now();
-        let watch = Watch::start(
-            &crews
-                .iter()
-                .map(|crew| crew.session.borrow().pid())
-                .collect::<Vec<_>>(),
-        );
+        let pids: Vec<u32> = crews.iter().map(|crew| crew.session.borrow().pid()).collect();
+        let gpu_watch = probe
+            .clone()
+            .map(|probe| probe.and_then(|probe| probe.watch(&pids)));
+        let watch = Watch::start(&hall.crowd.pids());
         let looked_s = began.elapsed().as_secs_f64();
         let (measured, looks) = match crews.as_slice() {
             [crew] => self.measure_alone(crew)?,
             crews => self.measure_together(crews)?,
         };
         let ended = Instant::now();
-        let conditions = watch.finish(&looks);
+        let conditions = watch.finish(&hall.crowd.pids(), &looks);
+        let gpu = before_bytes.zip(gpu_watch).map(|(before_bytes, watch)| {
+            watch.map(|watch| Watched {
+                before_bytes,
+                conditions: watch.finish(),
+            })
+        });
         self.state.ledger.watching_s += looked_s + looks.spent_s + ended.elapsed().as_secs_f64();
         let best = looks.rates.iter().copied().fold(0.0, f64::max);
         self.state.best_clock_rate = self.state.best_clock_rate.max(best);
         for (crew, (cases, rss_peak_bytes)) in crews.iter().zip(measured) {
-            self.keep(crew, cases, rss_peak_bytes, &conditions)?;
+            self.keep(crew, cases, rss_peak_bytes, &conditions, &gpu)?;
+        }
+        let is_last = self.replica + 1 == self.plan.measure.replicas();
+        if let (Some(probe), true) = (probe, is_last && self.plan.measure.energy_s > 0.0) {
+            self.observer.phase("counting energy");
+            let began = Instant::now();
+            for crew in &crews {
+                self.burn(crew, probe.clone(), &pids)?;
+            }
+            self.state.ledger.energy_s += began.elapsed().as_secs_f64();
         }
         Ok(())
+    }
+
+    /// Has each case of a crew run by itself while its energy is counted. Its times are there already: whatever goes
+    /// wrong costs the energy and nothing else.
+    fn burn(&mut self, crew: &Crew<'a>, probe: Counter<&Probe>, pids: &[u32]) -> Result<(), Halt> {
+        let mut gone = None;
+        for &place in &crew.ready {
+            let energy = match (&probe, &gone) {
+                (Err(reason), _) | (_, Some(reason)) => Err(reason.clone()),
+                (Ok(probe), None) => match self.burn_one(crew, place, probe, pids) {
+                    Ok(energy) => energy,
+                    Err(Stop::Interrupted) => return Err(Halt::Stop(Stop::Interrupted)),
+                    Err(Stop::Incident(incident)) => {
+                        let reason = format!("not measured: while energy was counted, {}", incident.reason);
+                        gone = Some(reason.clone());
+                        Err(reason)
+                    }
+                },
+            };
+            self.items[crew.items[place]].bill.energy = energy;
+        }
+        Ok(())
+    }
+
+    fn burn_one(
+        &self,
+        crew: &Crew<'a>,
+        place: usize,
+        probe: &Probe,
+        pids: &[u32],
+    ) -> Result<Counter<Energy>, Stop> {
+        let item = &self.items[crew.items[place]];
+        if item.row.flush_bytes.is_some() {
+            let reason = "not measured: flushing the caches before each sample takes energy too";
+            return Ok(Err(reason.to_string()));
+        }
+        let watch = match probe.watch(pids) {
+            Ok(watch) => watch,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut session = crew.session.borrow_mut();
+        session.send(&Request::Burn {
+            case: place,
+            seconds: self.plan.measure.energy_s.max(ENERGY_WINDOW_S),
+        });
+        let reply = session.reply()?;
+        let found = watch.finish();
+        let steps = item.case.steps_per_sample;
+        Ok(match reply {
+            Reply::Burned {
+                burned: Ok((samples, spent_s)),
+            } => Energy::of(samples, steps, spent_s, &found),
+            Reply::Burned { burned: Err(reason) } => Err(format!("not measured: {reason}")),
+            _ => Err("not measured: the worker answered something else".to_string()),
+        })
     }
 
     /// Builds and verifies; the rows of those that must not be timed say why.
     fn build(&mut self, crew: &mut Crew<'a>) -> Result<(), Halt> {
         let jobs = crew.items.iter().map(|&i| {
             let item = &self.items[i];
-            JobSpec::new(item.case, !item.verified, item.fault)
+            let job = JobSpec::new(item.case, !item.verified, item.fault);
+            JobSpec {
+                device: self.lane.device.unwrap_or(job.device),
+                ..job
+            }
         });
         let jobs: Vec<JobSpec> = jobs.collect();
         let verifies = jobs.iter().any(|job| job.verify);
@@ -463,6 +573,7 @@ impl<'a> Attempt<'a, '_> {
         cases: Vec<CaseMeasured>,
         rss_peak_bytes: Option<u64>,
         conditions: &Conditions,
+        gpu: &Option<Counter<Watched>>,
     ) -> Result<(), Halt> {
         for (&place, case) in crew.ready.iter().zip(&cases) {
             if let Some(reason) = &case.measured.failure {
@@ -478,6 +589,7 @@ impl<'a> Attempt<'a, '_> {
                 case,
                 rss_peak_bytes,
                 conditions: conditions.clone(),
+                gpu: gpu.clone(),
             });
         }
         Ok(())

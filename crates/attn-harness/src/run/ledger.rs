@@ -19,6 +19,9 @@ pub struct Ledger {
     pub resetting_s: f64,
     /// Pauses between replicas.
     pub cooldown_s: f64,
+    /// Cases running alone for their energy, and idle GPUs.
+    #[serde(default)]
+    pub energy_s: f64,
     /// Looking at clocks and at the load of other processes.
     pub watching_s: f64,
     /// Deciding whether to go on, and the statistics of rows.
@@ -29,9 +32,35 @@ pub struct Ledger {
     pub storing_s: f64,
     /// The whole run.
     pub total_s: f64,
+    /// The time of all its devices together: the parts are of this where several shared the run.
+    #[serde(default)]
+    pub worked_s: f64,
 }
 
 impl Ledger {
+    /// Adds what another device spent.
+    pub fn add(&mut self, other: &Self) {
+        self.warmup_s += other.warmup_s;
+        self.sampling_s += other.sampling_s;
+        self.ceilings_s += other.ceilings_s;
+        self.building_s += other.building_s;
+        self.verifying_s += other.verifying_s;
+        self.resetting_s += other.resetting_s;
+        self.cooldown_s += other.cooldown_s;
+        self.energy_s += other.energy_s;
+        self.watching_s += other.watching_s;
+        self.statistics_s += other.statistics_s;
+        self.starting_s += other.starting_s;
+        self.storing_s += other.storing_s;
+        self.total_s += other.total_s;
+        self.worked_s += other.worked_s;
+    }
+
+    /// What the parts are parts of.
+    fn whole_s(&self) -> f64 {
+        self.total_s.max(self.worked_s)
+    }
+
     /// Warm-up and samples: what the run is for.
     pub fn measuring_s(&self) -> f64 {
         self.warmup_s + self.sampling_s
@@ -44,12 +73,13 @@ impl Ledger {
             + self.verifying_s
             + self.resetting_s
             + self.cooldown_s
+            + self.energy_s
             + self.watching_s
     }
 
     /// Scheduling, messages, statistics, starting workers and storing: all the rest.
     pub fn overhead_s(&self) -> f64 {
-        (self.total_s - self.measuring_s() - self.care_s()).max(0.0)
+        (self.whole_s() - self.measuring_s() - self.care_s()).max(0.0)
     }
 
     /// In a line: `38.0 s: 61 % warm-up and samples, 35 % verification ..., 4 % scheduling ...`.
@@ -57,13 +87,14 @@ impl Ledger {
         if self.measuring_s() == 0.0 {
             return format!("time: {:.1} s, nothing was measured", self.total_s);
         }
-        let percent = |part: f64| 100.0 * part / self.total_s.max(f64::MIN_POSITIVE);
+        let percent = |part: f64| 100.0 * part / self.whole_s().max(f64::MIN_POSITIVE);
         let mut care = vec![
             ("verification", self.verifying_s),
             ("building and filling", self.building_s),
             ("ceilings", self.ceilings_s),
             ("rewinding and flushing", self.resetting_s),
             ("cool-down", self.cooldown_s),
+            ("energy", self.energy_s),
             ("clocks and load", self.watching_s),
         ];
         care.retain(|(_, spent_s)| percent(*spent_s) >= 0.05);
@@ -109,6 +140,16 @@ mod tests {
             ledger.line(),
             "time: 10.0 s, of which warm-up and samples 60.0 %, verification 30.0 %; scheduling, messages, statistics and \
              storing 10.0 %, which is 16.7 % of warm-up and samples"
+        );
+        let shared = Ledger {
+            worked_s: 20.0,
+            ..ledger
+        };
+        assert_eq!((shared.measuring_s(), shared.overhead_s()), (6.0, 11.0));
+        assert!(
+            shared
+                .line()
+                .starts_with("time: 10.0 s, of which warm-up and samples 30.0 %")
         );
         let idle = Ledger {
             total_s: 2.0,

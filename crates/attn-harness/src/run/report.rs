@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use attn_core::{Path, Workload};
 
+use super::energy::{self, Bill};
+use super::gpu::{self, Watched};
 use super::subject::composite;
 use crate::conditions::Conditions;
-use crate::device::{Cuda, DeviceError};
 use crate::environment::Environment;
 use crate::memory::Kept;
+use crate::nvml::{Counter, Gpus};
 use crate::plan::{Case, Plan};
 use crate::row::{Position, Row, Sample};
 use crate::stats::{Summary, median, median_interval, outliers};
@@ -29,6 +31,8 @@ pub(super) struct Burst {
     pub(super) rss_peak_bytes: Option<u64>,
     /// What the machine did meanwhile.
     pub(super) conditions: Conditions,
+    /// What the GPU did, or why that is not known; none on the processor.
+    pub(super) gpu: Option<Counter<Watched>>,
 }
 
 /// The time, RFC 3339 in UTC.
@@ -173,6 +177,7 @@ pub(super) fn conclude(
     row: &mut Row,
     case: &Case,
     bursts: &[Burst],
+    bill: &Bill,
     plan: &Plan,
     best_clock_rate: f64,
 ) -> (Vec<Sample>, Vec<Position>) {
@@ -224,6 +229,12 @@ pub(super) fn conclude(
     let conditions: Vec<Conditions> = bursts.iter().map(|burst| burst.conditions.clone()).collect();
     let conditions = Conditions::over(&conditions);
     conditions.describe(row, best_clock_rate);
+    let mut watched = None;
+    if is_on_gpu(row) {
+        let of_bursts: Vec<Counter<Watched>> = bursts.iter().filter_map(|burst| burst.gpu.clone()).collect();
+        watched = gpu::describe(row, &of_bursts);
+        bill.describe(row, case);
+    }
     let composed: BTreeSet<String> = bursts
         .iter()
         .flat_map(|burst| burst.case.composed.iter().cloned())
@@ -238,6 +249,7 @@ pub(super) fn conclude(
         n_samples: summary.n,
         stop_rule: stop,
         conditions: &conditions,
+        gpu: watched.as_ref(),
         best_clock_rate,
         device: choice(&row.device_requested, &row.device_resolved),
         dtype: choice(&row.dtype_requested, &row.dtype_resolved),
@@ -336,7 +348,9 @@ fn kept(row: &Row) -> [(&'static str, Option<u64>); 3] {
 }
 
 /// Fills what is known of the GPU of a row, and says why the rest is null.
-pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
+pub(super) fn describe_gpu(row: &mut Row, gpus: &Gpus) {
+    let driver = gpus.driver();
+    let cuda = &gpus.cuda;
     let ordinal = row
         .device_resolved
         .as_deref()
@@ -348,12 +362,13 @@ pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
         .zip(ordinal)
         .and_then(|(cuda, ordinal)| cuda.gpus.get(ordinal));
     row.gpu = gpu.map(|gpu| gpu.name.clone());
+    match driver {
+        Ok(version) => row.driver = Some(version),
+        Err(reason) => row.explain_null("driver", reason),
+    }
     let mut nulls: Vec<(&'static str, &str)> = Vec::new();
     if row.gpu.is_none() {
         nulls.push(("gpu", "not known: the driver does not list it"));
-    }
-    for column in ["nvml_used_bytes", "driver", "clocks", "energy_j"] {
-        nulls.push((column, "not measured: the driver's counters are not recorded yet"));
     }
     if row.is_ok() {
         let untold = "not measured: the driver does not tell of its memory pool";
@@ -370,21 +385,27 @@ pub(super) fn describe_gpu(row: &mut Row, cuda: &Result<Cuda, DeviceError>) {
 /// Says why columns are empty that a reader might look for.
 pub(super) fn explain_nulls(row: &mut Row) {
     let mut reasons: Vec<(&'static str, &str)> = Vec::new();
-    let is_on_gpu = is_on_gpu(row);
     let mut because = |columns: &[&'static str], reason: &'static str| {
         reasons.extend(columns.iter().map(|column| (*column, reason)));
     };
     let (ok, built) = (row.is_ok(), row.build_s.is_some());
-    because(
-        &["nvml_used_bytes", "gpu", "driver", "clocks"],
-        "not measured: the case ran on a CPU",
-    );
-    because(&["energy_j"], "not measured: no energy counter on the CPU");
+    let on_gpu = is_on_gpu(row);
+    if !on_gpu {
+        because(&["gpu", "driver"], "not measured: the case ran on a CPU");
+        because(&gpu::COLUMNS, "not measured: the case ran on a CPU");
+        because(&energy::COLUMNS, "not measured: no energy counter on the CPU");
+        because(&["idle_power_w"], "not measured: no energy counter on the CPU");
+    }
     let unrun = if built {
         "not measured: see status and reason"
     } else {
         "not measured: not run"
     };
+    if on_gpu && !ok {
+        because(&gpu::COLUMNS, unrun);
+        because(&energy::COLUMNS, unrun);
+        because(&["idle_power_w"], unrun);
+    }
     if !ok {
         because(
             &[
@@ -419,7 +440,7 @@ pub(super) fn explain_nulls(row: &mut Row) {
     let kept = kept(row).into_iter().filter(|(_, bytes)| bytes.is_none());
     because(
         &kept.map(|(column, _)| column).collect::<Vec<_>>(),
-        match is_on_gpu {
+        match on_gpu {
             true => unrun,
             false => "not applicable: the processor has no memory pool and no graphs",
         },
@@ -485,7 +506,15 @@ pub(super) fn explain_nulls(row: &mut Row) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Gpu, Version};
+    use crate::device::{Cuda, DeviceError, Gpu, Version};
+    use crate::nvml::NvmlError;
+
+    fn without_counters(cuda: Result<Cuda, DeviceError>) -> Gpus {
+        Gpus {
+            cuda,
+            counters: Err(NvmlError::NoDriver),
+        }
+    }
 
     #[test]
     fn a_row_of_a_gpu_names_it_and_has_none_of_the_processors_numbers() {
@@ -508,13 +537,14 @@ mod tests {
             ..Row::default()
         };
         assert!(is_on_gpu(&row));
-        describe_gpu(&mut row, &cuda);
+        describe_gpu(&mut row, &without_counters(cuda));
         explain_nulls(&mut row);
         assert_eq!(row.gpu.as_deref(), Some("second"));
         let reasons = row.null_reasons();
         assert!(reasons["peak_bytes"].contains("memory pool"));
         assert!(reasons["graph_peak_bytes"].contains("memory pool"));
-        assert!(reasons["energy_j"].contains("not recorded"));
+        assert!(reasons["driver"].contains("not loaded"));
+        assert!(reasons["gpu_power_w_max"].contains("not run"));
     }
 
     #[test]
@@ -532,7 +562,7 @@ mod tests {
             device_requested: "cuda".to_string(),
             ..Row::default()
         };
-        describe_gpu(&mut row, &Err(DeviceError::NoGpu));
+        describe_gpu(&mut row, &without_counters(Err(DeviceError::NoGpu)));
         assert!(row.gpu.is_none() && row.null_reasons()["gpu"].contains("does not list"));
     }
 }

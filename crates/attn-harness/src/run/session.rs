@@ -1,6 +1,8 @@
 //! A worker at work: asking, waiting, and saying what became of one that does not answer.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::status::Status;
@@ -30,9 +32,45 @@ pub(super) struct Incident {
     pub(super) reason: String,
 }
 
+/// The workers of a run that live, by their process.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Crowd {
+    /// All of them.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let pids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pids.iter().copied().collect()
+    }
+
+    fn join(&self, pid: u32) -> Member {
+        let mut pids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pids.insert(pid);
+        Member {
+            crowd: self.clone(),
+            pid,
+        }
+    }
+}
+
+/// A place in the crowd, for as long as it is held.
+struct Member {
+    crowd: Crowd,
+    pid: u32,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut pids = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pids.remove(&self.pid);
+    }
+}
+
 /// A worker and how long to wait for it.
 pub(super) struct Session<'a> {
+    // Dropped before its place in the crowd: the time of a worker that is gone is its runner's.
     worker: Hired,
+    _member: Option<Member>,
     timeout: Duration,
     interrupted: &'a AtomicBool,
     limit_bytes: Option<u64>,
@@ -42,6 +80,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(worker: Hired, timeout_s: f64, interrupted: &'a AtomicBool) -> Self {
         Self {
             worker,
+            _member: None,
             // Longer than a day is as good as for ever, and what a duration can hold.
             timeout: Duration::from_secs_f64(timeout_s.clamp(0.0, 1e6)),
             interrupted,
@@ -52,6 +91,12 @@ impl<'a> Session<'a> {
     /// Tells the session what limit its worker has, for the words of a refusal.
     pub(super) fn with_limit(mut self, limit_bytes: Option<u64>) -> Self {
         self.limit_bytes = limit_bytes;
+        self
+    }
+
+    /// Has the worker among those of the run.
+    pub(super) fn within(mut self, crowd: &Crowd) -> Self {
+        self._member = Some(crowd.join(self.worker.pid()));
         self
     }
 

@@ -80,7 +80,7 @@ impl Regime {
     pub const ALL: [(Self, &'static str); 2] = [
         (
             Self::Hot,
-            "the processor's caches hold what the sample before left there",
+            "the device's caches hold what the sample before left there",
         ),
         (
             Self::Cold,

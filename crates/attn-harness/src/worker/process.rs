@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::protocol::{Ended, Hired, PROTOCOL, Received, Reply, Request, Settings, Worker, Workshop};
+use super::share::Share;
 use super::slate::{Note, Slate};
 use crate::conditions::oom_kills;
 use crate::environment::Build;
@@ -43,7 +44,7 @@ impl Executable {
     /// # Errors
     /// The system's, and where it is no attn-bench that this one can talk to.
     pub fn build(&mut self) -> io::Result<Build> {
-        let mut worker = self.hire()?;
+        let mut worker = self.hire(Share::default())?;
         worker.send(&Request::Describe);
         match worker.receive(START) {
             Received::Reply(reply) => match *reply {
@@ -59,9 +60,13 @@ impl Executable {
 }
 
 impl Workshop for Executable {
-    fn hire(&mut self) -> io::Result<Hired> {
+    fn hire(&mut self, share: Share) -> io::Result<Hired> {
         let mut process = Process::start(self)?;
-        process.send(&Request::Settings(self.settings.clone()));
+        let settings = Settings {
+            share,
+            ..self.settings.clone()
+        };
+        process.send(&Request::Settings(settings));
         let wrong = |text: String| {
             Err(io::Error::other(format!(
                 "a worker of {} {text}",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobSpec;
+use super::share::Share;
 use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
@@ -25,6 +26,9 @@ pub struct Settings {
     pub llc_bytes: Option<u64>,
     /// Whether each computing thread gets a processor of its own.
     pub pin: bool,
+    /// The processors it gets, where other workers of the run work beside it.
+    #[serde(default)]
+    pub share: Share,
 }
 
 /// From the runner.
@@ -72,6 +76,13 @@ pub enum Request {
         /// Whether to do the work once more before, outside the clock.
         lead_in: bool,
     },
+    /// Run one case by itself for some time, while its energy is counted; answered by [`Reply::Burned`].
+    Burn {
+        /// The case's number.
+        case: usize,
+        /// How long, in seconds; the sample that is under way then is taken to its end.
+        seconds: f64,
+    },
     /// Say what the samples since [`Request::Warm`] needed; answered by [`Reply::Measured`] without times.
     Conclude {
         /// Numbers of the cases.
@@ -117,6 +128,11 @@ pub enum Reply {
     Sampled {
         /// Its time and the time spent around it, in seconds, or what went wrong.
         taken: Result<Taken, String>,
+    },
+    /// A case ran by itself.
+    Burned {
+        /// The samples it did and the seconds they took, or what went wrong.
+        burned: Result<(u64, f64), String>,
     },
 }
 
@@ -242,10 +258,10 @@ pub trait Worker {
 pub type Hired = Box<dyn Worker>;
 
 /// Where workers come from.
-pub trait Workshop {
-    /// A fresh worker.
+pub trait Workshop: Send {
+    /// A fresh worker, on its share of the processors.
     ///
     /// # Errors
     /// The system's, where no process can be started.
-    fn hire(&mut self) -> io::Result<Hired>;
+    fn hire(&mut self, share: Share) -> io::Result<Hired>;
 }

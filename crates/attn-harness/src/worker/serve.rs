@@ -14,6 +14,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::job::{Job, JobSpec};
 use super::protocol::{Built, CaseMeasured, Memory, PROTOCOL, Reply, Request, Settings};
+use super::share::{Share, thread_count};
 use super::slate::{Chalk, Phase};
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
@@ -135,7 +136,7 @@ impl Bench<'_> {
                     self.limit(bytes)?;
                 }
                 if settings.pin {
-                    pin_threads();
+                    pin_threads(settings.share);
                 }
                 self.settings = settings;
                 say(&Reply::Ready { protocol: PROTOCOL })
@@ -189,6 +190,11 @@ impl Bench<'_> {
                 self.idle();
                 say(&Reply::Sampled { taken })
             }
+            Request::Burn { case, seconds } => {
+                let burned = self.burn(case, seconds);
+                self.idle();
+                say(&Reply::Burned { burned })
+            }
             Request::Conclude { cases } => {
                 let nothing = vec![Measured::default(); cases.len()];
                 self.conclude(&cases, nothing, ClockLooks::default())
@@ -201,6 +207,23 @@ impl Bench<'_> {
             Some(task) => caught(*task),
             None => Err("no such case".to_string()),
         })
+    }
+
+    /// Takes samples of a case for some time: how many, and in how many seconds.
+    fn burn(&mut self, case: usize, seconds: f64) -> Result<(u64, f64), String> {
+        let began = Instant::now();
+        let mut samples = 0;
+        loop {
+            self.sample(case)?;
+            samples += 1;
+            if let Some(subject) = self.subjects.get_mut(case).and_then(Option::as_mut) {
+                subject.forget_last_steps();
+            }
+            let spent_s = began.elapsed().as_secs_f64();
+            if spent_s >= seconds {
+                return Ok((samples, spent_s));
+            }
+        }
     }
 
     /// Does the work of a sample that does not count.
@@ -369,17 +392,10 @@ impl Bench<'_> {
     }
 }
 
-/// Threads that the pool will have: `RAYON_NUM_THREADS`, else one for each processor.
-fn thread_count(processors: usize) -> usize {
-    let wanted = std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    wanted.filter(|n| *n > 0).unwrap_or(processors).max(1)
-}
-
 /// Gives every computing thread a processor of its own, spread over those this process may use. Left to itself the
 /// scheduler now and then puts two threads on one processor for some milliseconds, and a sample takes twice as long.
-fn pin_threads() {
+/// Of several workers each has its share to itself, and so do the threads that others than the pool start.
+fn pin_threads(share: Share) {
     #[cfg(target_os = "linux")]
     {
         use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -387,6 +403,12 @@ fn pin_threads() {
             return;
         };
         let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+        let cpus = cpus.get(share.part(cpus.len())).unwrap_or(&cpus).to_vec();
+        if share.of > 1 {
+            let mut own = CpuSet::new();
+            cpus.iter().for_each(|&cpu| own.set(cpu));
+            let _ = sched_setaffinity(None, &own);
+        }
         let threads = thread_count(cpus.len());
         let pin = move |thread: usize| {
             if let Some(&cpu) = cpus.get(thread * cpus.len() / threads.max(1)) {

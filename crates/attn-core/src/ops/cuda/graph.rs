@@ -130,10 +130,14 @@ impl Graph {
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED)?;
         let output = work(state).map(ManuallyDrop::new);
         // Whatever came of the work, the stream has to leave the recording.
+        // Errors of tensors that were dropped meanwhile are taken first: the call would return them, and not end it.
+        let dropped = gpu.stream.context().check_err();
         let ended = gpu
             .stream
             .end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
-        let (output, graph) = (output?, ended?);
+        let output = output?;
+        dropped?;
+        let graph = ended?;
         let graph = graph.ok_or("the driver recorded nothing")?;
         graph.upload()?;
         Ok((graph, ManuallyDrop::into_inner(output)))
