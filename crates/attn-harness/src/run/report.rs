@@ -544,7 +544,12 @@ mod tests {
         assert!(reasons["peak_bytes"].contains("memory pool"));
         assert!(reasons["graph_peak_bytes"].contains("memory pool"));
         assert!(reasons["driver"].contains("not loaded"));
-        assert!(reasons["gpu_power_w_max"].contains("not run"));
+        let mut unrun = Row {
+            device_requested: "cuda".to_string(),
+            ..Row::default()
+        };
+        explain_nulls(&mut unrun);
+        assert!(unrun.null_reasons()["gpu_power_w_max"].contains("not run"));
     }
 
     #[test]
