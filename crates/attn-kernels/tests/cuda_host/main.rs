@@ -10,6 +10,7 @@ mod common;
 #[path = "../host/mod.rs"]
 mod host;
 
+mod advance;
 mod attend;
 mod decode;
 mod gradients;
