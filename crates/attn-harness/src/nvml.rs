@@ -3,7 +3,7 @@
 //!
 //! Hardly any machine tells all of it: counters are missing from some GPUs, and forbidden to users and containers.
 //! What is not told is `None`, with the reason beside it. Readings come through the trait [`Counters`], so that the
-//! runner's tests play them; only [`Nvml`], the driver's library, needs the feature `cuda`.
+//! runner's tests play them; only `Nvml`, the driver's library, needs the feature `cuda`.
 
 mod conditions;
 #[cfg(feature = "cuda")]
