@@ -419,7 +419,13 @@ mod tests {
             assert!(code.starts_with(b"\x7fELF"), "{}", specialisation.describe());
             seen.push(kind);
         }
-        assert_eq!(seen.len() % 6, 0, "every kernel for every dtype and architecture");
+        for (name, ..) in &seen {
+            let kinds = seen.iter().filter(|(other, ..)| other == name).count();
+            // Every kernel for every dtype and architecture, but that which reads bytes.
+            let expected = if *name == "read_all" { 2 } else { 6 };
+            assert_eq!(kinds, expected, "{name}");
+        }
+        assert_eq!(seen.len() % 6, 2);
     }
 
     #[test]
