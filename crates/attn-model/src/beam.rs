@@ -1,5 +1,7 @@
 //! Beam search over a batch of sentences.
 
+use std::cmp::Reverse;
+
 use rayon::prelude::*;
 
 use attn_core::{Capacity, in_pool};
@@ -10,7 +12,7 @@ use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::phase::{Phase, timed};
 use crate::prompts::Prompts;
-use crate::scores::{Best, Logit, Rows, Scores, best_of_row, with_rows};
+use crate::scores::{Best, Candidate, Logit, Rows, Scores, best_of_row, with_rows};
 use crate::sentence::{Next, Rules, Sentence};
 use crate::state::State;
 
@@ -289,8 +291,12 @@ impl<'a> BeamSearch<'a> {
                 };
                 match rules.only {
                     Some(token) => {
-                        let at = token as usize;
-                        best_of_row(&row[at..=at], scores, hypothesis, None, 1, best);
+                        best.clear();
+                        best.push(Reverse(Candidate {
+                            score: scores.of(row[token as usize]),
+                            hypothesis,
+                            token,
+                        }));
                     }
                     None => best_of_row(row, scores, hypothesis, rules.excluded, 2 * beam, best),
                 }

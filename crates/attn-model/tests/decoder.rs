@@ -250,10 +250,11 @@ fn gradients_reach_every_weight() {
                     moved.insert(weight, (tensor + (&direction * step).unwrap()).unwrap());
                     loss(&moved).to_scalar::<f64>().unwrap()
                 };
-                let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+                // A small step: the kinks of ReLU are near.
+                let expected = (at(1e-7) - at(-1e-7)) / 2e-7;
                 let slope = slope.to_scalar::<f64>().unwrap();
                 assert!(
-                    (slope - expected).abs() < 1e-6 + 1e-5 * expected.abs(),
+                    (slope - expected).abs() < 1e-5 + 1e-5 * expected.abs(),
                     "{name} {kind} {weight}: {slope} and {expected}"
                 );
             }

@@ -35,7 +35,8 @@ fn greedy_takes_the_largest_each_time_and_ends_where_it_ends() {
         for path in PATHS {
             let decoder = decoder(&config(DecoderKind::Llama, &attention), path, DType::F64);
             let prompts = prompts();
-            let forced = greedy(&decoder, &prompts, 9, None).unwrap();
+            let forced =
+                greedy(&decoder, &prompts, 9, None).unwrap_or_else(|error| panic!("{name} {path}: {error}"));
             let tokens = [tokens(3, 1), tokens(3, 2), tokens(5, 3), tokens(1, 4)];
             let expected: Vec<_> = tokens.iter().map(|prompt| plain(&decoder, prompt, 9)).collect();
             assert_eq!(forced, expected, "{name} {path}");
