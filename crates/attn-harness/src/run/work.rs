@@ -145,11 +145,7 @@ impl Work {
         cache_bytes: &mut u64,
     ) -> Result<Self, Failure> {
         let dtype = DType::from(job.dtype);
-        let build = Build {
-            path: job.path,
-            dtype,
-            device: device.clone(),
-        };
+        let build = Build::new(job.path, dtype, device.clone());
         if job.scope == Scope::Op {
             return Self::op(job, &build);
         }
