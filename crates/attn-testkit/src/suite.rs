@@ -344,7 +344,10 @@ fn shared_prefix(s: &Subject) -> Result<Option<Difference>> {
             got: vec![cache.kv_bytes() as usize],
         })
     };
-    worst([g.stride, g.stride + 1, 7].into_iter().map(|past| {
+    let pasts = [g.stride, g.stride + 1, 7]
+        .into_iter()
+        .filter(|past| past + orders.len() <= TOKENS);
+    worst(pasts.map(|past| {
         let run = |is_shared: bool| -> Result<Tensor> {
             let mut cache = s.layer.new_cache(BATCH, Capacity::Exact(TOKENS))?;
             s.layer

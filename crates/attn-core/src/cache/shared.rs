@@ -98,11 +98,11 @@ impl SharedSlots {
 
 impl Cache {
     /// Turns each sequence into `beam` hypotheses that share its closed slots: sequences `i beam .. (i + 1) beam` are
-    /// those of sequence i. An open slot, which a hypothesis goes on to write, each has for itself.
+    /// those of sequence i. An open slot, which a hypothesis goes on to write, each has for itself; where a sequence has
+    /// no closed slot there is nothing to share, and all are copied.
     ///
     /// # Errors
-    /// [`Error::Shape`] where `beam` is 0, [`Error::Unsupported`] where slots are shared already, or a sequence has no
-    /// closed slot.
+    /// [`Error::Shape`] where `beam` is 0, [`Error::Unsupported`] where slots are shared already.
     pub fn share(&mut self, beam: usize) -> Result<()> {
         self.check_unshared("another beam")?;
         if beam == 0 {
@@ -113,12 +113,11 @@ impl Cache {
             });
         }
         let closed: Vec<usize> = self.lens.iter().map(|len| len / self.stride).collect();
+        let (b, n) = (self.batch(), self.batch() * beam);
+        let beams: Vec<usize> = (0..n).map(|i| i / beam).collect();
         let (most, fewest) = (closed.iter().max(), closed.iter().min());
         let (Some(&most), Some(&fewest @ 1..)) = (most, fewest) else {
-            return Err(Error::Unsupported {
-                what: "sharing slots of a sequence without a closed one".to_string(),
-                remedy: format!("share after at least {} tokens", self.stride),
-            });
+            return self.reorder(&beams);
         };
         // Open slots stand right behind the closed ones.
         let own: Vec<usize> = self
@@ -131,7 +130,6 @@ impl Cache {
             Growth::Concat => own.iter().max().copied().unwrap_or(0),
             Growth::Exact | Growth::Doubling => self.keys.dim(2)? - fewest,
         };
-        let (b, n) = (self.batch(), self.batch() * beam);
         let apart = |slots: &Tensor| -> Result<(Tensor, Tensor)> {
             let (_, heads, _, width) = slots.dims4()?;
             let (dtype, device) = (slots.dtype(), slots.device());
@@ -144,7 +142,6 @@ impl Cache {
                     first.narrow(0, i, 1)?.slice_set(&open, 2, 0)?;
                 }
             }
-            let beams: Vec<usize> = (0..n).map(|i| i / beam).collect();
             first = reorder::moved(&first, &beams, &own)?;
             Ok((in_common, first))
         };
@@ -154,13 +151,13 @@ impl Cache {
             Some((shared, own)) => (Some(shared), Some(own)),
             None => (None, None),
         };
-        let rows: Vec<u32> = (0..n).map(|i| (i / beam) as u32).collect();
+        let rows: Vec<u32> = beams.iter().map(|&row| row as u32).collect();
         self.open = self
             .open
             .as_ref()
             .map(|open| select(open, &rows, 0))
             .transpose()?;
-        self.lens = rows.iter().map(|&row| self.lens[row as usize]).collect();
+        self.lens = beams.iter().map(|&row| self.lens[row]).collect();
         (self.keys, self.values) = (keys, values);
         self.mark = None;
         self.shared = Some(SharedSlots {

@@ -66,11 +66,7 @@ fn fold(q: &Tensor, n: usize, h_kv: usize) -> Result<Tensor> {
 }
 
 /// Both parts as one, `[N beam, H, Dv]` in f32. The part in common has its heads in another order ([`fold`]).
-fn join(
-    own: &native::Part,
-    in_common: &native::Part,
-    [n, beam, h_kv, g]: [usize; 4],
-) -> Result<Tensor> {
+fn join(own: &native::Part, in_common: &native::Part, [n, beam, h_kv, g]: [usize; 4]) -> Result<Tensor> {
     let (h, d) = (h_kv * g, own.width);
     let mut out = vec![0_f32; n * beam * h * d];
     out.par_chunks_exact_mut(d).enumerate().for_each(|(row, out)| {
@@ -81,12 +77,18 @@ fn join(
         let max = if a > b { a } else { b };
         let (a, b) = ((a - max).exp(), (b - max).exp());
         let (a, b) = (a / (a + b), b / (a + b));
-        let rows = own.values[row * d..][..d].iter().zip(&in_common.values[other * d..][..d]);
+        let rows = own.values[row * d..][..d]
+            .iter()
+            .zip(&in_common.values[other * d..][..d]);
         for (out, (x, y)) in out.iter_mut().zip(rows) {
             *out = a * x + b * y;
         }
     });
-    Ok(Tensor::from_vec(out, (n * beam, h, d), &candle_core::Device::Cpu)?)
+    Ok(Tensor::from_vec(
+        out,
+        (n * beam, h, d),
+        &candle_core::Device::Cpu,
+    )?)
 }
 
 /// The same of candle's operations, sentence by sentence.
@@ -95,8 +97,18 @@ fn composite(input: &DecodeInput, shared: &SharedSlots) -> Result<Tensor> {
     let h_kv = input.keys.dim(1)?;
     let (beam, g, dtype) = (shared.beam(), h / h_kv, input.q.dtype());
     let (wide, d_v) = (accumulator_dtype(dtype), input.layout.width());
-    let of = |keys: &Tensor, values: Option<&Tensor>, first: usize, n: usize, used: usize| -> Result<[Tensor; 2]> {
-        let part = |t: &Tensor| t.narrow(0, first, n)?.narrow(2, 0, used)?.contiguous()?.to_dtype(wide);
+    let of = |keys: &Tensor,
+              values: Option<&Tensor>,
+              first: usize,
+              n: usize,
+              used: usize|
+     -> Result<[Tensor; 2]> {
+        let part = |t: &Tensor| {
+            t.narrow(0, first, n)?
+                .narrow(2, 0, used)?
+                .contiguous()?
+                .to_dtype(wide)
+        };
         let k = part(keys)?;
         let v = match values {
             Some(values) => part(values)?,
@@ -120,7 +132,10 @@ fn composite(input: &DecodeInput, shared: &SharedSlots) -> Result<Tensor> {
             let scores = scores.narrow(0, i, 1)?.squeeze(0)?.contiguous()?;
             let scores = Tensor::cat(&[&scores, &own_scores], D::Minus1)?;
             let weights = softmax(&scores, None, Visible::All, input.scale)?;
-            let of_shared = product(&weights.narrow(2, 0, p)?.contiguous()?, &v.squeeze(0)?.contiguous()?)?;
+            let of_shared = product(
+                &weights.narrow(2, 0, p)?.contiguous()?,
+                &v.squeeze(0)?.contiguous()?,
+            )?;
             let of_own = product(
                 &weights.narrow(2, p, own)?.contiguous()?,
                 &own_v.squeeze(0)?.contiguous()?,
