@@ -14,6 +14,7 @@ pub mod grouped;
 pub mod habits;
 pub mod latent;
 pub mod linear;
+pub mod model_cost;
 pub mod norm;
 pub mod ops;
 pub mod phase;
@@ -32,6 +33,7 @@ pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
 pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
 pub use habits::{Habit, Habits};
+pub use model_cost::{DecoderKind, ModelShape, Prefix};
 pub use pool::{in_pool, join};
 pub use replay::{Replay, Stepper};
 pub use variant::{

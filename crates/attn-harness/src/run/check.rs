@@ -83,7 +83,7 @@ fn audit(job: &Job, work: &Work, handed_out: Option<u64>) -> Option<String> {
     let len = cache.uniform_len()?;
     let held = match (job.path, job.scope) {
         (Path::Seedlike, _) => len,
-        (Path::Fused, attn_core::Scope::Layer) => job.cache_capacity,
+        (Path::Fused, attn_core::Scope::Layer | attn_core::Scope::Model) => job.cache_capacity,
         (Path::Fused, attn_core::Scope::Op) => len,
     };
     let checks = [
