@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::geometry::Geometry;
 use crate::workload::Workload;
 
-/// What is measured: a whole layer, or one of the two operations alone.
+/// What is measured: a whole layer, one of the two operations alone, or a whole decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -16,6 +16,8 @@ pub enum Scope {
     Layer,
     /// `decode` or `attend` alone.
     Op,
+    /// A decoder of many layers, from embedding to vocabulary.
+    Model,
 }
 
 impl Scope {
@@ -24,6 +26,7 @@ impl Scope {
         match self {
             Self::Layer => "layer",
             Self::Op => "op",
+            Self::Model => "model",
         }
     }
 }
@@ -34,7 +37,7 @@ pub struct Cost {
     /// Useful floating-point operations (a multiply-add counts two).
     pub flops: u64,
     /// The least the scope must read and write, in bytes. `op`: cache (or keys and values), query, output;
-    /// `layer`: weights, input, output and the new cache entries too.
+    /// `layer`: weights, input, output and the new cache entries too; `model`: weights, encoder states and caches.
     pub bytes_moved: u64,
 }
 
@@ -50,7 +53,9 @@ pub fn visible_pairs(start: usize, n: usize, stride: usize) -> u64 {
 }
 
 impl Geometry {
-    /// Work of `workload` over this layer with elements of `element_bytes`.
+    /// Work of `workload` over this layer with elements of `element_bytes`. In scope `model`, and for a beam search,
+    /// which is no layer's workload, it is the part of one layer's attention with its projections
+    /// ([`ModelShape::cost`](crate::ModelShape::cost) has the whole).
     ///
     /// # Source
     /// The projections and operations of the module docs of each variant. A train step counts the backward
@@ -83,6 +88,12 @@ impl Geometry {
                 tokens,
                 new_tokens,
             } => self.trajectory_cost(batch, tokens, new_tokens, scope, element_bytes),
+            Workload::Beam {
+                batch,
+                tokens,
+                new_tokens,
+                beam,
+            } => self.search_cost(batch, tokens, new_tokens, beam, element_bytes),
         }
     }
 
@@ -113,7 +124,7 @@ impl Geometry {
         let (elements, width) = (entry.elements() as u64, (entry.key + entry.values.width()) as u64);
         let mut flops = 2 * b * self.n_heads as u64 * width * slots;
         let mut bytes = b * e * (slots * elements + n * self.n_heads as u64 * width);
-        if scope == Scope::Layer {
+        if scope != Scope::Op {
             flops += 2 * b * n * (self.decode_macs.query + self.decode_macs.key) as u64;
             // The new entry is written before it is read.
             bytes += n * (self.layer_bytes(b, e) + b * elements * e);
@@ -130,7 +141,7 @@ impl Geometry {
         let mut flops = 2 * b * self.n_heads as u64 * width * visible_pairs(0, tokens, self.stride);
         // Queries and outputs, then keys and values: a token's own, block ends being among them.
         let mut bytes = b * e * width * t * (self.n_heads + self.n_kv_heads) as u64;
-        if scope == Scope::Layer {
+        if scope != Scope::Op {
             flops += 2 * b * t * (self.forward_macs.query + self.forward_macs.key) as u64;
             bytes += self.layer_bytes(b * t, e) + self.kv_bytes(batch, tokens, element_bytes);
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Scope;
+
 /// One workload at one point of its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,11 +47,22 @@ pub enum Workload {
         /// Tokens decoded after them.
         new_tokens: usize,
     },
+    /// Beam search by a whole decoder, to a forced length: a sample is a whole search.
+    Beam {
+        /// Sentences B.
+        batch: usize,
+        /// Encoder states of each sentence, or tokens of its prompt.
+        tokens: usize,
+        /// Tokens generated after them.
+        new_tokens: usize,
+        /// Hypotheses K of each sentence.
+        beam: usize,
+    },
 }
 
 impl Workload {
     /// Names of all workloads, as sweeps and rows spell them, with one sentence each.
-    pub const ALL: [(&'static str, &'static str); 5] = [
+    pub const ALL: [(&'static str, &'static str); 6] = [
         (
             "decode",
             "one token per sequence against a cache of `context` tokens, its own included",
@@ -70,6 +83,10 @@ impl Workload {
             "trajectory",
             "`new_tokens` decoded one at a time after a cache of `tokens`, each step timed",
         ),
+        (
+            "beam",
+            "search of width `beam` by a whole decoder: `tokens` of prefix, then `new_tokens` generated",
+        ),
     ];
 
     /// The name in sweeps and rows.
@@ -80,17 +97,37 @@ impl Workload {
             Self::TrainStep { .. } => "train_step",
             Self::Generate { .. } => "generate",
             Self::Trajectory { .. } => "trajectory",
+            Self::Beam { .. } => "beam",
         }
     }
 
-    /// Sequences B.
+    /// Sequences B; of a beam search its sentences.
     pub fn batch(&self) -> usize {
         match *self {
             Self::Decode { batch, .. }
             | Self::Prefill { batch, .. }
             | Self::TrainStep { batch, .. }
             | Self::Generate { batch, .. }
-            | Self::Trajectory { batch, .. } => batch,
+            | Self::Trajectory { batch, .. }
+            | Self::Beam { batch, .. } => batch,
+        }
+    }
+
+    /// Hypotheses of a sentence that are decoded side by side: 1 where nothing is searched.
+    pub fn beam(&self) -> usize {
+        match *self {
+            Self::Beam { beam, .. } => beam,
+            _ => 1,
+        }
+    }
+
+    /// Scopes in which the workload exists: a beam search is made by whole decoders alone, what is no generation by
+    /// single layers alone.
+    pub fn scopes(&self) -> &'static [Scope] {
+        match self {
+            Self::Beam { .. } => &[Scope::Model],
+            Self::Generate { .. } => &[Scope::Layer, Scope::Op, Scope::Model],
+            _ => &[Scope::Layer, Scope::Op],
         }
     }
 
@@ -105,11 +142,15 @@ impl Workload {
             }
             | Self::Trajectory {
                 tokens, new_tokens, ..
+            }
+            | Self::Beam {
+                tokens, new_tokens, ..
             } => tokens + new_tokens,
         }
     }
 
-    /// Tokens that pass through the layer in one run: what `tokens_per_s` counts.
+    /// Tokens that pass through the layer in one run: what `tokens_per_s` counts. Of a beam search those of one
+    /// hypothesis a sentence, which is what it is for.
     pub fn processed_tokens(&self) -> usize {
         match *self {
             Self::Decode { batch, .. } => batch,
@@ -119,7 +160,42 @@ impl Workload {
             }
             | Self::Trajectory {
                 batch, new_tokens, ..
+            }
+            | Self::Beam {
+                batch, new_tokens, ..
             } => batch * new_tokens,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beam_counts_the_tokens_of_one_hypothesis_and_keeps_those_of_each() {
+        let beam = Workload::Beam {
+            batch: 3,
+            tokens: 20,
+            new_tokens: 7,
+            beam: 5,
+        };
+        assert_eq!((beam.batch(), beam.beam()), (3, 5));
+        assert_eq!((beam.processed_tokens(), beam.cached_tokens()), (21, 27));
+        assert_eq!(beam.scopes(), [Scope::Model]);
+        let decode = Workload::Decode {
+            batch: 3,
+            context: 4,
+        };
+        assert!(decode.beam() == 1 && !decode.scopes().contains(&Scope::Model));
+    }
+
+    #[test]
+    fn every_workload_has_its_name_in_the_list() {
+        let words = Workload::ALL.map(|(name, _)| name);
+        assert_eq!(
+            words,
+            ["decode", "prefill", "train_step", "generate", "trajectory", "beam"]
+        );
     }
 }

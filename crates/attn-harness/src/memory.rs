@@ -5,6 +5,7 @@
 //! and freed pages that the allocator keeps are. A row therefore has both, each under its own name.
 
 mod device;
+pub(crate) mod meter;
 #[cfg(feature = "cuda")]
 mod pool;
 

@@ -5,6 +5,7 @@
 
 mod axes;
 mod checks;
+mod decoder_memory;
 mod dominance;
 mod fair;
 mod filter;
@@ -14,9 +15,10 @@ mod shard;
 mod spec;
 mod totals;
 mod variants;
+mod whole;
 mod workloads;
 
-use attn_core::{Cost, Geometry, ModelDims, Params, Path, Scope, Variant, Workload};
+use attn_core::{Cost, Geometry, Habits, ModelDims, ModelShape, Params, Path, Prefix, Scope, Variant, Workload};
 use serde::Serialize;
 
 use crate::device::{DeviceError, Resolved};
@@ -31,6 +33,8 @@ pub use predict::Rates;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
 pub use totals::{NOTABLE_MISMATCH, Totals};
+use predict::memory_bytes;
+use whole::Way;
 
 /// A mistyped axis multiplies quickly; no one waits for more cases than these.
 pub const MAX_CASES: u128 = 1_000_000;
@@ -60,7 +64,8 @@ pub struct Case {
     /// 16 hex digits over all that defines the case; how long it is measured does not.
     #[serde(rename = "case_id")]
     pub id: String,
-    /// Cases of one group differ in the variant alone: they are comparable, and take turns.
+    /// Cases of one group are comparable, and take turns: they differ in the variant alone, whole decoders also in habits
+    /// or in where the prefix is.
     pub group: usize,
     /// The variant.
     #[serde(serialize_with = "variant_key")]
@@ -76,10 +81,17 @@ pub struct Case {
     pub workload: Workload,
     /// What is measured.
     pub scope: Scope,
+    /// Sizes of the decoder around the layer, in scope `model`.
+    #[serde(flatten)]
+    pub model: Option<ModelShape>,
     /// Formulation asked for.
     pub path: Path,
     /// Element type asked for.
     pub dtype: Dtype,
+    /// What of the seed's habits the case has; `None` on path fused.
+    pub habits: Option<Habits>,
+    /// Where a beam search keeps the prefix of its hypotheses; `None` for what searches nothing.
+    pub prefix: Option<Prefix>,
     /// Device asked for.
     pub device: DeviceRequest,
     /// What the caches hold when a sample begins.
@@ -191,12 +203,15 @@ impl Plan {
             &mut found,
         );
         let dtypes = checks::dtypes(sweep, &mut found);
+        whole::check(sweep, &mut found);
+        let model = whole::shape(sweep, &mut found);
 
         axes::check_count(sweep, dtypes.values.len(), &mut found);
         if found.iter().any(|problem| problem.message.contains("cases")) {
             return Err(source.error(found));
         }
         let (workloads, mut duplicates_removed) = workloads::expand(sweep, &mut found);
+        whole::check_scopes(sweep, &workloads, model.as_ref(), &mut found);
         let variants = variants::expand(sweep, setup.variants, &mut found);
         let steps = workloads::steps_per_sample(source, &workloads, &variants, &mut found);
         // What is wrong already would be wrong at every workload.
@@ -205,7 +220,7 @@ impl Plan {
         if found.is_empty() {
             for point in &workloads {
                 let variants = matched.at(point, &mut found);
-                predict::check_magnitude(source, point, &variants, &mut found);
+                predict::check_magnitude(source, point, &variants, model.as_ref(), &mut found);
                 if found.len() > MAX_PROBLEMS {
                     break;
                 }
@@ -217,23 +232,24 @@ impl Plan {
             return Err(source.error(found));
         }
 
-        let mut cases = Vec::new();
+        let mut cases: Vec<Case> = Vec::new();
         let mut group = 0;
         for (point, variants) in groups {
-            for &scope in &file.scopes.values {
-                for &path in &file.paths.values {
-                    for &dtype in &dtypes.values {
-                        let regimes = file.regimes.values.iter();
-                        for (&regime, launch) in regimes.flat_map(|regime| {
-                            let launches = launches(file, &point.workload);
-                            launches.into_iter().map(move |launch| (regime, launch))
-                        }) {
+            let has = point.workload.scopes();
+            for &scope in file.scopes.values.iter().filter(|scope| has.contains(scope)) {
+                for family in whole::ways(file, &dtypes.values, &point.workload) {
+                    let regimes = file.regimes.values.iter();
+                    for (&regime, launch) in regimes.flat_map(|regime| {
+                        let launches = launches(file, &point.workload);
+                        launches.into_iter().map(move |launch| (regime, launch))
+                    }) {
+                        let of_way = |way: &Way| {
                             let shared = predict::Shared {
                                 group,
                                 workload: point.workload,
                                 scope,
-                                path,
-                                dtype,
+                                model: model.filter(|_| scope == Scope::Model),
+                                way: *way,
                                 device: file.device,
                                 regime,
                                 launch,
@@ -244,10 +260,12 @@ impl Plan {
                                     1
                                 },
                             };
-                            let group_cases = variants.iter().map(|v| shared.case(v, &file.measure, setup));
-                            cases.extend(group_cases);
-                            group += 1;
-                        }
+                            let of_variant = |v| shared.case(v, &file.measure, setup);
+                            variants.iter().map(of_variant).collect::<Vec<_>>()
+                        };
+                        let mut ways: Vec<Vec<Case>> = family.iter().map(of_way).collect();
+                        group += number(&mut ways, group, memory_bytes(&file.measure, setup));
+                        cases.extend(ways.into_iter().flatten());
                     }
                 }
             }
@@ -284,6 +302,21 @@ impl Plan {
             .map(|case| case.predicted_time_s)
             .fold(0.0, |sum, time_s| sum + time_s)
     }
+}
+
+/// Numbers the groups of ways that differ in habits or prefix alone, from `first` on, and says how many they are. Whole
+/// decoders are one, so that what the machine does falls on all of them alike, where half of the memory holds them all.
+fn number(ways: &mut [Vec<Case>], first: usize, memory_bytes: Option<u64>) -> usize {
+    let all = || ways.iter().flatten();
+    let is_whole = all().all(|case| case.scope == Scope::Model);
+    let needed = all().fold(0_u64, |sum, case| sum.saturating_add(case.predicted_peak_bytes));
+    if is_whole && memory_bytes.is_none_or(|memory| needed <= memory / 2) {
+        return 1;
+    }
+    for (i, way) in ways.iter_mut().enumerate() {
+        way.iter_mut().for_each(|case| case.group = first + i);
+    }
+    ways.len()
 }
 
 /// The ways in which a workload's steps are launched; one that is none where there is nothing to choose.

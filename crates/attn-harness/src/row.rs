@@ -54,20 +54,34 @@ table! {
         pub norm: Option<String>,
         /// Epsilon of the normalisation.
         pub norm_eps: Option<f64>,
+        /// Layers of a whole decoder.
+        pub n_layers: Option<u64>,
+        /// Width F of its feed-forward layers.
+        pub d_ff: Option<u64>,
+        /// Tokens V of its vocabulary.
+        pub vocab: Option<u64>,
+        /// What stands around its attention layers: `prefix` (the paper's decoder) or `llama` (a plain language model).
+        pub decoder: Option<String>,
         /// Every setting of the variant as JSON, those without a column of their own included.
         pub params: String,
-        /// What was run: `decode`, `prefill`, `train_step`, `generate`, `trajectory`.
+        /// What was run: `decode`, `prefill`, `train_step`, `generate`, `trajectory`, `beam`.
         pub workload: String,
-        /// What was timed: `layer` (projections, cache update, attention, output) or `op` (attention alone).
+        /// What was timed: `layer` (projections, cache update, attention, output), `op` (attention alone) or `model` (a whole decoder).
         pub scope: String,
-        /// Sequences B.
+        /// Sequences B; of a beam search its sentences.
         pub batch: Option<u64>,
         /// Entries L that a decode step reads, its own token included.
         pub context: Option<u64>,
-        /// Tokens T of one call, or of the prompt.
+        /// Tokens T of one call, of the prompt, or states of the encoder's prefix.
         pub tokens: Option<u64>,
         /// Tokens generated after the prompt.
         pub new_tokens: Option<u64>,
+        /// Hypotheses K of a sentence in a beam search.
+        pub beam: Option<u64>,
+        /// Where hypotheses keep their prefix: `replicated` (each computes and stores it), `copied` (computed once a sentence) or `shared` (computed and stored once a sentence).
+        pub prefix: Option<String>,
+        /// Habits of the seed's code that path `seedlike` had, joined by `+`; `none` is the empty set.
+        pub habits: Option<String>,
         /// Consecutive steps in a sample; its time is divided by them.
         pub steps_per_sample: Option<u64>,
         /// Seed of weights and inputs.
@@ -158,6 +172,30 @@ table! {
         pub reset_s: Option<f64>,
         /// Tokens per second at the median, over all sequences.
         pub tokens_per_s: Option<f64>,
+        /// Seconds of a sample in which the prefix or prompt was computed, median over samples.
+        pub prefill_s: Option<f64>,
+        /// Seconds of a sample in the attention layers' projections, norms and rotations, median over samples.
+        pub projections_s: Option<f64>,
+        /// Seconds of a sample in which caches were written and grown, median over samples.
+        pub cache_update_s: Option<f64>,
+        /// Seconds of a sample in scores, softmax and weighted sums, expanding heads and masks included, median over samples.
+        pub attention_s: Option<f64>,
+        /// Seconds of a sample in which caches followed their hypotheses, median over samples.
+        pub reorder_s: Option<f64>,
+        /// Seconds of a sample in the feed-forward layers with their norms, median over samples.
+        pub feed_forward_s: Option<f64>,
+        /// Seconds of a sample in the projection to the vocabulary, median over samples.
+        pub vocabulary_s: Option<f64>,
+        /// Seconds of a sample in log-probabilities and choosing candidates, median over samples.
+        pub choosing_s: Option<f64>,
+        /// Seconds of a sample in none of the phases, median over samples.
+        pub other_s: Option<f64>,
+        /// Seconds from the beginning of a sample to its first token: the prefix and the first step, median over samples.
+        pub time_to_first_token_s: Option<f64>,
+        /// The paper's time, in seconds: wall time of the first pass in its process, not warmed and not repeated.
+        pub paper_time_s: Option<f64>,
+        /// The paper's memory, in bytes: mean of allocated bytes looked at every 5 ms from before the model was built to the end of the first pass.
+        pub paper_memory_bytes: Option<u64>,
         /// Bytes of the cache at this length, by the closed formula.
         pub kv_bytes: Option<u64>,
         /// Bytes the cache holds allocated for its slots.

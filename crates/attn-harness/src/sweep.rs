@@ -8,12 +8,13 @@ mod bytes;
 mod device;
 mod fair;
 mod load;
+mod model;
 mod overrides;
 mod source;
 mod typing;
 mod values;
 
-use attn_core::{Path, Scope};
+use attn_core::{DecoderKind, Path, Prefix, Scope};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ use crate::trust::SAMPLES_MIN;
 pub use bytes::ByteCount;
 pub use device::{DeviceRequest, Dtype, Launch, Regime};
 pub use fair::{FairRule, Hold};
+pub use model::HabitsChoice;
 pub use overrides::Override;
 pub use source::Source;
 pub(crate) use source::unknown;
@@ -70,8 +72,19 @@ pub struct SweepFile {
     #[serde(default = "default_paths")]
     #[schemars(with = "Axis<device::PathName>")]
     pub paths: Axis<Path>,
-    /// What to measure: `layer` (projections, cache, attention, output), `op` (attention alone), or both.
-    /// Default: `[layer]`.
+    /// Habits of the seed's code that path `seedlike` has: `all`, `none`, `combinations` (every set there is), or a list
+    /// of sets as `cat+expand`. A set without `f32` is a case in bf16, so that `dtype` does not multiply them. Default:
+    /// all, in each `dtype`.
+    #[serde(default)]
+    pub habits: Option<Axis<HabitsChoice>>,
+    /// Where the hypotheses of a `beam` keep their prefix on path `fused`: `replicated` (each computes and stores it),
+    /// `copied` (computed once a sentence), `shared` (computed and stored once a sentence), or a list. On path `seedlike`
+    /// it is replicated, as the seed does it. Default: `[copied]`.
+    #[serde(default)]
+    #[schemars(with = "Option<Axis<model::PrefixName>>")]
+    pub prefixes: Option<Axis<Prefix>>,
+    /// What to measure: `layer` (projections, cache, attention, output), `op` (attention alone), `model` (a whole decoder,
+    /// for `beam` and `generate`), or a list. A workload is multiplied by the scopes it has. Default: `[layer]`.
     #[serde(default = "default_scopes")]
     #[schemars(with = "Axis<device::ScopeName>")]
     pub scopes: Axis<Scope>,
@@ -115,6 +128,23 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub head_dim: Option<u64>,
+    /// Layers of a whole decoder, for scope `model`. Default: 9.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub n_layers: Option<u64>,
+    /// Width F of its feed-forward layers. Default: 4 times `d_model`.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub d_ff: Option<u64>,
+    /// Tokens V of its vocabulary. Default: 8000.
+    #[serde(default)]
+    #[schemars(range(min = 2))]
+    pub vocab: Option<u64>,
+    /// What stands around its attention layers: `prefix` (the paper's decoder, over encoder states) or `llama` (a plain
+    /// language model, over a prompt). Default: `prefix`.
+    #[serde(default)]
+    #[schemars(with = "Option<model::DecoderName>")]
+    pub decoder: Option<DecoderKind>,
 }
 
 /// Axes shared by all workloads of a sweep.
@@ -127,12 +157,15 @@ pub struct Grid {
     /// Entries L a decode step reads, for `decode`.
     #[serde(default)]
     pub context: Option<Axis<Scalar>>,
-    /// Tokens T of a call, a prompt or a filled cache, for `prefill`, `train_step`, `generate` and `trajectory`.
+    /// Tokens T of a call, a prompt, a prefix or a filled cache, for every workload but `decode`.
     #[serde(default)]
     pub tokens: Option<Axis<Scalar>>,
-    /// Tokens decoded after those, for `generate` and `trajectory`.
+    /// Tokens decoded after those, for `generate`, `trajectory` and `beam`.
     #[serde(default)]
     pub new_tokens: Option<Axis<Scalar>>,
+    /// Hypotheses K of a sentence, for `beam`.
+    #[serde(default)]
+    pub beam: Option<Axis<Scalar>>,
     /// Element types, in place of `dtype`.
     #[serde(default)]
     pub dtype: Option<Axis<Dtype>>,

@@ -2,6 +2,7 @@
 
 mod render;
 
+use attn_core::{Habits, Path};
 use serde::Serialize;
 
 use crate::row::Row;
@@ -88,6 +89,11 @@ pub fn summary_table(rows: &[Row], format: TableFormat) -> String {
 pub fn points(rows: &[Row]) -> Vec<Point> {
     let sizes = |row: &Row| [row.d_model, row.n_heads, row.head_dim];
     let differs_in_sizes = rows.iter().any(|row| sizes(row) != sizes(&rows[0]));
+    let whole = |row: &Row| (row.n_layers, row.d_ff, row.vocab, row.decoder.clone());
+    // Layers beside decoders are told apart by their scope.
+    let mut decoders = rows.iter().filter(|row| row.n_layers.is_some()).map(whole);
+    let first = decoders.next();
+    let differs_in_decoder = decoders.any(|decoder| Some(&decoder) != first.as_ref());
     let differs_in_machine = rows.iter().any(|row| row.fingerprint != rows[0].fingerprint);
     let mut groups: Vec<(String, Vec<&Row>)> = Vec::new();
     for row in rows {
@@ -95,6 +101,9 @@ pub fn points(rows: &[Row]) -> Vec<Point> {
         if differs_in_sizes {
             let [m, h, d] = sizes(row).map(Option::unwrap_or_default);
             title.push_str(&format!(", M={m} H={h} D={d}"));
+        }
+        if let (true, (Some(n), Some(f), Some(v), Some(decoder))) = (differs_in_decoder, whole(row)) {
+            title.push_str(&format!(", {n} layers F={f} V={v} {decoder}"));
         }
         if differs_in_machine {
             let name = row.machine.as_deref().unwrap_or("unknown machine");
@@ -132,6 +141,12 @@ pub fn point_title(row: &Row) -> String {
         &row.path_requested,
     ];
     parts.extend(asked.into_iter().filter(|part| !part.is_empty()).cloned());
+    // All habits are what the path is, and replicated is how it does a beam.
+    let is_seedlike = row.path_requested == Path::Seedlike.name();
+    let habits = row.habits.as_deref().filter(|habits| *habits != Habits::ALL.to_string());
+    parts.extend(habits.map(|habits| format!("habits {habits}")));
+    let prefix = row.prefix.as_deref().filter(|_| !is_seedlike);
+    parts.extend(prefix.map(|prefix| format!("{prefix} prefix")));
     if row.launch_requested.as_deref() == Some("eager") {
         parts.push("eager launches".to_string());
     }
@@ -148,6 +163,7 @@ pub fn workload_title(row: &Row) -> String {
         ("L", row.context),
         ("T", row.tokens),
         ("N", row.new_tokens),
+        ("K", row.beam),
     ];
     let mut title = row.workload.clone();
     for (letter, size) in sizes {

@@ -1,11 +1,11 @@
 //! `list`: what there is to choose from.
 
-use attn_core::{Variant, Workload};
+use attn_core::{DecoderKind, Prefix, Variant, Workload};
 use attn_figures::figures;
 use attn_harness::Dtype;
-use attn_harness::plan::WORKLOADS;
+use attn_harness::plan::{WORKLOADS, WorkloadSpec};
 use attn_harness::row::Row;
-use attn_harness::sweep::{Hold, Launch, Regime};
+use attn_harness::sweep::{HabitsChoice, Hold, Launch, Regime};
 use serde_json::{Value, json};
 
 use crate::cli::{Format, ListArgs, Topic};
@@ -72,8 +72,10 @@ fn text(topic: Topic) -> String {
             [overview, settings, free].join("\n")
         }
         Topic::Workloads => {
-            let lines = Workload::ALL.iter().map(|(name, help)| [*name, *help]);
-            let overview = table(&["workload", "what it is"], owned(lines));
+            let lines = WORKLOADS.iter().zip(Workload::ALL);
+            let lines = lines
+                .map(|(spec, (name, help))| vec![name.to_string(), scopes(spec).join(", "), help.to_string()]);
+            let overview = table(&["workload", "scopes", "what it is"], lines.collect());
             let sizes = WORKLOADS.iter().flat_map(|spec| {
                 spec.sizes.iter().map(|size| {
                     let default = size
@@ -104,6 +106,11 @@ fn text(topic: Topic) -> String {
     }
 }
 
+/// Names of the scopes that a workload has.
+fn scopes(spec: &WorkloadSpec) -> Vec<&'static str> {
+    spec.scopes().iter().map(|scope| scope.name()).collect()
+}
+
 /// What multiplies every workload: key, value, meaning.
 fn axes() -> Vec<[&'static str; 3]> {
     let mut axes = vec![
@@ -119,7 +126,16 @@ fn axes() -> Vec<[&'static str; 3]> {
             "projections, cache update, attention and output projection",
         ],
         ["scopes", "op", "attention alone"],
+        [
+            "scopes",
+            "model",
+            "a whole decoder, for workloads beam and generate",
+        ],
     ];
+    axes.extend(HabitsChoice::WORDS.map(|(word, help)| ["habits", word, help]));
+    axes.extend(HabitsChoice::HABITS.map(|(habit, help)| ["habits", habit.name(), help]));
+    axes.extend(Prefix::ALL.map(|(prefix, help)| ["prefixes", prefix.name(), help]));
+    axes.extend(DecoderKind::ALL.map(|(decoder, help)| ["model.decoder", decoder.name(), help]));
     axes.extend(Launch::ALL.map(|(launch, help)| ["launches", launch.name(), help]));
     axes.extend(Regime::ALL.map(|(regime, help)| ["regimes", regime.name(), help]));
     axes.extend(Hold::ALL.map(|(hold, help)| ["fair", hold.name(), help]));
@@ -161,7 +177,7 @@ fn value(topic: Topic) -> Value {
                 let sizes: Value = sizes
                     .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
                     .collect();
-                json!({"name": name, "summary": help, "sizes": sizes})
+                json!({"name": name, "summary": help, "scopes": scopes(spec), "sizes": sizes})
             })
             .collect(),
         Topic::Axes => axes()

@@ -32,6 +32,16 @@ pub(crate) fn live_bytes(device: &Device) -> u64 {
     CountingAllocator::snapshot().live_bytes
 }
 
+/// [`live_bytes`] at this moment, whatever is under way: for a thread that looks on while another one works.
+pub(super) fn now_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = device {
+        return Pool::of(gpu).and_then(|pool| pool.live_bytes()).ok();
+    }
+    let _ = device;
+    Some(CountingAllocator::snapshot().live_bytes)
+}
+
 /// Forgets the peak: from here it is what is live now.
 pub(crate) fn reset_peak(device: &Device) {
     #[cfg(feature = "cuda")]

@@ -50,7 +50,7 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
     let file = &sweep.file;
     let product = |entry: &Entry, shared: &dyn Fn(&str) -> usize| {
         let own = entry.settings.values().map(|axis| axis.values.len().max(1));
-        let grid = ["batch", "context", "tokens", "new_tokens"].iter();
+        let grid = super::workloads::GRID_SIZES.iter();
         let grid = grid
             .filter(|name| !entry.settings.contains_key(**name))
             .map(|name| shared(name));
@@ -72,11 +72,16 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
         .iter()
         .map(|entry| product(entry, &|name| in_grid(&entry.name, name)));
     let workloads = workloads.fold(file.scenarios.len() as u128, u128::saturating_add);
+    // Sets of habits multiply path seedlike alone, and prefixes path fused: more than both is none of them.
+    let sets = file.habits.iter().flat_map(|axis| &axis.values);
+    let sets: usize = sets.map(|choice| choice.sets().len()).sum();
+    let prefixes = file.prefixes.as_ref().map_or(1, |axis| axis.values.len());
     let rest = file.paths.values.len().max(1)
         * file.scopes.values.len().max(1)
         * n_dtypes.max(1)
         * file.regimes.values.len().max(1)
-        * file.launches.values.len().max(1);
+        * file.launches.values.len().max(1)
+        * sets.max(prefixes).max(1);
     let cases = variants
         .max(1)
         .saturating_mul(workloads.max(1))
@@ -84,7 +89,7 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
     if cases > MAX_CASES {
         let problem = Problem::new(format!(
             "this sweep has {cases} cases ({variants} variants, {workloads} workload points, {rest} \
-             combinations of scope, path, dtype, regime and launch), expected at most {MAX_CASES}"
+             combinations of scope, path, dtype, regime, launch, habits and prefix), expected at most {MAX_CASES}"
         ))
         .with_help("lists multiply: shorten some, or choose points with `scenarios`");
         let problem = sweep.source.point(problem, &KeyPath::of("variants"), "");

@@ -6,8 +6,8 @@ use attn_core::Workload;
 
 use super::Case;
 
-/// Whether `b` needs at least the memory that `a` needs: the same layer and the same kind of workload on the same
-/// path, dtype and device, and no size of `b` below that of `a`. A case dominates itself.
+/// Whether `b` needs at least the memory that `a` needs: the same layer, or decoder, and the same kind of workload on the
+/// same path, dtype and device, and no size of `b` below that of `a`. A case dominates itself.
 ///
 /// ```
 /// # use attn_harness::plan::{Case, dominates};
@@ -21,14 +21,15 @@ pub fn dominates(a: &Case, b: &Case) -> bool {
         && a.workload.name() == b.workload.name()
         && (a.scope, a.path, a.dtype, a.device) == (b.scope, b.path, b.dtype, b.device)
         && not_below(sizes(&b.workload), sizes(&a.workload))
+        && (a.model, a.habits, a.prefix) == (b.model, b.habits, b.prefix)
         && a.params == b.params
 }
 
 /// Every size of a workload; 0 where it has no such size.
-fn sizes(workload: &Workload) -> [usize; 3] {
+fn sizes(workload: &Workload) -> [usize; 4] {
     match *workload {
-        Workload::Decode { batch, context } => [batch, context, 0],
-        Workload::Prefill { batch, tokens } | Workload::TrainStep { batch, tokens } => [batch, tokens, 0],
+        Workload::Decode { batch, context } => [batch, context, 0, 0],
+        Workload::Prefill { batch, tokens } | Workload::TrainStep { batch, tokens } => [batch, tokens, 0, 0],
         Workload::Generate {
             batch,
             tokens,
@@ -38,11 +39,17 @@ fn sizes(workload: &Workload) -> [usize; 3] {
             batch,
             tokens,
             new_tokens,
-        } => [batch, tokens, new_tokens],
+        } => [batch, tokens, new_tokens, 0],
+        Workload::Beam {
+            batch,
+            tokens,
+            new_tokens,
+            beam,
+        } => [batch, tokens, new_tokens, beam],
     }
 }
 
-fn not_below(b: [usize; 3], a: [usize; 3]) -> bool {
+fn not_below(b: [usize; 4], a: [usize; 4]) -> bool {
     b.iter().zip(a).all(|(b, a)| *b >= a)
 }
 
@@ -52,7 +59,10 @@ pub(super) fn mark(cases: &mut [Case]) {
     // Cases of one layer, kind of workload, scope, path and dtype; a plan has one device.
     let mut lines: HashMap<_, Vec<usize>> = HashMap::new();
     for (i, case) in cases.iter().enumerate().filter(|(_, case)| case.predicted_oom) {
-        let settings = format!("{:?} {:?}", case.params, case.dims);
+        let settings = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            case.params, case.dims, case.model, case.habits, case.prefix
+        );
         let key = (
             case.variant.key,
             settings,

@@ -12,7 +12,7 @@ const GRAMMAR: &str = "conditions are joined by commas and all must hold, for ex
                        variant=mtla,batch=1,context>=2048; the comparisons are = != < <= > >=";
 
 /// Columns of a case beside the settings of its variant.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 23] = [
     "case_id",
     "variant",
     "label",
@@ -21,6 +21,13 @@ const COLUMNS: [&str; 16] = [
     "context",
     "tokens",
     "new_tokens",
+    "beam",
+    "n_layers",
+    "d_ff",
+    "vocab",
+    "decoder",
+    "habits",
+    "prefix",
     "dtype",
     "path",
     "scope",
@@ -178,7 +185,7 @@ impl Plan {
 impl Case {
     /// The case's value in a column of results, as text.
     pub fn cell(&self, column: &str) -> Option<Cow<'_, str>> {
-        use attn_core::Workload::{Decode, Generate, Prefill, TrainStep, Trajectory};
+        use attn_core::Workload::{Beam, Decode, Generate, Prefill, TrainStep, Trajectory};
         Some(match column {
             "case_id" => Cow::Borrowed(self.id.as_str()),
             "variant" => Cow::Borrowed(self.variant.key),
@@ -201,13 +208,26 @@ impl Case {
                 Prefill { tokens, .. }
                 | TrainStep { tokens, .. }
                 | Generate { tokens, .. }
-                | Trajectory { tokens, .. } => tokens.to_string().into(),
+                | Trajectory { tokens, .. }
+                | Beam { tokens, .. } => tokens.to_string().into(),
                 Decode { .. } => return None,
             },
             "new_tokens" => match self.workload {
-                Generate { new_tokens, .. } | Trajectory { new_tokens, .. } => new_tokens.to_string().into(),
+                Generate { new_tokens, .. } | Trajectory { new_tokens, .. } | Beam { new_tokens, .. } => {
+                    new_tokens.to_string().into()
+                }
                 _ => return None,
             },
+            "beam" => match self.workload {
+                Beam { beam, .. } => beam.to_string().into(),
+                _ => return None,
+            },
+            "n_layers" => self.model?.n_layers.to_string().into(),
+            "d_ff" => self.model?.d_ff.to_string().into(),
+            "vocab" => self.model?.vocab.to_string().into(),
+            "decoder" => Cow::Borrowed(self.model?.decoder.name()),
+            "habits" => self.habits?.to_string().into(),
+            "prefix" => Cow::Borrowed(self.prefix?.name()),
             setting => self.params.0.get(setting)?.to_string().into(),
         })
     }

@@ -6,12 +6,14 @@
 //! their pauses. Peak and time are there to see a slip of the keyboard before it costs an evening; how far off they
 //! were stands in every row.
 
-use attn_core::{Cost, Geometry, Path, Scope, Values, Workload};
+use attn_core::{Cost, Geometry, Habit, Habits, ModelShape, Path, Prefix, Scope, Values, Workload};
 use candle_core::DType;
 use serde::Serialize;
 
+use super::decoder_memory::{self, Running};
 use super::spec::describe;
 use super::variants::VariantPoint;
+use super::whole::Way;
 use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
@@ -49,13 +51,14 @@ impl Rates {
     }
 }
 
-/// What all cases of a group share.
+/// What the variants of a group share.
 pub(super) struct Shared {
     pub(super) group: usize,
     pub(super) workload: Workload,
     pub(super) scope: Scope,
-    pub(super) path: Path,
-    pub(super) dtype: Dtype,
+    /// Of a whole decoder, its sizes.
+    pub(super) model: Option<ModelShape>,
+    pub(super) way: Way,
     pub(super) device: DeviceRequest,
     pub(super) regime: Regime,
     pub(super) launch: Option<Launch>,
@@ -82,32 +85,71 @@ struct Identity<'a> {
     /// Left out where it is the usual one, or none.
     #[serde(skip_serializing_if = "Launch::is_graph")]
     launch: Launch,
+    /// Left out for single layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<ModelShape>,
+    /// Left out where there are none to choose, and where they are all there: ids are older than habits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    habits: Option<Habits>,
+    /// Left out for what searches nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<Prefix>,
 }
 
 impl Shared {
     /// The case of one variant.
     pub(super) fn case(&self, point: &VariantPoint, measure: &Measure, setup: &Setup<'_>) -> Case {
         let (geometry, batch) = (&point.geometry, self.workload.batch());
-        let e = self.dtype.size_in_bytes();
-        let cost = geometry.cost(&self.workload, self.scope, e);
+        let Way {
+            path,
+            dtype,
+            habits,
+            prefix,
+        } = self.way;
+        let e = dtype.size_in_bytes();
+        let whole = self.model.and_then(|model| model.cost(geometry, &self.workload, e));
+        let cost = whole.unwrap_or_else(|| geometry.cost(&self.workload, self.scope, e));
         let cache_capacity = match self.workload {
             // The step before a sample leaves context - 1 tokens; a sample appends all its steps.
             Workload::Decode { context, .. } => context - 1 + self.steps_per_sample,
             other => other.cached_tokens(),
         };
-        let kv_capacity_bytes = geometry.kv_bytes(batch, cache_capacity, e);
-        let weights_bytes = (geometry.parameters * e) as u64;
-        let cached = kv_capacity_bytes + geometry.kv_state_bytes(batch) + weights_bytes;
-        let has_kernels = self.path == Path::Fused && !matches!(self.device, DeviceRequest::Cuda(_));
-        let working = working_bytes(geometry, &self.workload, self.path, has_kernels, e);
+        let has_kernels = path == Path::Fused && !matches!(self.device, DeviceRequest::Cuda(_));
+        let (kv_bytes, kv_capacity_bytes, weights_bytes, state_bytes, working) = match &self.model {
+            None => (
+                geometry.kv_bytes(batch, self.workload.cached_tokens(), e),
+                geometry.kv_bytes(batch, cache_capacity, e),
+                (geometry.parameters * e) as u64,
+                geometry.kv_state_bytes(batch),
+                working_bytes(geometry, &self.workload, path, has_kernels, e),
+            ),
+            Some(shape) => {
+                let kv_bytes = shape.kv_bytes(geometry, &self.workload, prefix, e);
+                let sequences = batch * self.workload.beam();
+                let working = decoder_memory::working_bytes(&Running {
+                    layer: geometry,
+                    shape,
+                    workload: &self.workload,
+                    habits,
+                    prefix,
+                    kv_bytes,
+                    element_bytes: e,
+                });
+                (
+                    kv_bytes,
+                    kv_bytes,
+                    shape.parameters(geometry) * e as u64,
+                    shape.n_layers as u64 * geometry.kv_state_bytes(sequences),
+                    working,
+                )
+            }
+        };
+        let cached = kv_capacity_bytes + state_bytes + weights_bytes;
         let predicted_peak_bytes = cached.saturating_add(working as u64);
 
         let predicted_floor_s = setup.rates.floor_s(&cost);
         let sample_s = predicted_floor_s * self.steps_per_sample as f64;
-        let memory_bytes = match measure.memory_limit {
-            Some(limit) => Some(limit.0),
-            None => setup.memory_bytes,
-        };
+        let memory_bytes = memory_bytes(measure, setup);
         Case {
             id: self.id(point),
             group: self.group,
@@ -117,8 +159,11 @@ impl Shared {
             dims: point.dims,
             workload: self.workload,
             scope: self.scope,
-            path: self.path,
-            dtype: self.dtype,
+            model: self.model,
+            path,
+            dtype,
+            habits,
+            prefix,
             device: self.device,
             regime: self.regime,
             launch: self.launch,
@@ -127,7 +172,7 @@ impl Shared {
             cost,
             steps_per_sample: self.steps_per_sample,
             cache_capacity,
-            kv_bytes: geometry.kv_bytes(batch, self.workload.cached_tokens(), e),
+            kv_bytes,
             kv_capacity_bytes,
             weights_bytes,
             predicted_peak_bytes,
@@ -148,12 +193,15 @@ impl Shared {
             dims: point.dims,
             workload: self.workload,
             scope: self.scope,
-            path: self.path,
-            dtype: self.dtype,
+            path: self.way.path,
+            dtype: self.way.dtype,
             device: self.device,
             seed: self.seed,
             regime: self.regime,
             launch: self.launch.unwrap_or_default(),
+            model: self.model,
+            habits: self.way.habits.filter(|habits| *habits != Habits::ALL),
+            prefix: self.way.prefix,
         };
         let mut hasher = blake3::Hasher::new();
         // Writing into a hasher cannot fail, and no field of an identity can refuse to be written.
@@ -166,9 +214,20 @@ impl Shared {
         if let Err(missing) = (setup.device)(self.device) {
             return Some(missing.reason());
         }
-        let (path, dtype) = (self.path, self.dtype);
-        (!path.supports(DType::from(dtype))).then(|| format!("{path} is not defined for {dtype}"))
+        let Way {
+            path, dtype, habits, ..
+        } = self.way;
+        // Without the habit of f32 the seed's way is in bf16; with it a sweep that asks for another type is refused.
+        let is_chosen =
+            habits.is_some_and(|habits| !habits.contains(Habit::F32)) && dtype == Dtype::BF16;
+        (!is_chosen && !path.supports(DType::from(dtype)))
+            .then(|| format!("{path} is not defined for {dtype}"))
     }
+}
+
+/// Memory that cases may take, where it is known.
+pub(super) fn memory_bytes(measure: &Measure, setup: &Setup<'_>) -> Option<u64> {
+    measure.memory_limit.map(|limit| limit.0).or(setup.memory_bytes)
 }
 
 /// Time a case takes at most: verifying, in each replica its part of the warm-up, and all samples together, which end
@@ -234,6 +293,8 @@ fn working_bytes(
             };
             5.0 * forward(t) + scores + 2.0 * parameters * e
         }
+        // No layer searches by itself.
+        Workload::Beam { .. } => 0.0,
         Workload::Generate { tokens, .. } if path == Path::Seedlike => whole(tokens as f64),
         // One token of the prompt is a query; a latent is decompressed before it is split into keys and values.
         Workload::Generate { tokens, .. } => {
@@ -251,11 +312,15 @@ pub(super) fn check_magnitude(
     source: &Source,
     workload: &WorkloadPoint,
     variants: &[VariantPoint],
+    model: Option<&ModelShape>,
     found: &mut Vec<Problem>,
 ) {
-    let too_large = variants
-        .iter()
-        .find(|variant| !countable(&variant.geometry, &workload.workload));
+    let is_generation = workload.workload.scopes().contains(&Scope::Model);
+    let model = model.filter(|_| is_generation);
+    let too_large = variants.iter().find(|variant| {
+        let whole = model.map(|model| decoder_memory::bound(&variant.geometry, model, &workload.workload));
+        !countable(&variant.geometry, &workload.workload) || whole.is_some_and(|bound| bound > COUNTABLE)
+    });
     if let Some(variant) = too_large {
         let (at, point_words) = (&workload.at, describe(&workload.workload));
         let message = format!(
@@ -267,10 +332,12 @@ pub(super) fn check_magnitude(
     }
 }
 
+/// Beyond this the closed forms, which count in u64, could overflow.
+const COUNTABLE: f64 = (1_u64 << 62) as f64;
+
 /// Whether the closed forms of a layer stay within 64 bits.
 pub(super) fn countable(geometry: &Geometry, workload: &Workload) -> bool {
-    const LIMIT: f64 = (1_u64 << 62) as f64;
-    bound(geometry, workload) <= LIMIT
+    bound(geometry, workload) <= COUNTABLE
 }
 
 /// More than any closed form of [`attn_core::cost`] reaches.
@@ -285,12 +352,16 @@ fn bound(g: &Geometry, workload: &Workload) -> f64 {
         }
         | Workload::Trajectory {
             tokens, new_tokens, ..
+        }
+        | Workload::Beam {
+            tokens, new_tokens, ..
         } => ((tokens + new_tokens) as f64, (tokens + new_tokens) as f64),
     };
     let widths = (g.score_dim + g.v_dim + g.entry.key + g.entry.values.width() + g.d_model) as f64;
     let heads = (g.n_heads + g.n_kv_heads + g.entry.heads) as f64;
     let macs = (g.forward_macs.query + g.forward_macs.key + g.decode_macs.query + g.decode_macs.key) as f64;
-    let work = workload.batch() as f64 * (steps * macs + steps * t * heads * widths + t * heads * widths);
+    let sequences = workload.batch() as f64 * workload.beam() as f64;
+    let work = sequences * (steps * macs + steps * t * heads * widths + t * heads * widths);
     // A multiply-add counts two, the backward pass twice the forward one, an element at most 4 bytes.
     12.0 * (work + steps * g.parameters as f64)
 }

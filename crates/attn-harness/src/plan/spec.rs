@@ -1,6 +1,6 @@
 //! What workloads there are, and the sizes each has.
 
-use attn_core::Workload;
+use attn_core::{Scope, Workload};
 
 /// A size of a workload.
 #[derive(Debug, Clone, Copy)]
@@ -60,9 +60,31 @@ const STEPS: SizeSpec = SizeSpec {
     max: 1 << 20,
     help: "tokens decoded one at a time, each timed",
 };
+const PREFIX: SizeSpec = SizeSpec {
+    name: "tokens",
+    default: None,
+    max: 1 << 20,
+    help: "encoder states of each sentence, or tokens of its prompt",
+};
+const GENERATED: SizeSpec = SizeSpec {
+    name: "new_tokens",
+    default: None,
+    max: 1 << 20,
+    help: "tokens generated after them, to a forced length",
+};
+const BEAM: SizeSpec = SizeSpec {
+    name: "beam",
+    default: None,
+    max: 1024,
+    help: "hypotheses K of each sentence",
+};
+const SENTENCES: SizeSpec = SizeSpec {
+    help: "sentences B",
+    ..BATCH
+};
 
 /// Every workload, in the order of [`Workload::ALL`].
-pub const WORKLOADS: [WorkloadSpec; 5] = [
+pub const WORKLOADS: [WorkloadSpec; 6] = [
     WorkloadSpec {
         name: "decode",
         sizes: &[CONTEXT, BATCH],
@@ -83,12 +105,22 @@ pub const WORKLOADS: [WorkloadSpec; 5] = [
         name: "trajectory",
         sizes: &[FILLED, STEPS, BATCH],
     },
+    WorkloadSpec {
+        name: "beam",
+        sizes: &[PREFIX, GENERATED, BEAM, SENTENCES],
+    },
 ];
 
 impl WorkloadSpec {
     /// The size of that name.
     pub fn size(&self, name: &str) -> Option<&'static SizeSpec> {
         self.sizes.iter().find(|size| size.name == name)
+    }
+
+    /// The scopes in which it exists.
+    pub fn scopes(&self) -> &'static [Scope] {
+        let smallest = vec![1; self.sizes.len()];
+        self.build(&smallest).map_or(&[], |workload| workload.scopes())
     }
 
     pub(super) fn names(&self) -> Vec<&'static str> {
@@ -110,6 +142,12 @@ impl WorkloadSpec {
                 batch,
                 tokens,
                 new_tokens,
+            },
+            ("beam", &[tokens, new_tokens, beam, batch]) => Workload::Beam {
+                batch,
+                tokens,
+                new_tokens,
+                beam,
             },
             _ => return None,
         })
@@ -140,6 +178,14 @@ pub(super) fn describe(workload: &Workload) -> String {
             new_tokens,
         } => {
             format!("trajectory with tokens {tokens}, new_tokens {new_tokens}, batch {batch}")
+        }
+        Workload::Beam {
+            batch,
+            tokens,
+            new_tokens,
+            beam,
+        } => {
+            format!("beam with tokens {tokens}, new_tokens {new_tokens}, beam {beam}, batch {batch}")
         }
     }
 }

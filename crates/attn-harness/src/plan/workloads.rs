@@ -14,12 +14,16 @@ use crate::sweep::{Axis, Grid, Scalar, Source, Sweep, unknown};
 /// Longer samples would measure the stop rule: no sensible set of strides comes near.
 const MAX_STEPS_PER_SAMPLE: usize = 65_536;
 
+/// Sizes that `grid` can give.
+pub(super) const GRID_SIZES: [&str; 5] = ["batch", "context", "tokens", "new_tokens", "beam"];
+
 pub(super) fn grid_axis<'a>(grid: &'a Grid, name: &str) -> Option<&'a Axis<Scalar>> {
     match name {
         "batch" => grid.batch.as_ref(),
         "context" => grid.context.as_ref(),
         "tokens" => grid.tokens.as_ref(),
         "new_tokens" => grid.new_tokens.as_ref(),
+        "beam" => grid.beam.as_ref(),
         _ => None,
     }
 }
@@ -185,7 +189,7 @@ fn push(axes: &[Vec<usize>], spec: &WorkloadSpec, at: &KeyPath, points: &mut Vec
 
 /// An axis of the grid that no workload has would silently do nothing.
 fn check_grid(sweep: &Sweep, found: &mut Vec<Problem>) {
-    for name in ["batch", "context", "tokens", "new_tokens"] {
+    for name in GRID_SIZES {
         let used = |workload: &str| spec(workload).is_none_or(|spec| spec.size(name).is_some());
         if grid_axis(&sweep.file.grid, name).is_some()
             && !sweep.file.workloads.iter().any(|entry| used(&entry.name))

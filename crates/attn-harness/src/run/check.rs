@@ -83,7 +83,7 @@ fn audit(job: &Job, work: &Work, handed_out: Option<u64>) -> Option<String> {
     let len = cache.uniform_len()?;
     let held = match (job.path, job.scope) {
         (Path::Seedlike, _) => len,
-        (Path::Fused, attn_core::Scope::Layer) => job.cache_capacity,
+        (Path::Fused, attn_core::Scope::Layer | attn_core::Scope::Model) => job.cache_capacity,
         (Path::Fused, attn_core::Scope::Op) => len,
     };
     let checks = [
@@ -159,9 +159,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
     match work {
         Work::Decode { stepper, tokens, .. } => {
             let (layer, against) = reference(job, true)?;
-            let mut copy = stepper.cache().clone();
-            copy.reorder(&sequences)?;
-            let mut copy = copy.convert(layer.build())?;
+            let mut copy = stepper.cache().select(&sequences)?.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
             // Enough steps to close a slot of the cache twice.
             let steps = DECODE_ROWS.div_ceil(sequences.len()).max(2 * job.geometry.stride);

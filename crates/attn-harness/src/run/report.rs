@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use attn_core::{Path, Workload};
+use attn_core::{Path, Scope, Workload};
 
 use super::energy::{self, Bill};
 use super::gpu::{self, Watched};
@@ -22,6 +22,22 @@ use crate::worker::{Built, CaseMeasured, Memory};
 
 /// Resamples of the interval of one position: there may be thousands of positions.
 const POSITION_RESAMPLES: usize = 500;
+
+/// Columns of the phases of a sample.
+const PHASES: [&str; 10] = [
+    "prefill_s",
+    "projections_s",
+    "cache_update_s",
+    "attention_s",
+    "reorder_s",
+    "feed_forward_s",
+    "vocabulary_s",
+    "choosing_s",
+    "other_s",
+    "time_to_first_token_s",
+];
+/// Columns of the paper's metric.
+const PAPER: [&str; 2] = ["paper_time_s", "paper_memory_bytes"];
 
 /// Samples of a case that were taken in one go.
 pub(super) struct Burst {
@@ -55,6 +71,12 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         head_dim: count(case.dims.head_dim),
         workload: case.workload.name().to_string(),
         scope: case.scope.name().to_string(),
+        n_layers: case.model.and_then(|model| count(model.n_layers)),
+        d_ff: case.model.and_then(|model| count(model.d_ff)),
+        vocab: case.model.and_then(|model| count(model.vocab)),
+        decoder: case.model.map(|model| model.decoder.name().to_string()),
+        prefix: case.prefix.map(|prefix| prefix.name().to_string()),
+        habits: case.habits.map(|habits| habits.to_string()),
         batch: count(case.workload.batch()),
         steps_per_sample: count(case.steps_per_sample),
         seed: Some(case.seed),
@@ -89,6 +111,12 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         } => {
             (row.tokens, row.new_tokens) = (count(tokens), count(new_tokens));
         }
+        Workload::Beam {
+            tokens,
+            new_tokens,
+            beam,
+            ..
+        } => (row.tokens, row.new_tokens, row.beam) = (count(tokens), count(new_tokens), count(beam)),
     }
     environment.describe(&mut row);
     row.notes = notes(case, row.cpu_level.as_deref());
@@ -470,6 +498,31 @@ pub(super) fn explain_nulls(row: &mut Row) {
                 unrun
             },
         );
+    }
+    if row.n_layers.is_none() {
+        let columns = ["n_layers", "d_ff", "vocab", "decoder"];
+        because(&columns, "not applicable: the scope is no whole decoder");
+    }
+    if row.beam.is_none() {
+        because(&["beam", "prefix"], "not applicable: nothing is searched");
+    }
+    if row.habits.is_none() {
+        because(&["habits"], "not applicable: path fused has none of the seed's habits");
+    }
+    if row.scope != Scope::Model.name() {
+        because(&PHASES, "not applicable: phases are those of a whole decoder");
+        because(&PAPER, "not applicable: the paper measures whole decoders");
+    } else if !ok {
+        because(&PHASES, unrun);
+        because(&PAPER, unrun);
+    } else if on_gpu {
+        because(
+            &PHASES,
+            "not measured: launches are asynchronous, phases are not timed apart",
+        );
+    }
+    if ok && row.paper_memory_bytes.is_none() {
+        because(&["paper_memory_bytes"], "not measured: the worker does not count");
     }
     if row.launch_requested.is_none() || row.launch_resolved.is_none() {
         because(

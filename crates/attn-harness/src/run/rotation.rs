@@ -69,7 +69,7 @@ impl Rotation {
         };
         let (geometry, e) = (&job.geometry, job.dtype.size_in_bytes());
         let (tokens, weights_bytes) = match job.scope {
-            Scope::Layer => (job.cache_capacity, (geometry.parameters * e) as u64),
+            Scope::Layer | Scope::Model => (job.cache_capacity, (geometry.parameters * e) as u64),
             Scope::Op => (context, 0),
         };
         let each_bytes = weights_bytes + geometry.kv_bytes(batch, tokens, e);
@@ -84,7 +84,7 @@ impl Rotation {
         }
         let copy = |i: usize| {
             let ahead = match job.scope {
-                Scope::Layer => i % job.steps_per_sample,
+                Scope::Layer | Scope::Model => i % job.steps_per_sample,
                 Scope::Op => 0,
             };
             let mut work = Work::new(job, device, ahead, &mut 0)?;

@@ -145,13 +145,14 @@ impl Work {
         cache_bytes: &mut u64,
     ) -> Result<Self, Failure> {
         let dtype = DType::from(job.dtype);
-        let build = Build {
-            path: job.path,
-            dtype,
-            device: device.clone(),
-        };
-        if job.scope == Scope::Op {
-            return Self::op(job, &build);
+        let build = Build::new(job.path, dtype, device.clone());
+        match job.scope {
+            Scope::Op => return Self::op(job, &build),
+            Scope::Model => {
+                let reason = "this build has no whole decoders yet";
+                return Err(Failure::Unsupported(reason.to_string()));
+            }
+            Scope::Layer => {}
         }
         let (config, weights) = weights(job, job.seed)?;
         let input = |tokens: usize| {
@@ -229,6 +230,11 @@ impl Work {
                     tokens: steps,
                 }
             }
+            Workload::Beam { .. } => {
+                return Err(Failure::Unsupported(
+                    "a beam search of one layer is not defined, use scope model".to_string(),
+                ));
+            }
         })
     }
 
@@ -281,6 +287,7 @@ impl Work {
             Workload::Trajectory { .. } => {
                 undefined("scope op of trajectory", "it is decode, which has its own")
             }
+            Workload::Beam { .. } => undefined("scope op of beam", "it is a whole decoder's, use scope model"),
         }
     }
 

@@ -228,4 +228,5 @@ pub(super) enum PathName {
 pub(super) enum ScopeName {
     Layer,
     Op,
+    Model,
 }

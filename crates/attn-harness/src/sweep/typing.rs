@@ -15,11 +15,13 @@ use crate::locate::{KeyPath, Step};
 const MAX_PROBLEMS: usize = 20;
 
 /// Keys whose values decide what other values mean: without them planning would report what is not so.
-const DECISIVE: [&str; 7] = [
+const DECISIVE: [&str; 9] = [
     "name",
     "model",
     "variants",
     "fair",
+    "paths",
+    "scopes",
     "workloads",
     "grid",
     "scenarios",
@@ -137,7 +139,17 @@ fn expected_words(path: &KeyPath, expected: &str) -> String {
     });
     let size = matches!(
         key,
-        Some("d_model" | "n_heads" | "head_dim" | "min_samples" | "max_samples" | "replicas")
+        Some(
+            "d_model"
+                | "n_heads"
+                | "head_dim"
+                | "n_layers"
+                | "d_ff"
+                | "vocab"
+                | "min_samples"
+                | "max_samples"
+                | "replicas"
+        )
     );
     match expected {
         "u64" | "usize" if size => "an integer of at least 1",

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use attn_core::{Geometry, ModelDims, Params, Path, Scope, Variant, Workload};
+use attn_core::{Geometry, Habits, ModelDims, ModelShape, Params, Path, Prefix, Scope, Variant, Workload};
 use serde::{Deserialize, Serialize};
 
 use super::plant::Fault;
@@ -26,6 +26,15 @@ pub struct JobSpec {
     pub path: Path,
     /// Element type.
     pub dtype: Dtype,
+    /// Sizes of the decoder around the layer, in scope `model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelShape>,
+    /// What of the seed's habits it has; none on path fused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub habits: Option<Habits>,
+    /// Where a beam search keeps the prefix of its hypotheses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Prefix>,
     /// Device asked for.
     pub device: DeviceRequest,
     /// What the caches hold when a sample begins.
@@ -55,6 +64,9 @@ impl JobSpec {
             scope: case.scope,
             path: case.path,
             dtype: case.dtype,
+            model: case.model,
+            habits: case.habits,
+            prefix: case.prefix,
             device: case.device,
             regime: case.regime,
             launch: case.launch,

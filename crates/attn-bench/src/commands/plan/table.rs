@@ -1,6 +1,6 @@
 //! The cases of a plan as tables.
 
-use attn_core::Workload;
+use attn_core::{Habits, Workload};
 use attn_harness::units::{format_bytes, format_count, format_time};
 use attn_harness::{Case, Plan};
 
@@ -68,6 +68,12 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
             tokens,
             new_tokens,
         } => format!("trajectory T={tokens} N={new_tokens} B={batch}"),
+        Workload::Beam {
+            batch,
+            tokens,
+            new_tokens,
+            beam,
+        } => format!("beam T={tokens} N={new_tokens} K={beam} B={batch}"),
     };
     let first = &plan.cases[0];
     let varies = |differs: fn(&Case, &Case) -> bool| plan.cases.iter().any(|other| differs(first, other));
@@ -79,6 +85,16 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
     }
     if varies(|a, b| a.dtype != b.dtype) {
         text += &format!(" {}", case.dtype);
+    }
+    if varies(|a, b| a.habits != b.habits)
+        && let Some(habits) = case.habits
+    {
+        text += &format!(" {}", if habits == Habits::ALL { "all".to_string() } else { habits.to_string() });
+    }
+    if varies(|a, b| a.prefix != b.prefix)
+        && let Some(prefix) = case.prefix
+    {
+        text += &format!(" {}", prefix.name());
     }
     if varies(|a, b| a.launch != b.launch)
         && let Some(launch) = case.launch
