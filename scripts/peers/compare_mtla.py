@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Compare our MTLA layer with the Python package mtla, run by run, on this machine.
 
+`--seedlike` asks another question: whether our seed-like path costs what the seed's code costs, neither crippled nor
+improved. Ratios are then ours / peer, all should lie in 0.5 to 2, and go to a CSV file for the figures too.
+
 Starts both programs; each case is run once by either in every round, in a random order, so that what the machine does
 meanwhile meets both. Only one program has work at any time. Prints a table and writes it to --out:
 
@@ -8,18 +11,31 @@ meanwhile meets both. Only one program has work at any time. Prints a table and 
     95 % interval of the ratio (bootstrap over rounds, both programs resampled together)
 
     cargo build --release --workspace --examples
-    <a Python with torch and mtla> scripts/peers/compare_mtla.py
+    <a Python with torch and mtla> scripts/peers/compare_mtla.py [--seedlike]
 """
 
 import argparse
+import csv
 import random
 import shlex
 import statistics
 import sys
+from pathlib import Path
 
-from turns import HERE, arguments, environment, facts, load_average, measure, ratio_interval, with_programs
+from turns import (
+    HERE,
+    ROOT,
+    arguments,
+    cpu_model,
+    environment,
+    facts,
+    load_average,
+    measure,
+    ratio_interval,
+    with_programs,
+)
 
-# A case is workload, dtype, stride and length (`mtla_layer.py`).
+# A case is workload, dtype, stride, length and, where it is not 8, the batch of a decode (`mtla_layer.py`).
 CASES = [
     "forward f32 2 2048",
     "forward f32 4 2048",
@@ -33,19 +49,70 @@ CASES = [
     "train f32 2 2048",
     "train f32 4 2048",
 ]
+SEEDLIKE_CASES = [
+    *[f"forward f32 {s} {t}" for t in (512, 2048) for s in (2, 4)],
+    *[f"decode f32 {s} {context}" for context in (512, 4096) for s in (2, 4)],
+    *[f"decode f32 {s} 160 32" for s in (2, 4)],  # hypotheses of a beam search
+]
+HEAD = [
+    "# Our MTLA layer against the Python package's",
+    "",
+    "Written by `scripts/peers/compare_mtla.py`. One attention layer: d_model 512, 8 heads, nope 64, rope 32, v 64,",
+    "kv_rank 256, q_rank 0. A case is workload, dtype, s, and tokens or context; `mtla_layer.py` says what they",
+    "are. A ratio above 1 means that ours is faster.",
+]
+SEEDLIKE_HEAD = [
+    "# Our seed-like path against the Python package",
+    "",
+    "Written by `scripts/peers/compare_mtla.py --seedlike`. One attention layer: d_model 512, 8 heads, nope 64,",
+    "rope 32, v 64, kv_rank 256, q_rank 0. A case is workload, dtype, s, tokens or context, and the batch where it is",
+    "not 1 (forward) or 8 (decode); `mtla_layer.py` says what they are. A ratio above 1 means that ours is slower. The",
+    "seed-like path is there to cost what the seed's code costs, operation by operation, neither crippled nor improved.",
+]
+# Within which our seed-like path is what the seed's code is.
+ALIKE = (0.5, 2.0)
+SEEDLIKE_CSV = ROOT / "crates" / "attn-figures" / "data" / "seedlike-ratio.csv"
 
 
-def table(samples, rng):
+def ratios(samples, rng, names):
+    """For each case: the median of ours and the peer's, their ratio (the first of `names` over the second), its interval."""
+    found = {}
+    for case, of in samples.items():
+        medians = {name: statistics.median(values) for name, values in of.items()}
+        above, below = names
+        ratio = medians[above] / medians[below]
+        found[case] = medians["ours"], medians["peer"], ratio, *ratio_interval(of[below], of[above], rng)
+    return found
+
+
+def table(found, names):
     lines = [
-        "| case | ours, median | peer, median | ratio (peer / ours) | 95 % interval |",
+        f"| case | ours, median | peer, median | ratio ({' / '.join(names)}) | 95 % interval |",
         "|---|---:|---:|---:|---:|",
     ]
-    for case, of in samples.items():
-        ours, peer = of["ours"], of["peer"]
-        low, high = ratio_interval(ours, peer, rng)
-        a, b = statistics.median(ours), statistics.median(peer)
-        lines.append(f"| {case} | {a * 1e3:.2f} ms | {b * 1e3:.2f} ms | {b / a:.2f} | {low:.2f} to {high:.2f} |")
+    for case, (ours, peer, ratio, low, high) in found.items():
+        lines.append(f"| {case} | {ours * 1e3:.2f} ms | {peer * 1e3:.2f} ms | {ratio:.2f} | {low:.2f} to {high:.2f} |")
     return "\n".join(lines)
+
+
+def write_csv(path, found, threads):
+    machine = f"{cpu_model()}; {threads} threads"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow("workload stride length batch ratio ci_low ci_high machine".split())
+        for case, (_, _, *numbers) in found.items():
+            workload, _, stride, length, *batch = case.split()
+            batch = batch[0] if batch else {"decode": 8}.get(workload, 1)
+            rows.writerow([workload, stride, length, batch, *[f"{number:.4f}" for number in numbers], machine])
+
+
+def verdict(found):
+    low, high = ALIKE
+    outside = [f"{case} ({ratio:.2f})" for case, (_, _, ratio, *_) in found.items() if not low <= ratio <= high]
+    if outside:
+        return f"**Outside {low} to {high}:** " + ", ".join(outside) + "."
+    return f"All {len(found)} ratios lie in {low} to {high}."
 
 
 def spread(samples):
@@ -62,7 +129,9 @@ def spread(samples):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     peer = shlex.join([sys.executable, str(HERE / "mtla_layer.py")])
-    arguments(parser, "target/release/examples/layer_peer", peer, 9, "mtla_layer_result.md")
+    arguments(parser, "target/release/examples/layer_peer", peer, 9, None)
+    parser.add_argument("--seedlike", action="store_true", help="our seed-like path, and its cases")
+    parser.add_argument("--csv", type=Path, default=SEEDLIKE_CSV, help="of --seedlike")
     parser.add_argument(
         "--wait-policy",
         choices=["default", "passive", "active"],
@@ -76,7 +145,10 @@ def main():
     )
     parser.add_argument("--only", default="", help="cases that contain this text")
     args = parser.parse_args()
-    cases = [case for case in CASES if args.only in case]
+    cases = [case for case in (SEEDLIKE_CASES if args.seedlike else CASES) if args.only in case]
+    names = ("ours", "peer") if args.seedlike else ("peer", "ours")
+    args.out = args.out or HERE / ("mtla_seedlike_result.md" if args.seedlike else "mtla_layer_result.md")
+    ours = args.ours + (" --seedlike" if args.seedlike else "")
     if args.rounds < 2 or not cases:
         parser.error("an interval needs --rounds 2 or more, and at least one case")
 
@@ -98,21 +170,19 @@ def main():
             samples |= measure(programs, [case], args.rounds, rng)
         return samples
 
-    samples, abouts = with_programs({"ours": args.ours, "peer": args.peer}, env, measure_all)
+    samples, abouts = with_programs({"ours": ours, "peer": args.peer}, env, measure_all)
 
-    main_table = table(samples, rng)
+    found = ratios(samples, rng, names)
+    main_table = table(found, names)
     print(main_table)
     known = facts(abouts, args, load_before)
     known["peer's idle threads"] = f"OMP_WAIT_POLICY {args.wait_policy}"
     known["freed memory"] = "kept by both" if args.keep_memory else "kept by ours, given back by the peer as it comes"
     text = "\n".join(
         [
-            "# Our MTLA layer against the Python package's",
+            *(SEEDLIKE_HEAD if args.seedlike else HEAD),
             "",
-            "Written by `scripts/peers/compare_mtla.py`. One attention layer: d_model 512, 8 heads, nope 64, rope 32, v 64,",
-            "kv_rank 256, q_rank 0. A case is workload, dtype, s, and tokens or context; `mtla_layer.py` says what they",
-            "are. A ratio above 1 means that ours is faster.",
-            "",
+            *([verdict(found), ""] if args.seedlike else []),
             main_table,
             "",
             *[f"- {key}: {value}" for key, value in known.items()],
@@ -125,6 +195,10 @@ def main():
     )
     args.out.write_text(text)
     print(f"written to {args.out}")
+    if args.seedlike:
+        print(verdict(found))
+        write_csv(args.csv, found, args.threads)
+        print(f"written to {args.csv}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 """Time the attention layer of the Python package mtla at the seed's geometry: one side of `compare_mtla.py`.
 
 Prints {"ready": true, ...}, then answers each line read with one run, {"case": ..., "time_s": ...}, until "quit" or the
-end of its input. A case is four words, workload, dtype, stride and length:
+end of its input. A case is workload, dtype, stride, length and, where it is another, the batch:
 
     forward f32 2 2048    B = 1, T = 2048, one call without a cache (training and evaluation path), inference mode
     train f32 2 2048      the same, and the gradients of all weights
     decode f32 2 512      B = 8, one token each from a context of 512 on: the mean of 64 steps, cache given
+    decode f32 2 160 32   the same with B = 32
 """
 
 import contextlib
@@ -46,7 +47,8 @@ class Case:
     """The layer and the operands of a case."""
 
     def __init__(self, case):
-        self.workload, dtype, stride, length = case.split()
+        self.workload, dtype, stride, length, *batch = case.split()
+        self.batch = int(batch[0]) if batch else DECODE_BATCH
         self.dtype, self.stride, self.length = DTYPES[dtype], int(stride), int(length)
         if self.stride < 2:
             sys.exit("the package's decode is wrong at s = 1, use a stride of 2 or more")
@@ -61,7 +63,7 @@ class Case:
         self.prompt = torch.randn(1, self.length, GEOMETRY["embed_dim"], dtype=self.dtype)
         # Each step's input is a tensor of its own, as a model above would hand it over.
         self.tokens = [
-            torch.randn(DECODE_BATCH, 1, GEOMETRY["embed_dim"], dtype=self.dtype) for _ in range(DECODE_STEPS)
+            torch.randn(self.batch, 1, GEOMETRY["embed_dim"], dtype=self.dtype) for _ in range(DECODE_STEPS)
         ]
         self.run()
 
@@ -104,9 +106,9 @@ class Case:
         self.layer._set_input_buffer(
             state,
             {
-                "prev_kv_t": torch.randn(DECODE_BATCH, slots, GEOMETRY["kv_lora_rank"], dtype=self.dtype),
-                "prev_k_pe": torch.randn(DECODE_BATCH, slots, GEOMETRY["qk_rope_head_dim"], dtype=self.dtype),
-                "infer_steps": torch.full((DECODE_BATCH,), float(self.length)),
+                "prev_kv_t": torch.randn(self.batch, slots, GEOMETRY["kv_lora_rank"], dtype=self.dtype),
+                "prev_k_pe": torch.randn(self.batch, slots, GEOMETRY["qk_rope_head_dim"], dtype=self.dtype),
+                "infer_steps": torch.full((self.batch,), float(self.length)),
             },
         )
         began = time.perf_counter()

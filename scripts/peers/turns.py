@@ -181,4 +181,4 @@ def arguments(parser, ours, peer, rounds, out):
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=2, help="for both programs")
     parser.add_argument("--seed", type=int, default=42, help="of the order and the bootstrap")
-    parser.add_argument("--out", type=Path, default=HERE / out)
+    parser.add_argument("--out", type=Path, default=out and HERE / out)

@@ -296,7 +296,8 @@ DEEPSEEK_NAMES = {
 }
 
 
-def run_mla(c, weights, x, prefill):
+def deepseek_layer(c, weights):
+    """The layer, and how it is called: part, position of its first token, cache."""
     h, d_r = c["n_heads"], c["rope_dim"]
     config = DeepseekV3Config(
         hidden_size=c["d_model"],
@@ -327,13 +328,19 @@ def run_mla(c, weights, x, prefill):
         renamed[name.replace(head, DEEPSEEK_NAMES[head])] = value
     load(layer.double(), renamed)
     rotary = DeepseekV3RotaryEmbedding(config)
-    latents = []
-    layer.kv_a_layernorm.register_forward_hook(lambda _m, _i, out: latents.append(out))
 
     def call(part, start, cache):
         positions = torch.arange(start, start + part.shape[1])[None]
         return layer(part, rotary(part, positions), None, past_key_value=cache)[0]
 
+    return layer, call
+
+
+def run_mla(c, weights, x, prefill):
+    d_r = c["rope_dim"]
+    layer, call = deepseek_layer(c, weights)
+    latents = []
+    layer.kv_a_layernorm.register_forward_hook(lambda _m, _i, out: latents.append(out))
     parallel = call(x, 0, None)
     latents.clear()
     cache, rows, start = DynamicCache(), [], 0
@@ -356,14 +363,18 @@ def run_mla(c, weights, x, prefill):
     }
 
 
-def unit_gate_mtla(c, weights, x, parallel, latent_cache, rope):
+def unit_gate_layer(c, weights):
     """MTLA with s = 1 and merge weights sigmoid(1000) = 1 is MLA."""
     r = c["kv_rank"]
     gate = {}
     for part in ("fc_c", "fc_p"):
         gate[f"hypernet_down.{part}.weight"] = torch.zeros(r // 4, r)
         gate[f"hypernet_down.{part}.bias"] = torch.full((r // 4,), math.sqrt(1000 / (r // 4)))
-    layer = mtla_layer(c | {"stride": 1}, weights | gate)
+    return mtla_layer(c | {"stride": 1}, weights | gate)
+
+
+def unit_gate_mtla(c, weights, x, parallel, latent_cache, rope):
+    layer = unit_gate_layer(c, weights)
     y, state = mtla_prompt(layer, x)
     return {
         "parallel": difference(mtla_parallel(layer, x), parallel),
@@ -537,15 +548,21 @@ def build(name):
 
 
 def serialize(tensors, metadata):
-    """safetensors bytes with a sorted header: the library's own order is not fixed."""
+    """safetensors bytes with a sorted header: the library's own order is not fixed.
+
+    Integers as I64, all else as F32.
+    """
     header, body = {"__metadata__": metadata}, b""
-    for name in sorted(tensors):
-        data = tensors[name].detach().to(torch.float32).contiguous().numpy()
+    # Eight-byte elements first, so that all lie aligned.
+    for name in sorted(tensors, key=lambda name: (tensors[name].is_floating_point(), name)):
+        whole = not tensors[name].is_floating_point()
+        dtype = torch.int64 if whole else torch.float32
+        data = tensors[name].detach().to(dtype).contiguous().numpy()
         assert np.isfinite(data).all(), name
         start = len(body)
-        body += data.astype("<f4").tobytes()
+        body += data.astype("<i8" if whole else "<f4").tobytes()
         header[name] = {
-            "dtype": "F32",
+            "dtype": "I64" if whole else "F32",
             "shape": list(data.shape),
             "data_offsets": [start, len(body)],
         }

@@ -4,14 +4,18 @@
 //! stride (tokens to a slot) and whether an f32 accumulator stands beside the open slot. Slots are kept
 //! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
 
+mod reorder;
+mod shared;
+
 use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
+pub use self::shared::SharedSlots;
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, Values};
+use crate::habits::Habit;
 use crate::ops::cuda::Ends;
-use crate::route::select;
-use crate::variant::{Build, Path};
+use crate::variant::Build;
 use crate::weights::random_tensor;
 
 /// Bytes of a cache line.
@@ -47,9 +51,13 @@ pub struct Cache {
     /// The lengths on a GPU, once a step has asked for them there.
     ends: Ends,
     mark: Option<Mark>,
+    /// Slots that several sequences have in common.
+    shared: Option<SharedSlots>,
     entry: Entry,
     stride: usize,
     growth: Growth,
+    /// Whether sequences change places by a copy of everything, as the seed's do.
+    is_copied: bool,
     dtype: DType,
     device: Device,
 }
@@ -80,10 +88,10 @@ impl Cache {
     /// # Errors
     /// [`Error::Candle`] where memory runs out.
     pub fn new(geometry: &Geometry, build: &Build, batch: usize, capacity: Capacity) -> Result<Self> {
-        let (growth, tokens) = match (build.path, capacity) {
-            (Path::Seedlike, _) => (Growth::Concat, 0),
-            (Path::Fused, Capacity::Exact(tokens)) => (Growth::Exact, tokens),
-            (Path::Fused, Capacity::Growing(tokens)) => (Growth::Doubling, tokens),
+        let (growth, tokens) = match capacity {
+            _ if build.has(Habit::Cat) => (Growth::Concat, 0),
+            Capacity::Exact(tokens) => (Growth::Exact, tokens),
+            Capacity::Growing(tokens) => (Growth::Doubling, tokens),
         };
         let slots = geometry.slots(tokens);
         let entry = geometry.entry;
@@ -103,9 +111,11 @@ impl Cache {
             lens: vec![0; batch],
             ends: Ends::default(),
             mark: None,
+            shared: None,
             entry,
             stride: geometry.stride,
             growth,
+            is_copied: build.has(Habit::ReorderCopy),
             dtype,
             device,
         })
@@ -127,9 +137,10 @@ impl Cache {
         self.lens.iter().all(|&len| len == first).then_some(first)
     }
 
-    /// Slots in use by each sequence: `ceil(L / s)`.
+    /// Slots in use by each sequence: `ceil(L / s)`, without those it shares.
     pub fn slots(&self) -> Vec<usize> {
-        self.lens.iter().map(|len| len.div_ceil(self.stride)).collect()
+        let slots = self.lens.iter().map(|len| len.div_ceil(self.stride));
+        slots.enumerate().map(|(b, slot)| self.own(b, slot)).collect()
     }
 
     /// What one slot holds.
@@ -137,9 +148,19 @@ impl Cache {
         &self.entry
     }
 
-    /// Keys of all slots, used or not: `[B, Hkv, slots, key]`.
+    /// Keys of all slots, used or not: `[B, Hkv, slots, key]`. Those that sequences share are apart
+    /// ([`shared`](Self::shared)).
     pub fn keys(&self) -> &Tensor {
         &self.keys
+    }
+
+    /// Keys, and values where they are tensors of their own, of the first `n` slots of every sequence.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where there are fewer.
+    pub fn first(&self, n: usize) -> Result<(Tensor, Option<Tensor>)> {
+        let values = self.values.as_ref().map(|values| values.narrow(2, 0, n));
+        Ok((self.keys.narrow(2, 0, n)?, values.transpose()?))
     }
 
     /// Values of all slots `[B, Hkv, slots, Dv]`; `None` where they are the first columns of the keys.
@@ -202,13 +223,15 @@ impl Cache {
 
     /// Bytes of the entries in use: the papers' formula at each sequence's length.
     pub fn kv_bytes(&self) -> u64 {
-        let slots: usize = self.slots().iter().sum();
+        let own: usize = self.slots().iter().sum();
+        let slots = own + self.shared.as_ref().map_or(0, SharedSlots::total);
         (slots * self.entry.elements() * self.dtype.size_in_bytes()) as u64
     }
 
     /// Bytes the slots occupy, used or not.
     pub fn kv_allocated_bytes(&self) -> u64 {
-        let elements = self.keys.elem_count() + self.values.as_ref().map_or(0, Tensor::elem_count);
+        let own = self.keys.elem_count() + self.values.as_ref().map_or(0, Tensor::elem_count);
+        let elements = own + self.shared.as_ref().map_or(0, SharedSlots::elements);
         (elements * self.dtype.size_in_bytes()) as u64
     }
 
@@ -227,13 +250,14 @@ impl Cache {
     /// [`Error::CacheFull`] where the capacity is exact and smaller.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         let have = self.keys.dim(2)?;
-        let need = tokens.div_ceil(self.stride);
+        let in_common = self.shared.as_ref().map_or(0, SharedSlots::fewest);
+        let need = tokens.div_ceil(self.stride).saturating_sub(in_common);
         if need <= have {
             return Ok(());
         }
         match self.growth {
             Growth::Exact => Err(Error::CacheFull {
-                capacity: have * self.stride,
+                capacity: (have + in_common) * self.stride,
                 requested: tokens,
             }),
             Growth::Concat => Ok(()),
@@ -250,9 +274,11 @@ impl Cache {
     /// [`Error::CacheFull`] or a shape error.
     pub fn write(&mut self, first: &[usize], keys: &Tensor, values: Option<&Tensor>) -> Result<()> {
         let n = keys.dim(2)?;
+        self.reserve(first.iter().max().map_or(0, |slot| slot + n) * self.stride)?;
+        let first = &self.own_slots(first);
         let end = first.iter().max().map_or(0, |slot| slot + n);
         let uniform = first.windows(2).all(|pair| pair[0] == pair[1]);
-        let have = self.keys.dim(2)?;
+        let have = self.keys.dim(2)?; // after room was made
         if self.growth == Growth::Concat && uniform && first.first() == Some(&have) {
             self.keys = Tensor::cat(&[&self.keys, keys], 2)?.contiguous()?;
             if let (Some(own), Some(new)) = (self.values.as_mut(), values) {
@@ -260,7 +286,6 @@ impl Cache {
             }
             return Ok(());
         }
-        self.reserve(end * self.stride)?;
         if self.growth == Growth::Concat && end > have {
             self.extend(end)?;
         }
@@ -311,7 +336,7 @@ impl Cache {
     /// Whether every sequence has room for `tokens` more where the cache lies.
     pub(crate) fn has_room(&self, tokens: usize) -> bool {
         let end = self.lens.iter().max().map_or(0, |len| len + tokens);
-        end.div_ceil(self.stride) <= self.keys.dims()[2]
+        self.shared.is_none() && end.div_ceil(self.stride) <= self.keys.dims()[2]
     }
 
     /// Sets the open-slot sums `[B, r]`.
@@ -334,7 +359,7 @@ impl Cache {
             Ok(Some(
                 self.keys
                     .narrow(0, b, 1)?
-                    .narrow(2, len / self.stride, 1)?
+                    .narrow(2, self.own(b, len / self.stride), 1)?
                     .force_contiguous()?,
             ))
         };
@@ -359,6 +384,14 @@ impl Cache {
             return Err(Error::Rewind {
                 requested: tokens,
                 reason: format!("a sequence holds only {len} tokens"),
+            });
+        }
+        if let Some(shared) = &self.shared
+            && tokens < shared.most() * self.stride
+        {
+            return Err(Error::Rewind {
+                requested: tokens,
+                reason: "sequences share slots beyond it".to_string(),
             });
         }
         let unmoved = self.lens.iter().all(|&len| len == tokens);
@@ -386,13 +419,13 @@ impl Cache {
                 if let Some(row) = row {
                     self.keys
                         .narrow(0, b, 1)?
-                        .slice_set(row, 2, tokens / self.stride)?;
+                        .slice_set(row, 2, self.own(b, tokens / self.stride))?;
                 }
             }
         }
         self.lens.fill(tokens);
         if self.growth == Growth::Concat {
-            let slots = tokens.div_ceil(self.stride);
+            let slots = self.slots().into_iter().max().unwrap_or(0);
             self.keys = self.keys.narrow(2, 0, slots)?.contiguous()?;
             if let Some(values) = &mut self.values {
                 *values = values.narrow(2, 0, slots)?.contiguous()?;
@@ -404,8 +437,9 @@ impl Cache {
     /// Gives every sequence `tokens` random entries of unit variance, and marks that length.
     ///
     /// # Errors
-    /// [`Error::CacheFull`].
+    /// [`Error::CacheFull`], and [`Error::Unsupported`] where sequences share slots.
     pub fn fill(&mut self, tokens: usize, seed: u64) -> Result<()> {
+        self.check_unshared("filling")?;
         let (batch, heads) = (self.batch(), self.entry.heads);
         let slots = tokens.div_ceil(self.stride);
         self.lens.fill(0);
@@ -447,50 +481,12 @@ impl Cache {
         self.mark()
     }
 
-    /// Makes sequence i what sequence `beams[i]` was; there may be more or fewer sequences than before.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] where a beam is out of range.
-    pub fn reorder(&mut self, beams: &[usize]) -> Result<()> {
-        if beams.is_empty() || beams.iter().any(|&beam| beam >= self.batch()) {
-            return Err(Error::Shape {
-                op: "reorder",
-                expected: format!("one or more beams below {}", self.batch()),
-                got: beams.to_vec(),
-            });
-        }
-        let rows: Vec<u32> = beams.iter().map(|&beam| beam as u32).collect();
-        let used = self.slots().into_iter().max().unwrap_or(0);
-        let in_place = beams.len() == self.batch() && self.growth != Growth::Concat;
-        let reorder = |slots: &Tensor| -> Result<Tensor> {
-            if !in_place {
-                return select(slots, &rows, 0);
-            }
-            // Only what is in use moves, and the allocation stays.
-            if used > 0 {
-                let moved = select(&slots.narrow(2, 0, used)?, &rows, 0)?;
-                slots.slice_set(&moved, 2, 0)?;
-            }
-            Ok(slots.clone())
-        };
-        let keys = reorder(&self.keys)?;
-        let values = self.values.as_ref().map(reorder).transpose()?;
-        (self.keys, self.values) = (keys, values);
-        self.open = self
-            .open
-            .as_ref()
-            .map(|open| select(open, &rows, 0))
-            .transpose()?;
-        self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
-        self.mark = None;
-        Ok(())
-    }
-
     /// One cache per sequence, copied.
     ///
     /// # Errors
-    /// [`Error::Candle`] where memory runs out.
+    /// [`Error::Candle`] where memory runs out, [`Error::Unsupported`] where sequences share slots.
     pub fn split(&self) -> Result<Vec<Self>> {
+        self.check_unshared("a cache for each sequence")?;
         (0..self.batch())
             .map(|b| {
                 let mut part = self.clone();
@@ -571,13 +567,17 @@ impl Cache {
             .as_ref()
             .map(|open| moved(open, accumulator, &build.device))
             .transpose()?;
+        cache.shared = (self.shared.as_ref())
+            .map(|shared| shared.convert(|t| moved(t, build.dtype, &build.device)))
+            .transpose()?;
         cache.mark = None;
         cache.dtype = build.dtype;
         cache.device = build.device.clone();
-        cache.growth = match build.path {
-            Path::Seedlike => Growth::Concat,
-            Path::Fused => Growth::Doubling,
+        cache.growth = match build.has(Habit::Cat) {
+            true => Growth::Concat,
+            false => Growth::Doubling,
         };
+        cache.is_copied = build.has(Habit::ReorderCopy);
         Ok(cache)
     }
 

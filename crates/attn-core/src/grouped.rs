@@ -6,12 +6,14 @@ use crate::attention::{Attention, Queries};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
+use crate::habits::{Habit, Habits};
 use crate::linear::Linear;
 use crate::ops::cuda::{GroupedStep, GroupedToken};
 use crate::ops::{self, AttendInput, DecodeInput, Entries};
+use crate::phase::{Phase, timed};
 use crate::pool::in_pool;
 use crate::rope::{Pairing, Rope};
-use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Path};
+use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
 /// The settings MHA, GQA and MQA share.
@@ -195,30 +197,73 @@ impl GroupedAttention {
 
     /// Attention of queries at `start..` over keys from the sequence's beginning.
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, start: usize) -> Result<Tensor> {
-        match self.build.path {
-            Path::Fused => ops::attend(&AttendInput {
-                q,
-                closed: Some(Entries::Apart { k, v }),
-                own: None,
-                start,
-                stride: 1,
-                scale: self.scale,
-            }),
-            Path::Seedlike => {
-                let (h, n, l) = (self.geometry.n_heads, q.dim(1)?, k.dim(1)?);
-                let k = ops::seedlike::expand_heads(&k.transpose(1, 2)?, h)?;
-                let v = ops::seedlike::expand_heads(&v.transpose(1, 2)?, h)?;
-                let mask = ops::seedlike::dense_mask(l, |i, j| j <= i, q.dtype(), q.device())?;
-                let mask = mask.narrow(0, start, n)?;
-                let q = q.transpose(1, 2)?;
-                Ok(ops::seedlike::dense_attention(&q, &k, &v, Some(&mask), self.scale)?.transpose(1, 2)?)
-            }
+        let (k, v) = (k.transpose(1, 2)?, v.transpose(1, 2)?); // [B, Hkv, L, D]
+        let (k, v) = (self.heads_of(&k)?, self.heads_of(&v)?);
+        if self.build.has(Habit::DenseMask) {
+            let (n, l) = (q.dim(1)?, k.dim(2)?);
+            let mask = ops::seedlike::dense_mask(l, |i, j| j <= i, q.dtype(), q.device())?;
+            let mask = mask.narrow(0, start, n)?;
+            let q = q.transpose(1, 2)?;
+            return Ok(ops::seedlike::dense_attention(&q, &k, &v, Some(&mask), self.scale)?.transpose(1, 2)?);
         }
+        ops::attend(&AttendInput {
+            q,
+            closed: Some(Entries::Apart {
+                k: &k.transpose(1, 2)?,
+                v: &v.transpose(1, 2)?,
+            }),
+            own: None,
+            start,
+            stride: 1,
+            scale: self.scale,
+        })
+    }
+
+    /// Keys or values `[B, Hkv, L, D]` of as many heads as attention is given: repeated where that is a habit.
+    fn heads_of(&self, x: &Tensor) -> Result<Tensor> {
+        match self.build.has(Habit::Expand) {
+            true => ops::seedlike::expand_heads(x, self.geometry.n_heads),
+            false => Ok(x.clone()),
+        }
+    }
+
+    /// Attention of one query per sequence `[B, H, D]` over the cache.
+    fn attend_cached(&self, q: &Tensor, cache: &Cache) -> Result<Tensor> {
+        let is_dense = self.build.has(Habit::DenseMask);
+        if !is_dense && !self.build.has(Habit::Expand) {
+            return ops::decode_cached(q, cache, self.scale);
+        }
+        timed(Phase::Attention, || {
+            cache.check_unshared("attention in the seed's way")?;
+            let slots = cache.slots();
+            let (k, v) = cache.first(slots.iter().max().copied().unwrap_or(0))?;
+            let v = v.ok_or_else(|| Error::Shape {
+                op: "attention",
+                expected: "values of their own".to_string(),
+                got: k.dims().to_vec(),
+            })?;
+            let (k, v) = (self.heads_of(&k)?, self.heads_of(&v)?);
+            if is_dense {
+                let q = q.unsqueeze(2)?;
+                return Ok(ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?.squeeze(2)?);
+            }
+            ops::decode(&DecodeInput {
+                q,
+                keys: &k,
+                values: Some(&v),
+                layout: self.geometry.entry.values,
+                slots: &slots,
+                scale: self.scale,
+            })
+        })
     }
 
     /// Decodes one token `[B, 1, M]` of every sequence on a GPU, by kernels that have lengths there; `None`, and nothing
     /// done, off GPUs, and where the step is to be composed.
     fn step(&self, x: &Tensor, cache: &mut Cache) -> Result<Option<Tensor>> {
+        if self.build.habits != Habits::NONE || cache.shared().is_some() {
+            return Ok(None);
+        }
         let Some(step) = GroupedStep::of(x, self.geometry.n_heads, &self.rope, cache) else {
             return Ok(None);
         };
@@ -274,6 +319,7 @@ impl Attention for GroupedAttention {
             let (b, t, _) = self.geometry.check_input(x)?;
             let n = queries.count(t)?;
             cache.check_batch(b)?;
+            cache.check_unshared("a prompt")?;
             let Some(past) = cache.uniform_len() else {
                 return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
             };
@@ -296,34 +342,20 @@ impl Attention for GroupedAttention {
         in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
-            let seedlike = self.build.path == Path::Seedlike;
-            if seedlike && cache.uniform_len().is_none() {
+            if self.build.has(Habit::DenseMask) && cache.uniform_len().is_none() {
                 return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
             }
-            if !seedlike && let Some(y) = self.step(x, cache)? {
+            if let Some(y) = self.step(x, cache)? {
                 return Ok(y);
             }
             let starts = cache.lens().to_vec();
-            let q = self.queries(x, 1, &starts)?;
-            let (k, v) = self.keys_values(x, &starts)?;
-            self.store(cache, &starts, &k, &v)?;
-            if seedlike {
-                let h = self.geometry.n_heads;
-                let k = ops::seedlike::expand_heads(cache.keys(), h)?;
-                let v = ops::seedlike::expand_heads(cache.own_values()?, h)?;
-                let q = q.transpose(1, 2)?;
-                let heads = ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?;
-                return self.output(&heads.transpose(1, 2)?);
-            }
-            let heads = ops::decode(&DecodeInput {
-                q: &q.squeeze(1)?,
-                keys: cache.keys(),
-                values: cache.values(),
-                layout: self.geometry.entry.values,
-                slots: &cache.slots(),
-                scale: self.scale,
-            })?;
-            self.output(&heads.unsqueeze(1)?)
+            let projected = timed(Phase::Projections, || -> Result<_> {
+                Ok((self.queries(x, 1, &starts)?, self.keys_values(x, &starts)?))
+            });
+            let (q, (k, v)) = projected?;
+            timed(Phase::CacheUpdate, || self.store(cache, &starts, &k, &v))?;
+            let heads = self.attend_cached(&q.squeeze(1)?, cache)?;
+            timed(Phase::Projections, || self.output(&heads.unsqueeze(1)?))
         })
     }
 }

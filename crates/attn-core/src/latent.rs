@@ -9,12 +9,13 @@ use candle_core::{D, Tensor};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::geometry::{Entry, Geometry, ProjectionMacs, Values};
+use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
 use crate::ops::cuda::{self, LatentStep, LatentToken};
 use crate::ops::native::{self, LatentsInput};
-use crate::ops::{self, DecodeInput, Entries};
+use crate::ops::{self, Entries};
+use crate::phase::{Phase, timed};
 use crate::rope::{Pairing, Rope};
 use crate::route::product;
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
@@ -344,10 +345,12 @@ impl Latent {
     /// # Errors
     /// [`Error::Shape`] where `starts` (positions of `x`'s first tokens) is not one per sequence.
     pub fn queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
-        let t = x.dim(1)?;
-        let q = self.projected_queries(&x.narrow(1, t - n, n)?)?;
-        let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        self.rope.apply(&q, &starts)
+        timed(Phase::Projections, || {
+            let t = x.dim(1)?;
+            let q = self.projected_queries(&x.narrow(1, t - n, n)?)?;
+            let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
+            self.rope.apply(&q, &starts)
+        })
     }
 
     /// Queries before they are turned, `[B, n, H, Dn + Dr]`.
@@ -365,18 +368,20 @@ impl Latent {
     /// # Errors
     /// As [`queries`](Self::queries).
     pub fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
-        let both = self.wkv_a.forward(x)?;
-        if let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))? {
-            return Ok((c, k_r));
-        }
-        let LatentConfig {
-            kv_rank: r,
-            rope_dim: d_r,
-            ..
-        } = self.config;
-        let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
-        let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
-        Ok((c, k_r.squeeze(2)?))
+        let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
+        timed(Phase::CacheUpdate, || {
+            if let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))? {
+                return Ok((c, k_r));
+            }
+            let LatentConfig {
+                kv_rank: r,
+                rope_dim: d_r,
+                ..
+            } = self.config;
+            let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
+            let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
+            Ok((c, k_r.squeeze(2)?))
+        })
     }
 
     /// The same, latents merged by a gate from the sums of `open` blocks on, in one pass; `None` where there is no
@@ -413,6 +418,9 @@ impl Latent {
     /// # Errors
     /// [`Error::CacheFull`].
     pub fn step(&self, x: &Tensor, cache: &mut Cache, gate: Option<&GateTable>) -> Result<Option<Tensor>> {
+        if cache.shared().is_some() {
+            return Ok(None);
+        }
         let n_heads = self.config.n_heads;
         let Some(step) = LatentStep::of(x, n_heads, &self.kv_norm, &self.rope, gate, cache) else {
             return Ok(None);
@@ -446,16 +454,19 @@ impl Latent {
         let stride = gate.map_or(1, |gate| gate.stride);
         cache.reserve(starts.iter().max().map_or(0, |len| len + 1))?;
         let slots: Vec<usize> = starts.iter().map(|len| len / stride).collect();
-        let both = self.wkv_a.forward(x)?;
-        let input = self.latents_input(&both, &starts, gate, cache.open());
-        let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
-            return Ok(false);
-        };
-        if let (Some(sums), true) = (sums, cache.open().is_some()) {
-            cache.set_open(sums);
-        }
-        cache.advance(1);
-        Ok(true)
+        let slots = cache.own_slots(&slots);
+        let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
+        timed(Phase::CacheUpdate, || {
+            let input = self.latents_input(&both, &starts, gate, cache.open());
+            let Some(sums) = native::append(&input, cache.keys(), &slots)? else {
+                return Ok(false);
+            };
+            if let (Some(sums), true) = (sums, cache.open().is_some()) {
+                cache.set_open(sums);
+            }
+            cache.advance(1);
+            Ok(true)
+        })
     }
 
     fn has_latents_kernel(&self, x: &Tensor) -> bool {
@@ -570,15 +581,11 @@ impl Latent {
     /// # Errors
     /// [`Error::Shape`] where lengths do not fit.
     pub fn decode_absorbed(&self, q: &Tensor, cache: &Cache) -> Result<Tensor> {
-        let latents = ops::decode(&DecodeInput {
-            q: &self.absorb(q)?.squeeze(1)?,
-            keys: cache.keys(),
-            values: None,
-            layout: Values::KeyPrefix(self.config.kv_rank),
-            slots: &cache.slots(),
-            scale: self.scale,
-        })?;
-        self.output_absorbed(&latents.unsqueeze(1)?)
+        let q = timed(Phase::Projections, || self.absorb(q))?;
+        let latents = ops::decode_cached(&q.squeeze(1)?, cache, self.scale)?;
+        timed(Phase::Projections, || {
+            self.output_absorbed(&latents.unsqueeze(1)?)
+        })
     }
 
     /// The seed's formulation: every query absorbed, every score formed, a dense mask added.
@@ -597,16 +604,20 @@ impl Latent {
         } = self.config;
         let (b, n, h, _) = q.dims4()?;
         let l = c.dim(1)?;
-        let q = self.absorb(q)?.transpose(1, 2)?;
-        // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
-        let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
-        let c = c.contiguous()?;
-        let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
-        let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.contiguous()?.t()?)?;
-        let scores = (nope + rope)?.reshape((b, h, n, l))?;
-        let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
-        let latents = product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?;
-        self.output_absorbed(&latents.transpose(1, 2)?)
+        let q = timed(Phase::Projections, || self.absorb(q))?.transpose(1, 2)?;
+        let latents = timed(Phase::Attention, || -> Result<Tensor> {
+            // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
+            let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
+            let c = c.contiguous()?;
+            let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
+            let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.contiguous()?.t()?)?;
+            let scores = (nope + rope)?.reshape((b, h, n, l))?;
+            let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
+            Ok(product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?)
+        })?;
+        timed(Phase::Projections, || {
+            self.output_absorbed(&latents.transpose(1, 2)?)
+        })
     }
 
     /// Latents `[B, n, r]` and rope keys `[B, n, Dr]` of the first `n` slots of a cache.

@@ -17,6 +17,7 @@ pub mod linear;
 pub mod model_cost;
 pub mod norm;
 pub mod ops;
+pub mod phase;
 pub mod pool;
 pub mod replay;
 pub mod rope;

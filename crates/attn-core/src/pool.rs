@@ -1,6 +1,10 @@
 //! Where a layer's work runs.
 
+use std::time::Instant;
+
 use candle_core::Device;
+
+use crate::phase;
 
 /// Runs `work` on a thread of rayon's pool.
 ///
@@ -19,15 +23,25 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 /// Runs both, on the processor side by side. A GPU is handed its work in one order by one thread: it has one stream, and
 /// nothing is gained by who writes to it.
+///
+/// Phases of both share the time that passed here, in proportion to what each took.
 pub fn join<A: Send, B: Send>(
     device: &Device,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    match device {
-        Device::Cpu => rayon::join(first, second),
-        _ => (first(), second()),
+    if !device.is_cpu() {
+        return (first(), second());
     }
+    if !phase::is_collecting() {
+        return rayon::join(first, second);
+    }
+    phase::settle();
+    let began = Instant::now();
+    let ((a, mut times), (b, others)) = rayon::join(|| phase::collect(first), || phase::collect(second));
+    times += others;
+    phase::add(times.scaled_to(began.elapsed().as_secs_f64()));
+    (a, b)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::Attention;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::habits::{Habit, Habits};
 use crate::weights::{WeightSpec, Weights};
 
 /// Sizes that all variants of a sweep share.
@@ -263,15 +264,50 @@ pub struct Build {
     pub dtype: DType,
     /// Where tensors live.
     pub device: Device,
+    /// Which of the seed's habits the seed-like path has.
+    pub habits: Habits,
 }
 
 impl Build {
-    /// A build on the CPU.
-    pub fn cpu(path: Path, dtype: DType) -> Self {
+    /// A build with all habits on the seed-like path, and none on the other.
+    pub fn new(path: Path, dtype: DType, device: Device) -> Self {
+        let habits = match path {
+            Path::Seedlike => Habits::ALL,
+            Path::Fused => Habits::NONE,
+        };
         Self {
             path,
             dtype,
-            device: Device::Cpu,
+            device,
+            habits,
+        }
+    }
+
+    /// A build on the CPU.
+    pub fn cpu(path: Path, dtype: DType) -> Self {
+        Self::new(path, dtype, Device::Cpu)
+    }
+
+    /// The same with these habits alone, which only the seed-like path has.
+    #[must_use]
+    pub fn with_habits(mut self, habits: Habits) -> Self {
+        if self.path == Path::Seedlike {
+            self.habits = habits;
+        }
+        self
+    }
+
+    /// Whether the layer has a habit.
+    pub fn has(&self, habit: Habit) -> bool {
+        self.habits.contains(habit)
+    }
+
+    /// Whether path and habits are defined for the element type: the seed computes in f32, unless that habit is left
+    /// out (f64 serves as the reference).
+    pub fn is_defined(&self) -> bool {
+        match self.path {
+            Path::Seedlike if !self.has(Habit::F32) => Path::Fused.supports(self.dtype),
+            path => path.supports(self.dtype),
         }
     }
 }

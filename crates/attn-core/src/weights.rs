@@ -116,7 +116,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Unsupported`] where the build's path is not defined for its dtype.
     pub fn for_build(&self, build: &Build) -> Result<Self> {
-        if !build.path.supports(build.dtype) {
+        if !build.is_defined() {
             return Err(Error::Unsupported {
                 what: format!("path {} in {}", build.path, build.dtype.as_str()),
                 remedy: "the seed computes in f32, use path fused for half precision".to_string(),

@@ -3,6 +3,9 @@
 //! The numbers come from a small cost model (bytes and operations at a fixed rate, with a fixed overhead),
 //! so that the figures have the shapes of real ones.
 
+#[path = "gallery/decoders.rs"]
+mod decoders;
+
 use attn_figures::{Frame, Outcome, Position, Row, draw_all};
 use std::path::PathBuf;
 
@@ -31,6 +34,7 @@ fn main() -> Result<(), attn_figures::Error> {
     let (trajectories, positions) = trajectories();
     let mut rows = rows();
     rows.extend(trajectories);
+    rows.extend(decoders::rows());
     let frame = Frame::from_rows(rows).and_positions(positions);
     for outcome in draw_all(&frame, &[], &folder)? {
         match outcome {

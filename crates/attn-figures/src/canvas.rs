@@ -120,6 +120,9 @@ pub(crate) fn document(
 
 impl<'a> Canvas<'a> {
     pub(crate) fn text(&self, text: &str, (x, y): (f64, f64), kind: Type) -> Drawn {
+        if text.is_empty() {
+            return Ok(());
+        }
         // plotters puts the baseline a quarter of an em below; capitals are 0.71 em high.
         let style = self.style(kind);
         self.put_text(text, (x, y + 0.105 * kind.size), &style)

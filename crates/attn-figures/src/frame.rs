@@ -5,136 +5,7 @@ use crate::{Error, style::Palette};
 use polars::prelude::DataFrame;
 use std::collections::BTreeMap;
 
-/// One case of a run. Field names are the columns of `rows.parquet`; null cells, and columns an older run
-/// does not have, are `None`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Row {
-    /// Hash of all that defines the case.
-    pub case_id: Option<String>,
-    /// The run this row comes from, where several are drawn together.
-    pub run: Option<String>,
-    /// Registry key of the variant: `mha`, `gqa`, `mqa`, `mla`, `mtla`, or one defined elsewhere.
-    pub variant: String,
-    /// Display name, unique for a variant and its parameters.
-    pub label: String,
-    /// MTLA's temporal stride.
-    pub stride: Option<u64>,
-    /// Key and value heads.
-    pub n_kv_heads: Option<u64>,
-    /// Rank of the latent.
-    pub kv_rank: Option<u64>,
-    /// Size of the shared RoPE key.
-    pub rope_dim: Option<u64>,
-    /// `decode`, `prefill`, `train_step`, `generate`.
-    pub workload: String,
-    /// `layer` or `op`.
-    pub scope: Option<String>,
-    /// Sequences.
-    pub batch: Option<u64>,
-    /// Entries a decode step reads, its own token included; the prompt's length for `generate`.
-    pub context: Option<u64>,
-    /// Tokens in one call.
-    pub tokens: Option<u64>,
-    /// Tokens generated.
-    pub new_tokens: Option<u64>,
-    /// Element type asked for.
-    pub dtype_requested: Option<String>,
-    /// Element type it ran in.
-    pub dtype_resolved: Option<String>,
-    /// Device asked for.
-    pub device_requested: Option<String>,
-    /// Device it ran on.
-    pub device_resolved: Option<String>,
-    /// `fused` or `seedlike`, as asked for.
-    pub path_requested: Option<String>,
-    /// The path it took.
-    pub path_resolved: Option<String>,
-    /// `ok`, or why there is no time.
-    pub status: String,
-    /// `clean`, or what weakens the measurement; null counts as clean.
-    pub trust: Option<String>,
-    /// Median seconds of a sample (a decode step, a prefill, a training step, a generation).
-    pub time_median_s: Option<f64>,
-    /// Lower end of the 95 % bootstrap interval of the median.
-    pub time_ci_low_s: Option<f64>,
-    /// Upper end of it.
-    pub time_ci_high_s: Option<f64>,
-    /// Tokens per second at the median.
-    pub tokens_per_s: Option<f64>,
-    /// Bytes of the cache at this length, in closed form.
-    pub kv_bytes: Option<f64>,
-    /// Bytes the cache holds allocated.
-    pub kv_allocated_bytes: Option<f64>,
-    /// Bytes of the cache a token adds on average.
-    pub kv_bytes_per_token: Option<f64>,
-    /// Bytes of the parameters.
-    pub weights_bytes: Option<f64>,
-    /// Peak bytes of the allocator.
-    pub peak_bytes: Option<f64>,
-    /// The sweep's name.
-    pub sweep_name: Option<String>,
-    /// The question the sweep asks.
-    pub question: Option<String>,
-    /// The processor, and the GPU where there is one.
-    pub machine: Option<String>,
-    /// Threads used.
-    pub threads: Option<u64>,
-    /// What the caches held when a sample began: `hot` or `cold`; null counts as hot.
-    pub cache_regime: Option<String>,
-    /// How a decode step was to get to a GPU: `graph` or `eager`.
-    pub launch_requested: Option<String>,
-    /// How it did.
-    pub launch_resolved: Option<String>,
-    /// What the sweep holds equal: `width`, `params`, `kv_bytes` or `flops`; null counts as width.
-    pub fair: Option<String>,
-    /// Name of the variant the others are matched to.
-    pub fair_reference: Option<String>,
-    /// How far the case is from that, as a fraction.
-    pub fair_mismatch: Option<f64>,
-    /// Useful operations, by the cost model.
-    pub flops: Option<f64>,
-    /// The least bytes to read and write, by the cost model.
-    pub bytes_moved: Option<f64>,
-    /// Operations per second at the median.
-    pub achieved_flops_per_s: Option<f64>,
-    /// Operations per second of a matrix product, as measured in the run.
-    pub ceiling_flops_per_s: Option<f64>,
-    /// Bytes per second read from memory, as measured in the run.
-    pub ceiling_bytes_per_s: Option<f64>,
-}
-
-/// One position of a trajectory. Field names are the columns of `positions.parquet`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Position {
-    /// The case's hash.
-    pub case_id: String,
-    /// Tokens in the cache once this one is.
-    pub position: u64,
-    /// Median seconds of the step.
-    pub time_median_s: Option<f64>,
-    /// Lower end of the 95 % bootstrap interval of the median.
-    pub time_ci_low_s: Option<f64>,
-    /// Upper end of it.
-    pub time_ci_high_s: Option<f64>,
-    /// Bytes of the cache after the step, in closed form.
-    pub kv_bytes: Option<f64>,
-    /// Whether the step completes a slot of the cache.
-    pub closes_slot: Option<bool>,
-}
-
-impl Row {
-    /// Whether the case was measured.
-    pub fn is_ok(&self) -> bool {
-        self.status == "ok"
-    }
-
-    /// Whether nothing weakens the measurement.
-    pub fn is_clean(&self) -> bool {
-        self.trust
-            .as_deref()
-            .is_none_or(|trust| trust.is_empty() || trust.eq_ignore_ascii_case("clean"))
-    }
-}
+pub use crate::row::{Position, Row};
 
 /// Rows, the positions of trajectories among them, and one colour and marker for each variant.
 #[derive(Debug, Clone)]
@@ -169,6 +40,9 @@ impl Frame {
         "launch_resolved",
         "fair",
         "fair_reference",
+        "decoder",
+        "prefix",
+        "habits",
         "stride",
         "n_kv_heads",
         "kv_rank",
@@ -178,6 +52,12 @@ impl Frame {
         "tokens",
         "new_tokens",
         "threads",
+        "d_model",
+        "n_heads",
+        "n_layers",
+        "d_ff",
+        "vocab",
+        "beam",
         "time_median_s",
         "time_ci_low_s",
         "time_ci_high_s",
@@ -187,6 +67,19 @@ impl Frame {
         "kv_bytes_per_token",
         "weights_bytes",
         "peak_bytes",
+        "reserved_peak_bytes",
+        "paper_memory_bytes",
+        "paper_time_s",
+        "time_to_first_token_s",
+        "prefill_s",
+        "projections_s",
+        "cache_update_s",
+        "attention_s",
+        "reorder_s",
+        "feed_forward_s",
+        "vocabulary_s",
+        "choosing_s",
+        "other_s",
         "fair_mismatch",
         "flops",
         "bytes_moved",
@@ -224,9 +117,14 @@ impl Frame {
         fill!(text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
         fill!(text: path_requested, path_resolved, trust, sweep_name, question, machine);
         fill!(text: cache_regime, launch_requested, launch_resolved, fair, fair_reference);
+        fill!(text: decoder, prefix, habits);
+        fill!(count: d_model, n_heads, n_layers, d_ff, vocab, beam);
         fill!(count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
         fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
         fill!(real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);
+        fill!(real: reserved_peak_bytes, paper_memory_bytes, paper_time_s, time_to_first_token_s);
+        fill!(real: prefill_s, projections_s, cache_update_s, attention_s, reorder_s);
+        fill!(real: feed_forward_s, vocabulary_s, choosing_s, other_s);
         fill!(real: fair_mismatch, flops, bytes_moved, achieved_flops_per_s);
         fill!(real: ceiling_flops_per_s, ceiling_bytes_per_s);
         for (row, label) in rows.iter_mut().zip(text(table, "label")?) {

@@ -1,20 +1,29 @@
 //! A row of markers and names above the panels, for curves that cannot be named at their ends.
 
-use crate::canvas::{Canvas, Drawn, Type};
+use crate::canvas::{Canvas, Drawn, Rect, Type};
 use crate::font::{self, Weight};
-use crate::sheet::{LinePanel, Shape};
-use crate::style::{LABEL_SIZE, Look};
+use crate::sheet::{Body, LinePanel, Shape};
+use crate::style::{INK, LABEL_SIZE, Look, SAVED, WASTED, WHOLE};
+use plotters::style::RGBColor;
 
 const ROW: f64 = 20.0;
 const SAMPLE: f64 = 26.0;
 const GAP: f64 = 22.0;
 const LONGEST: f64 = 220.0;
 
+/// What stands before a name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Sample {
+    /// A piece of the curve.
+    Curve(Look, Shape),
+    /// A piece of the area.
+    Area(RGBColor),
+}
+
 /// A name and where it stands, relative to the legend's corner.
 pub(crate) struct Entry {
     label: String,
-    look: Look,
-    shape: Shape,
+    sample: Sample,
     at: (f64, f64),
 }
 
@@ -23,10 +32,30 @@ pub(crate) struct Legend {
     pub(crate) height: f64,
 }
 
+/// What the panels do not name themselves.
+pub(crate) fn entries(body: &Body) -> Vec<(String, Sample)> {
+    let area = |(name, color): &(&str, RGBColor)| ((*name).to_owned(), Sample::Area(*color));
+    match body {
+        Body::Lines(panels) if crate::lines::labels_at_ends(panels) => Vec::new(),
+        Body::Lines(panels) => of_series(panels.iter()),
+        Body::Fits(fits) => of_series(fits.iter().map(|fit| &fit.panel)),
+        Body::Stacks(stacks) => stacks.segments.iter().map(area).collect(),
+        Body::Waterfalls(_) => [
+            ("a whole run", WHOLE),
+            ("saved without the habit", SAVED),
+            ("lost without the habit", WASTED),
+        ]
+        .iter()
+        .map(area)
+        .collect(),
+        Body::Bars(_) | Body::Table(_) => Vec::new(),
+    }
+}
+
 /// Every series once, in the order of the panels.
-pub(crate) fn entries(panels: &[LinePanel]) -> Vec<(String, Look, Shape)> {
+fn of_series<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Vec<(String, Sample)> {
     let mut entries: Vec<(String, Look, Shape)> = Vec::new();
-    for series in panels.iter().flat_map(|panel| &panel.series) {
+    for series in panels.flat_map(|panel| &panel.series) {
         if !entries
             .iter()
             .any(|(label, look, _)| *label == series.label && *look == series.look)
@@ -34,14 +63,15 @@ pub(crate) fn entries(panels: &[LinePanel]) -> Vec<(String, Look, Shape)> {
             entries.push((series.label.clone(), series.look, series.shape));
         }
     }
-    entries
+    let sample = |(label, look, shape)| (label, Sample::Curve(look, shape));
+    entries.into_iter().map(sample).collect()
 }
 
 /// Sets the entries in rows of the given width.
-pub(crate) fn place(entries: &[(String, Look, Shape)], width: f64) -> Legend {
+pub(crate) fn place(entries: &[(String, Sample)], width: f64) -> Legend {
     let mut placed = Vec::new();
     let (mut x, mut row) = (0.0, 0);
-    for (label, look, shape) in entries {
+    for (label, sample) in entries {
         let label = font::fit(label, LABEL_SIZE, Weight::Regular, LONGEST);
         let wide = SAMPLE + font::width(&label, LABEL_SIZE, Weight::Regular);
         if x > 0.0 && x + wide > width {
@@ -49,8 +79,7 @@ pub(crate) fn place(entries: &[(String, Look, Shape)], width: f64) -> Legend {
         }
         placed.push(Entry {
             label,
-            look: *look,
-            shape: *shape,
+            sample: *sample,
             at: (x, f64::from(row) * ROW),
         });
         x += wide + GAP;
@@ -67,21 +96,42 @@ pub(crate) fn place(entries: &[(String, Look, Shape)], width: f64) -> Legend {
 }
 
 pub(crate) fn draw(canvas: &Canvas<'_>, legend: &Legend, (left, top): (f64, f64)) -> Drawn {
-    for Entry {
-        label,
-        look,
-        shape,
-        at,
-    } in &legend.entries
-    {
+    for Entry { label, sample, at } in &legend.entries {
         let (x, y) = (left + at.0, top + at.1 + ROW / 2.0 + 4.0);
-        if *shape != Shape::Scatter {
-            canvas.line(&[(x, y), (x + SAMPLE - 6.0, y)], look.color, 1.8)?;
+        let end = x + SAMPLE - 6.0;
+        let ink = match sample {
+            Sample::Curve(look, shape) => {
+                draw_curve(canvas, *look, *shape, (x, end), y)?;
+                look.ink()
+            }
+            Sample::Area(color) => {
+                let rect = Rect {
+                    left: x + 4.0,
+                    right: end,
+                    top: y - 6.0,
+                    bottom: y + 6.0,
+                };
+                canvas.fill(rect, *color)?;
+                INK
+            }
+        };
+        canvas.text(label, (x + SAMPLE, y), Type::left(LABEL_SIZE, ink))?;
+    }
+    Ok(())
+}
+
+fn draw_curve(canvas: &Canvas<'_>, look: Look, shape: Shape, (left, right): (f64, f64), y: f64) -> Drawn {
+    match shape {
+        Shape::Scatter => {}
+        Shape::Dashed => {
+            let third = (right - left) / 3.0;
+            canvas.line(&[(left, y), (left + third, y)], look.color, 1.8)?;
+            canvas.line(&[(right - third, y), (right, y)], look.color, 1.8)?;
         }
-        if matches!(shape, Shape::Curve | Shape::Scatter) {
-            canvas.marker((x + (SAMPLE - 6.0) / 2.0, y), *look, false)?;
-        }
-        canvas.text(label, (x + SAMPLE, y), Type::left(LABEL_SIZE, look.ink()))?;
+        _ => canvas.line(&[(left, y), (right, y)], look.color, 1.8)?,
+    }
+    if matches!(shape, Shape::Curve | Shape::Scatter) {
+        canvas.marker((f64::midpoint(left, right), y), look, false)?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@
 //! let out = std::env::temp_dir().join(format!("attn-figures-doc-{}", std::process::id()));
 //! let drawn = draw_all(&Frame::from_rows(rows), &["latency-vs-context".to_owned()], &out)?;
 //! assert!(matches!(&drawn[0], Outcome::Drawn(figure) if figure.svg.ends_with("latency-vs-context.svg")));
-//! assert_eq!(figures().len(), 13);
+//! assert_eq!(figures().len(), 18);
 //! # std::fs::remove_dir_all(&out).ok();
 //! # Ok::<(), attn_figures::Error>(())
 //! ```
@@ -29,10 +29,14 @@ mod axis;
 mod bars;
 mod canvas;
 mod columns;
+mod csv;
 mod error;
 mod figures;
+mod fit;
+mod fits;
 mod font;
 mod frame;
+mod habits;
 mod labels;
 mod legend;
 mod lines;
@@ -40,12 +44,19 @@ mod marker;
 mod names;
 mod output;
 mod page;
+mod paper;
 mod png;
+mod row;
+mod seedlike;
+mod shapley;
 mod sheet;
 mod slice;
+mod stacks;
 mod style;
+mod table;
 mod ticks;
 mod units;
+mod waterfalls;
 
 pub use error::Error;
 pub use figures::{FigureSpec, figures, find};

@@ -146,6 +146,13 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
             .try_for_each(|dash| area.draw(&dash))
             .map_err(|e| e.to_string());
     }
+    if series.shape == Shape::Dashed {
+        let dashes = DashedLineSeries::new(path(panel, series), 60, 40, stroke(series.look.color, 1.5));
+        return dashes
+            .into_iter()
+            .try_for_each(|dash| area.draw(&dash))
+            .map_err(|e| e.to_string());
+    }
     let width = match series.shape {
         Shape::Scatter => 0.0,
         Shape::Band | Shape::Steps => 1.3,

@@ -2,10 +2,10 @@
 
 use crate::canvas::{Canvas, Drawn, Rect, Type, document};
 use crate::font::{self, Weight};
-use crate::sheet::{Body, Grade, Shape, Sheet};
+use crate::sheet::{Body, Grade, LinePanel, Shape, Sheet, Step};
 use crate::slice::{Slice, cases};
 use crate::style::{CAPTION_SIZE, GREY, INK, SUBTITLE_SIZE, TITLE_SIZE};
-use crate::{bars, legend, lines};
+use crate::{bars, fits, legend, lines, seedlike, stacks, table, waterfalls};
 use std::collections::BTreeMap;
 
 const MARGIN: f64 = 24.0;
@@ -15,22 +15,14 @@ const WIDE: f64 = 1140.0;
 
 /// Draws a sheet as an SVG document.
 pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
-    let n_panels = match &sheet.body {
-        Body::Lines(panels) => panels.len(),
-        Body::Bars(panels) => panels.len(),
-    };
-    let width = if n_panels > 2 { WIDE } else { WIDTH };
+    let width = if is_wide(&sheet.body) { WIDE } else { WIDTH };
     let inner = width - 2.0 * MARGIN;
 
     let title = slice.question().unwrap_or(&sheet.title);
     let titles = font::wrap(title, TITLE_SIZE, Weight::Bold, inner);
     let subtitles = font::wrap(&sheet.subtitle, SUBTITLE_SIZE, Weight::Regular, inner);
     let captions = font::wrap(&caption(sheet, slice), CAPTION_SIZE, Weight::Regular, inner);
-    let entries = match &sheet.body {
-        Body::Lines(panels) if !lines::labels_at_ends(panels) => legend::entries(panels),
-        _ => Vec::new(),
-    };
-    let legend = legend::place(&entries, inner);
+    let legend = legend::place(&legend::entries(&sheet.body), inner);
 
     let title_height = titles.len() as f64 * 22.0;
     let subtitle_height = subtitles.len() as f64 * 17.0;
@@ -39,6 +31,10 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
     let body_height = match &sheet.body {
         Body::Lines(_) => lines::HEIGHT,
         Body::Bars(panels) => bars::height(panels),
+        Body::Table(contents) => table::height(contents),
+        Body::Stacks(contents) => stacks::height(contents),
+        Body::Waterfalls(contents) => waterfalls::height(contents),
+        Body::Fits(contents) => fits::height(contents),
     };
     let height = header + body_height + footer;
     let body = Rect {
@@ -56,6 +52,10 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
         match &sheet.body {
             Body::Lines(panels) => lines::draw(canvas, panels, body)?,
             Body::Bars(panels) => bars::draw(canvas, panels, body)?,
+            Body::Table(contents) => table::draw(canvas, contents, body)?,
+            Body::Stacks(contents) => stacks::draw(canvas, contents, body)?,
+            Body::Waterfalls(contents) => waterfalls::draw(canvas, contents, body)?,
+            Body::Fits(contents) => fits::draw(canvas, contents, body)?,
         }
         block(
             canvas,
@@ -66,6 +66,18 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
         )?;
         Ok(())
     })
+}
+
+/// Whether the panels or columns need the wider page.
+fn is_wide(body: &Body) -> bool {
+    match body {
+        Body::Lines(panels) => panels.len() > 2,
+        Body::Bars(panels) => panels.len() > 2,
+        Body::Table(table) => table.heads.len() > 8,
+        Body::Stacks(_) => false,
+        Body::Waterfalls(waterfalls) => waterfalls.panels.len() > 2,
+        Body::Fits(fits) => fits.len() > 2,
+    }
 }
 
 /// Lines of text under each other; returns where the next block starts.
@@ -85,6 +97,7 @@ fn caption(sheet: &Sheet, slice: &Slice<'_>) -> String {
     parts.extend(sheet.notes.iter().cloned());
     parts.extend(hollow_note(sheet));
     parts.extend(sheet.reservations.iter().cloned());
+    parts.extend(slice.is_measured_seedlike().then(seedlike::note));
     parts.join(" · ")
 }
 
@@ -105,19 +118,32 @@ fn hollow_note(sheet: &Sheet) -> Option<String> {
 /// Of all values that are drawn so that they could be hollow.
 fn grades(sheet: &Sheet) -> Vec<Grade> {
     match &sheet.body {
-        Body::Lines(panels) => {
-            let series = panels.iter().flat_map(|panel| &panel.series);
-            let marked = series.filter(|series| matches!(series.shape, Shape::Curve | Shape::Scatter));
-            marked
-                .flat_map(|series| &series.points)
-                .map(|point| point.y.grade)
-                .collect()
-        }
+        Body::Lines(panels) => of_points(panels.iter()),
+        Body::Fits(fits) => of_points(fits.iter().map(|fit| &fit.panel)),
         Body::Bars(panels) => {
             let bars = panels.iter().flat_map(|panel| &panel.bars);
             bars.filter_map(|bar| bar.value)
                 .map(|value| value.grade)
                 .collect()
         }
+        Body::Waterfalls(waterfalls) => {
+            let steps = waterfalls.panels.iter().flat_map(|panel| &panel.steps);
+            let whole = |step: &Step| match step {
+                Step::Whole { value, .. } => Some(value.grade),
+                _ => None,
+            };
+            steps.filter_map(whole).collect()
+        }
+        // They mark what to doubt with a star, and say so themselves.
+        Body::Table(_) | Body::Stacks(_) => Vec::new(),
     }
+}
+
+fn of_points<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Vec<Grade> {
+    let series = panels.flat_map(|panel| &panel.series);
+    let marked = series.filter(|series| matches!(series.shape, Shape::Curve | Shape::Scatter));
+    marked
+        .flat_map(|series| &series.points)
+        .map(|point| point.y.grade)
+        .collect()
 }

@@ -3,6 +3,8 @@
 use crate::axis::Axis;
 use crate::frame::Row;
 use crate::style::Look;
+use crate::units::Unit;
+use plotters::style::RGBColor;
 
 /// A figure's content.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub(crate) struct Sheet {
 pub(crate) enum Body {
     Lines(Vec<LinePanel>),
     Bars(Vec<BarPanel>),
+    Table(Table),
+    Stacks(Stacks),
+    Waterfalls(Waterfalls),
+    Fits(Vec<Fit>),
 }
 
 /// Curves over one pair of axes.
@@ -61,8 +67,10 @@ pub(crate) enum Shape {
     Band,
     /// A line that keeps its value until the next point.
     Steps,
-    /// What cannot be exceeded: a line without markers.
+    /// What cannot be exceeded, or what others are held against: a line without markers.
     Limit,
+    /// The same, dashed.
+    Dashed,
     /// One value for comparison, dashed across the panel.
     Reference,
 }
@@ -132,7 +140,7 @@ pub(crate) struct Point {
 pub(crate) struct BarPanel {
     pub(crate) title: String,
     pub(crate) axis_title: String,
-    pub(crate) unit: crate::units::Unit,
+    pub(crate) unit: Unit,
     /// A value that divides better from worse, drawn as a line.
     pub(crate) divide: Option<f64>,
     pub(crate) bars: Vec<Bar>,
@@ -146,4 +154,97 @@ pub(crate) struct Bar {
     pub(crate) value: Option<Measured>,
     /// What is written at the bar's end.
     pub(crate) text: String,
+}
+
+/// Text in columns.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Titles over neighbouring columns, and how many each is over; a title may be empty.
+    pub(crate) groups: Vec<(String, usize)>,
+    /// Two lines over each column.
+    pub(crate) heads: Vec<[String; 2]>,
+    pub(crate) rows: Vec<TableRow>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TableRow {
+    pub(crate) label: String,
+    /// One for each head.
+    pub(crate) cells: Vec<Cell>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    /// A second, smaller line.
+    pub(crate) detail: String,
+    /// Whether to doubt it: marked with a star.
+    pub(crate) is_weak: bool,
+}
+
+/// Bars of parts on one scale, a panel under the other.
+#[derive(Debug)]
+pub(crate) struct Stacks {
+    pub(crate) segments: Vec<(&'static str, RGBColor)>,
+    pub(crate) axis_title: String,
+    pub(crate) unit: Unit,
+    pub(crate) panels: Vec<StackPanel>,
+}
+
+#[derive(Debug)]
+pub(crate) struct StackPanel {
+    pub(crate) title: String,
+    pub(crate) bars: Vec<StackBar>,
+}
+
+#[derive(Debug)]
+pub(crate) struct StackBar {
+    pub(crate) label: String,
+    /// One for each segment, none below zero; none at all where there is nothing to draw.
+    pub(crate) parts: Vec<f64>,
+    /// What is written at the bar's end.
+    pub(crate) text: String,
+}
+
+/// Times that shrink step by step, a panel a series, on one scale.
+#[derive(Debug)]
+pub(crate) struct Waterfalls {
+    pub(crate) axis_title: String,
+    pub(crate) unit: Unit,
+    /// The names of the steps, which are the same in every panel.
+    pub(crate) labels: Vec<String>,
+    pub(crate) panels: Vec<WaterfallPanel>,
+}
+
+#[derive(Debug)]
+pub(crate) struct WaterfallPanel {
+    pub(crate) title: String,
+    /// Under the title.
+    pub(crate) lines: Vec<String>,
+    pub(crate) look: Look,
+    /// One for each label.
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// A whole, from zero.
+    Whole { value: Measured, text: String },
+    /// What lies between two wholes: where it begins and ends, and the range of ends it might have had.
+    Change {
+        from: f64,
+        to: f64,
+        ends: (f64, f64),
+        text: String,
+    },
+    /// There is none.
+    Missing,
+}
+
+/// Points with lines through them, and under them what the lines leave unexplained.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    pub(crate) panel: LinePanel,
+    pub(crate) equations: Vec<String>,
+    pub(crate) residuals: Table,
 }

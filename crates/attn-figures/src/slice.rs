@@ -5,6 +5,7 @@
 //! values of one, there is a file for each.
 
 use crate::frame::{Frame, Row};
+use crate::habits::Habits;
 use crate::style::{Look, SeriesKey, series_key};
 use std::collections::BTreeSet;
 
@@ -12,13 +13,21 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dimension {
     Run,
+    /// The sizes of a whole decoder around the attention; empty for a layer or an operation.
+    Model,
+    /// The sizes of a workload that is compared at one point.
+    Sizes,
     Sweep,
     Machine,
     Threads,
     Device,
     Dtype,
+    /// What a seed-like decoder does in the seed's way.
+    SeedHabits,
     Path,
     Scope,
+    /// Where the hypotheses of a beam keep what they have in common.
+    Prefix,
     /// What the caches held: hot where a row does not say, as all were before there was a choice.
     Regime,
     /// How a step got to a GPU; empty where that is no question.
@@ -27,14 +36,22 @@ pub(crate) enum Dimension {
     Fair,
 }
 
-use Dimension::{Device, Dtype, Fair, Launch, Machine, Path, Regime, Run, Scope, Sweep, Threads};
+use Dimension::{
+    Device, Dtype, Fair, Launch, Machine, Model, Path, Prefix, Regime, Run, Scope, SeedHabits, Sizes, Sweep,
+    Threads,
+};
 
 /// What a measured time depends on.
 pub(crate) const TIMED: &[Dimension] = &[
-    Run, Sweep, Machine, Threads, Device, Dtype, Path, Scope, Regime, Launch, Fair,
+    Run, Model, Sweep, Machine, Threads, Device, Dtype, SeedHabits, Path, Scope, Prefix, Regime, Launch, Fair,
 ];
 /// What a size in closed form depends on.
-pub(crate) const SIZED: &[Dimension] = &[Sweep, Dtype, Fair];
+pub(crate) const SIZED: &[Dimension] = &[Model, Sweep, Dtype, Prefix, Fair];
+/// What whole decoders have in common where their ways of computing are compared: path, dtype, habits and prefix
+/// are for the figure to tell apart.
+pub(crate) const WAYS: &[Dimension] = &[
+    Run, Model, Sizes, Sweep, Machine, Threads, Device, Scope, Regime, Fair,
+];
 
 impl Dimension {
     /// The row's value, as resolved, else as requested; empty where it is not known.
@@ -42,12 +59,17 @@ impl Dimension {
         let either = |a: &Option<String>, b: &Option<String>| a.clone().or_else(|| b.clone());
         let value = match self {
             Run => row.run.clone(),
+            Model => model(row),
+            Sizes => Some(sizes(row)),
             Sweep => row.sweep_name.clone(),
             Machine => row.machine.clone(),
             Threads => row
                 .threads
                 .map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })),
             Device => either(&row.device_resolved, &row.device_requested),
+            SeedHabits => (row.habits.as_deref())
+                .map(|text| Habits::parse(text).map_or_else(|| format!("habits {text}"), Habits::name)),
+            Prefix => row.prefix.as_ref().map(|prefix| format!("{prefix} prefix")),
             Dtype => either(&row.dtype_resolved, &row.dtype_requested),
             Path => either(&row.path_resolved, &row.path_requested),
             Scope => row.scope.clone(),
@@ -131,8 +153,13 @@ impl<'a> Slice<'a> {
                 .filter(of_slice)
                 .copied()
                 .partition(|row: &&Row| row.is_ok());
+            // Where these are empty they do not apply, and what does is in the other suffixes.
+            let applies = |at: &&usize| {
+                !wanted[**at].is_empty() || !matches!(dimensions[**at], Model | SeedHabits | Prefix)
+            };
             let mut suffix: String = named
                 .iter()
+                .filter(applies)
                 .map(|at| format!("-{}", slug(&wanted[*at])))
                 .collect();
             while !taken.insert(suffix.clone()) {
@@ -230,6 +257,12 @@ impl<'a> Slice<'a> {
         text
     }
 
+    /// Whether something measured is of the seed-like path.
+    pub(crate) fn is_measured_seedlike(&self) -> bool {
+        let is_seedlike = |row: &&&Row| Path.value(row) == "seedlike";
+        self.dimensions.contains(&Machine) && self.rows.iter().any(|row| is_seedlike(&row))
+    }
+
     /// What is missing or weak, in words: cases without a result and rows that ran as something else.
     pub(crate) fn reservations(&self) -> Vec<String> {
         let mut notes = Vec::new();
@@ -246,16 +279,60 @@ impl<'a> Slice<'a> {
                 each.join(", ")
             ));
         }
+        let has = |d: &Dimension| self.dimensions.contains(d) || self.dimensions.contains(&Sizes);
+        let watched = [Device, Dtype, Path, Launch].into_iter().filter(has);
+        let watched: Vec<Dimension> = watched.collect();
         let moved = self
             .rows
             .iter()
-            .filter(|row| self.dimensions.iter().any(|d| d.differs(row)))
+            .filter(|row| watched.iter().any(|d| d.differs(row)))
             .count();
         if moved > 0 {
             notes.push(format!("{} ran as shown here, not as requested", cases(moved)));
         }
         notes
     }
+}
+
+/// `9 layers of width 512, feed-forward 2048, vocabulary 8000, prefix decoder`; nothing for what is no model.
+fn model(row: &Row) -> Option<String> {
+    let known = |name: &str, count: Option<u64>| count.map(|count| format!("{name} {count}"));
+    let layers = row.n_layers.map(|n| match row.d_model {
+        Some(width) => format!("{n} layers of width {width}"),
+        None => format!("{n} layers"),
+    });
+    let heads = row.n_heads.map(|n| format!("{n} heads"));
+    let decoder = row.decoder.as_ref().map(|decoder| format!("{decoder} decoder"));
+    let parts = [
+        layers,
+        heads,
+        known("feed-forward", row.d_ff),
+        known("vocabulary", row.vocab),
+        decoder,
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let sizes = if parts.is_empty() {
+        "a model of unknown sizes".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    row.is_model().then_some(sizes)
+}
+
+/// `beam of 50, batch 8, 300 tokens + 40 new`.
+pub(crate) fn sizes(row: &Row) -> String {
+    let batch = row.batch.unwrap_or(1);
+    let before = row.tokens.or(row.context);
+    let tokens = before.map(|n| format!("{n} tokens"));
+    let new = row.new_tokens.map(|n| format!("{n} new"));
+    let lengths: Vec<String> = [tokens, new].into_iter().flatten().collect();
+    let name = match row.beam {
+        Some(beam) => format!("{} of {beam}", row.workload),
+        None => row.workload.replace('_', " "),
+    };
+    let parts = [name, format!("batch {batch}"), lengths.join(" + ")];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join(", ")
 }
 
 /// What the row's sweep holds equal. Before there was a choice it was the width.
@@ -423,6 +500,50 @@ mod tests {
         assert_eq!(told(vec![of("width", 0.5)]), "same width");
         let mixed = vec![of("width", 0.0), of("kv_bytes", 0.0)];
         assert_eq!(suffixes(mixed), ["-kv-bytes", "-width"]);
+    }
+
+    #[test]
+    fn whole_decoders_never_share_an_axis_with_layers_or_other_ways() {
+        let of = |prefix: Option<&str>, habits: Option<&str>, n_layers: u64| Row {
+            scope: Some("model".into()),
+            workload: "beam".into(),
+            n_layers: Some(n_layers),
+            prefix: prefix.map(str::to_owned),
+            habits: habits.map(str::to_owned),
+            ..row("f32", if habits.is_some() { "seedlike" } else { "fused" }, "ok")
+        };
+        let layer = Row {
+            scope: Some("layer".into()),
+            ..row("f32", "fused", "ok")
+        };
+        assert_eq!(suffixes(vec![layer, of(None, None, 9)]), ["-layer", "-model"]);
+        let ways = vec![
+            of(Some("copied"), None, 9),
+            of(Some("shared"), None, 9),
+            of(Some("copied"), Some("none"), 9),
+            of(Some("copied"), Some("cat"), 9),
+        ];
+        assert_eq!(
+            suffixes(ways.clone()),
+            [
+                "-copied-prefix",
+                "-shared-prefix",
+                "-habits-cat-copied-prefix",
+                "-no-habits-copied-prefix"
+            ]
+        );
+        assert_eq!(
+            suffixes(vec![of(None, None, 9), of(None, None, 2)]),
+            ["-2-layers", "-9-layers"]
+        );
+        let frame = Frame::from_rows(ways);
+        let slices = Slice::split(&frame, WAYS, |_| true);
+        assert_eq!(slices.len(), 1, "a figure of ways tells them apart itself");
+        assert!(slices[0].is_measured_seedlike());
+        assert_eq!(
+            slices[0].provenance(),
+            ["9 layers", "beam, batch 1", "model scope", "same width"]
+        );
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub(crate) const AXIS: RGBColor = RGBColor(0x77, 0x77, 0x77);
 pub(crate) const GRID: RGBColor = RGBColor(0xE3, 0xE3, 0xE3);
 pub(crate) const MINOR_GRID: RGBColor = RGBColor(0xF2, 0xF2, 0xF2);
 pub(crate) const LEADER: RGBColor = RGBColor(0xB5, 0xB5, 0xB5);
+/// Of waterfalls: wholes in legends, what a step saves, and what one costs.
+pub(crate) const WHOLE: RGBColor = RGBColor(0x33, 0x33, 0x33);
+pub(crate) const SAVED: RGBColor = RGBColor(0xBD, 0xC4, 0xCC);
+pub(crate) const WASTED: RGBColor = RGBColor(0xD9, 0x4F, 0x43);
 
 /// How a variant looks wherever it is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,15 @@ impl Look {
             color = RGBColor(darker(color.0), darker(color.1), darker(color.2));
         }
         color
+    }
+}
+
+/// White or ink, whichever can be read on the colour.
+pub(crate) fn text_on(color: RGBColor) -> RGBColor {
+    if luminance(color) < 0.3 {
+        RGBColor(0xFF, 0xFF, 0xFF)
+    } else {
+        INK
     }
 }
 
@@ -122,7 +135,7 @@ const EXTRA: &[Look] = &[
 ];
 
 /// Where a known variant stands in every list; unknown ones follow, by name.
-fn rank(variant: &str) -> usize {
+pub(crate) fn rank(variant: &str) -> usize {
     const ORDER: [&str; 5] = ["mha", "gqa", "mqa", "mla", "mtla"];
     ORDER
         .iter()

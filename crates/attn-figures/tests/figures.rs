@@ -3,6 +3,8 @@
 // The lint exempts test functions, but not the helpers between them.
 #![allow(clippy::unwrap_used)]
 
+mod decoders;
+
 use attn_figures::{Error, Frame, Outcome, Position, Row, draw_all, figures, find, render, to_png};
 use polars::prelude::{DataType, df};
 use resvg::tiny_skia::Pixmap;
@@ -62,6 +64,15 @@ fn rows() -> Vec<Row> {
     rows
 }
 
+/// Rows that give a figure one document.
+fn rows_for(figure: &str) -> Vec<Row> {
+    if decoders::FIGURES.contains(&figure) {
+        decoders::rows()
+    } else {
+        rows()
+    }
+}
+
 /// The rows with ten positions for each trajectory, the cache growing every `stride` tokens.
 fn frame(rows: Vec<Row>) -> Frame {
     let mut positions = Vec::new();
@@ -107,7 +118,7 @@ fn texts(svg: &str) -> Vec<String> {
 #[test]
 fn every_figure_names_every_variant_and_has_ink() {
     for figure in figures() {
-        let svg = svg_of(figure.name, rows());
+        let svg = svg_of(figure.name, rows_for(figure.name));
         let texts = texts(&svg);
         for (_, label, stride) in LABELS {
             // Strides are the axis of this one.
@@ -136,12 +147,12 @@ fn every_figure_names_every_variant_and_has_ink() {
 fn no_text_leaves_the_page() {
     let long = "How does a question that somebody wrote with far too many words for a single line of a figure look, \
                 when it has to be wrapped at least once, and perhaps twice, before the panels can begin below it?";
-    let mut all = rows();
-    for row in &mut all {
-        row.question = Some(long.into());
-        row.label = format!("{} with a rather long name that goes on and on", row.label);
-    }
     for figure in figures() {
+        let mut all = rows_for(figure.name);
+        for row in &mut all {
+            row.question = Some(long.into());
+            row.label = format!("{} with a rather long name that goes on and on", row.label);
+        }
         let svg = svg_of(figure.name, all.clone());
         let options = resvg::usvg::Options::default();
         assert!(resvg::usvg::Tree::from_str(&svg, &options).is_ok());
@@ -157,14 +168,14 @@ fn no_text_leaves_the_page() {
 #[test]
 fn hostile_text_is_only_text() {
     let hostile = "<script>alert(1)</script>&\"'\u{0}\u{1b}\u{202e}]]>";
-    let mut all = rows();
-    for row in &mut all {
-        row.label = format!("{hostile}{}", row.label);
-        row.question = Some(hostile.into());
-        row.machine = Some(hostile.into());
-        row.trust = Some(hostile.into());
-    }
     for figure in figures() {
+        let mut all = rows_for(figure.name);
+        for row in &mut all {
+            row.label = format!("{hostile}{}", row.label);
+            row.question = Some(hostile.into());
+            row.machine = Some(hostile.into());
+            row.trust = Some(hostile.into());
+        }
         let svg = svg_of(figure.name, all.clone());
         assert!(!svg.contains("<script"), "{}", figure.name);
         let document = Document::parse(&svg).unwrap();
@@ -181,11 +192,16 @@ fn hostile_text_is_only_text() {
 
 #[test]
 fn two_draws_are_the_same_to_the_byte() {
-    let mut turned = rows();
-    turned.reverse();
     for figure in figures() {
-        let once = svg_of(figure.name, rows());
-        assert_eq!(once, svg_of(figure.name, rows()), "{}", figure.name);
+        let mut turned = rows_for(figure.name);
+        turned.reverse();
+        let once = svg_of(figure.name, rows_for(figure.name));
+        assert_eq!(
+            once,
+            svg_of(figure.name, rows_for(figure.name)),
+            "{}",
+            figure.name
+        );
         assert_eq!(
             once,
             svg_of(figure.name, turned.clone()),
@@ -338,15 +354,15 @@ const SIZES: [&str; 2] = ["cache-vs-context", "memory-bars"];
 
 #[test]
 fn every_figure_says_what_was_held_equal() {
-    let mut all = rows();
-    for row in &mut all {
-        (row.fair, row.fair_reference) = (Some("params".into()), Some("mha".into()));
-        row.fair_mismatch = Some(if row.label == "GQA (2)" { -0.012 } else { 0.0 });
-        row.cache_regime = Some("cold".into());
-    }
     for figure in figures() {
+        let mut all = rows_for(figure.name);
+        for row in &mut all {
+            (row.fair, row.fair_reference) = (Some("params".into()), Some("mha".into()));
+            row.fair_mismatch = Some(if row.label == "GQA (2)" { -0.012 } else { 0.0 });
+            row.cache_regime = Some("cold".into());
+        }
         let caption = |rows| texts(&svg_of(figure.name, rows)).join(" ").replace('\u{a0}', " ");
-        let fair = caption(all.clone());
+        let fair = caption(all);
         assert!(
             fair.contains("same parameters as MHA (mismatch up to 1.2 %)"),
             "{}: {fair}",
@@ -358,7 +374,8 @@ fn every_figure_says_what_was_held_equal() {
             "{}",
             figure.name
         );
-        assert!(caption(rows()).contains("same width"), "{}", figure.name);
+        let plain = caption(rows_for(figure.name));
+        assert!(plain.contains("same width"), "{}", figure.name);
     }
 }
 

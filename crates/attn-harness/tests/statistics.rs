@@ -1,5 +1,5 @@
 //! The statistics against numbers committed from numpy 2.4.6, and against scipy's on the data of
-//! `fixtures/statistics.json` (`scripts/reference/statistics.py` writes it).
+//! `fixtures/statistics.json` (`scripts/reference/harness_statistics.py` writes it).
 //!
 //! The samples below are two seeded gamma draws (`numpy.random.default_rng(7)`, shape 2, rounded to 3 digits), one
 //! value of the first replaced by an outlier. Quantiles are `numpy.quantile`; the bootstrap intervals are

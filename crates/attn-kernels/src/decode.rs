@@ -89,6 +89,39 @@ struct Piece {
 /// # Errors
 /// [`Mismatch`] where a slice is too short for what the sizes say.
 pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) -> Result<(), Mismatch> {
+    decode_to(input, level, out, None)
+}
+
+/// The same over a part of a sequence's entries, to be joined with other parts: `out` in f32, and in `logs` `[B, H]`
+/// the logarithm of the sum of exponentials of the part's scores. Parts o_i with logarithms l_i are the whole
+/// `sum_i o_i exp(l_i) / sum_i exp(l_i)`.
+///
+/// # Errors
+/// [`Mismatch`] where a slice is too short for what the sizes say.
+pub fn decode_part<E: Element>(
+    input: &Decode<'_, E>,
+    level: Level,
+    out: &mut [f32],
+    logs: &mut [f32],
+) -> Result<(), Mismatch> {
+    let expected = product(&[input.slots.len(), input.n_heads]);
+    if logs.len() != expected {
+        return Err(Mismatch {
+            op: "decode",
+            what: "the length of the logarithms",
+            expected,
+            got: logs.len(),
+        });
+    }
+    decode_to(input, level, out, Some(logs))
+}
+
+fn decode_to<E: Element, O: Element>(
+    input: &Decode<'_, E>,
+    level: Level,
+    out: &mut [O],
+    mut logs: Option<&mut [f32]>,
+) -> Result<(), Mismatch> {
     input.check(out.len())?;
     let group = input.n_heads / input.n_kv_heads;
     let tiled = tiled(input, level);
@@ -141,10 +174,15 @@ pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) ->
 
     for head in 0..first.len() - 1 {
         let own = &mut states.as_mut_slice()[first[head] * state..first[head + 1] * state];
-        (0..group).for_each(|h| maxima_to_weights(own, state, h, rows));
+        for h in 0..group {
+            let log = maxima_to_weights(own, state, h, rows);
+            if let Some(logs) = &mut logs {
+                logs[head * group + h] = log;
+            }
+        }
     }
     let states = states.as_slice();
-    let join_head = |(head, out): (usize, &mut [E])| {
+    let join_head = |(head, out): (usize, &mut [O])| {
         let own = &states[first[head] * state..first[head + 1] * state];
         for (h, out) in out.chunks_exact_mut(input.value_dim).enumerate() {
             join(own, state, h, heads + h * value_width, out);
@@ -260,8 +298,8 @@ fn pieces<E>(input: &Decode<'_, E>) -> (Vec<Piece>, Vec<usize>) {
 }
 
 /// Puts in place of the maxima of head h, one in each piece, what the values of the piece are to be multiplied with.
-/// The sums lie `sums` behind the maxima.
-fn maxima_to_weights(states: &mut [f32], state: usize, h: usize, sums: usize) {
+/// The sums lie `sums` behind the maxima. Returns the logarithm of the sum of all exponentials.
+fn maxima_to_weights(states: &mut [f32], state: usize, h: usize, sums: usize) -> f32 {
     let max = states
         .chunks_exact(state)
         .map(|state| state[h])
@@ -274,6 +312,7 @@ fn maxima_to_weights(states: &mut [f32], state: usize, h: usize, sums: usize) {
     for state in states.chunks_exact_mut(state) {
         state[h] /= total;
     }
+    max + total.ln()
 }
 
 /// The values of head h, which begin at `values` in each piece, added up by the weights of the pieces.

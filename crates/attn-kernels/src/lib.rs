@@ -15,6 +15,7 @@
 //! | `memory.rs`, `scratch.rs`, `places.rs` | memory that is kept, that is used again, and that tasks share |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
+//! | `reorder.rs` | sequences of a cache that change places |
 //! | `cuda.rs`, `cuda/` | kernels for GPUs: sources, plans and launches |
 //! | `decode.rs`, `attend.rs`, `project.rs`, `latents.rs` | the operations; `tiles.rs` below them has what AMX does otherwise |
 
@@ -30,6 +31,7 @@ mod level;
 mod memory;
 mod places;
 mod project;
+mod reorder;
 mod rows;
 mod scratch;
 mod simd;
@@ -37,11 +39,12 @@ mod softmax;
 mod tile;
 
 pub use attend::{Attend, Backward, Entries, EntryGradients, Gradients, attend, attend_backward};
-pub use decode::{Decode, decode};
+pub use decode::{Decode, decode, decode_part};
 pub use element::Element;
 pub use error::Mismatch;
 pub use latents::{Gate, Latents, LatentsOut, Norm, Place, Turn, latents};
 pub use level::{LEVEL_VARIABLE, Level, UnknownLevel};
 pub use memory::keep_freed_memory;
 pub use project::{FEW_ROWS, Grouped, Orientation, Output, Project, project};
+pub use reorder::{Reorder, reorder};
 pub use rows::Rows;

@@ -2,8 +2,10 @@
 
 use attn_core::latent::{Latent, LatentConfig};
 use attn_core::ops::{self, AttendInput};
+use attn_core::phase::{Phase, timed};
 use attn_core::{
-    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, WeightSpec, Weights, in_pool, join,
+    Attention, Build, Cache, Geometry, Habit, Habits, LayerConfig, Queries, Result, WeightSpec, Weights,
+    in_pool, join,
 };
 use candle_core::Tensor;
 
@@ -51,7 +53,7 @@ impl Mla {
 
     /// Attention of queries at `start..` over latents from the sequence's beginning, output projected.
     fn attend(&self, q: &Tensor, c: &Tensor, k_r: &Tensor, start: usize) -> Result<Tensor> {
-        if self.build.path == Path::Seedlike {
+        if self.build.has(Habit::DenseMask) {
             let mask = ops::seedlike::dense_mask(c.dim(1)?, |i, j| j <= i, q.dtype(), q.device())?;
             return self
                 .latent
@@ -95,6 +97,7 @@ impl Attention for Mla {
             let (b, t, _) = self.geometry.check_input(x)?;
             let n = queries.count(t)?;
             cache.check_batch(b)?;
+            cache.check_unshared("a prompt")?;
             let Some(past) = cache.uniform_len() else {
                 return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
             };
@@ -115,27 +118,32 @@ impl Attention for Mla {
         in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
-            let seedlike = self.build.path == Path::Seedlike;
-            if seedlike && cache.uniform_len().is_none() {
+            let is_dense = self.build.has(Habit::DenseMask);
+            if is_dense && cache.uniform_len().is_none() {
                 return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
             }
-            if !seedlike && let Some(y) = self.latent.step(x, cache, None)? {
+            if self.build.habits == Habits::NONE
+                && let Some(y) = self.latent.step(x, cache, None)?
+            {
                 return Ok(y);
             }
             let starts = cache.lens().to_vec();
+            // In one pass where the slot is there already and nobody wants every operation by itself.
+            let is_appended = !is_dense && !self.build.has(Habit::Cat);
             // Side by side: neither has work for all threads from its begin to its end.
             let (q, appended) = join(
                 x.device(),
                 || self.latent.queries(x, 1, &starts),
-                || -> Result<bool> { Ok(!seedlike && self.latent.append(x, cache, None)?) },
+                || -> Result<bool> { Ok(is_appended && self.latent.append(x, cache, None)?) },
             );
             let q = q?;
             if !appended? {
                 let (c, k_r) = self.latent.latents(x, &starts)?;
-                self.latent.write(cache, &starts, &c, &k_r)?;
+                timed(Phase::CacheUpdate, || self.latent.write(cache, &starts, &c, &k_r))?;
                 cache.advance(1);
             }
-            if seedlike {
+            if is_dense {
+                cache.check_unshared("attention in the seed's way")?;
                 let (c, k_r) = self.latent.cached(cache, starts[0] + 1)?;
                 return self.latent.dense(&q, &c, &k_r, None);
             }

@@ -1,7 +1,7 @@
 //! The MTLA layer at the seed's geometry, timed on request: our side of `scripts/peers/compare_mtla.py`.
 //!
 //! Reads cases (`forward f32 2 2048`: workload, dtype, stride, length; `mtla_layer.py` says what they are) or `quit`
-//! from standard input, runs each once, answers with one line of JSON.
+//! from standard input, runs each once, answers with one line of JSON. `--seedlike` takes the seed's formulation.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -31,9 +31,12 @@ struct Case {
 
 impl Case {
     fn new(case: &str, path: Path) -> Result<Self, Error> {
-        let [workload, dtype, stride, length] = case.split_whitespace().collect::<Vec<_>>()[..] else {
-            return Err(format!("`{case}` is not a case such as `forward f32 2 2048`").into());
-        };
+        let (workload, dtype, stride, length, batch) =
+            match case.split_whitespace().collect::<Vec<_>>()[..] {
+                [workload, dtype, stride, length] => (workload, dtype, stride, length, DECODE_BATCH),
+                [workload, dtype, stride, length, batch] => (workload, dtype, stride, length, batch.parse()?),
+                _ => return Err(format!("`{case}` is not a case such as `forward f32 2 2048`").into()),
+            };
         let dtype = match dtype {
             "bf16" => DType::BF16,
             _ => DType::F32,
@@ -56,14 +59,14 @@ impl Case {
         }
         let layer = config.build(&weights, &Build::cpu(path, dtype))?;
         let random = |shape: &[usize], stream| random_tensor(shape, 42, stream, dtype, &Device::Cpu);
-        let mut cache = layer.new_cache(DECODE_BATCH, Capacity::Exact(length + DECODE_STEPS))?;
+        let mut cache = layer.new_cache(batch, Capacity::Exact(length + DECODE_STEPS))?;
         if workload == "decode" {
             cache.fill(length, 42)?;
         }
         let mut case = Self {
             workload: workload.to_string(),
             prompt: random(&[1, length, D_MODEL], 1)?,
-            token: random(&[DECODE_BATCH, 1, D_MODEL], 2)?,
+            token: random(&[batch, 1, D_MODEL], 2)?,
             layer,
             weights,
             cache,

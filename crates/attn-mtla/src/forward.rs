@@ -2,9 +2,10 @@
 
 use attn_core::latent::{self, Decompressed, Latent, Merged};
 use attn_core::ops::{self, AttendInput};
+use attn_core::phase::{Phase, timed};
 use attn_core::route::{has_kernels, select};
 use attn_core::{
-    Attention, Build, Cache, Geometry, LayerConfig, Path, Queries, Result, Weights, in_pool, join,
+    Attention, Build, Cache, Geometry, Habit, Habits, LayerConfig, Queries, Result, Weights, in_pool, join,
 };
 use candle_core::{DType, Tensor};
 
@@ -38,7 +39,7 @@ impl Mtla {
     }
 
     /// What sums are kept in: a block's sum must not depend on the cache's element type.
-    fn wide(&self) -> DType {
+    pub(crate) fn wide(&self) -> DType {
         if self.build.dtype == DType::F64 {
             DType::F64
         } else {
@@ -157,7 +158,7 @@ impl Attention for Mtla {
         in_pool(|| {
             let (b, t, _) = self.geometry.check_input(x)?;
             let n = queries.count(t)?;
-            if self.build.path == Path::Seedlike {
+            if self.build.has(Habit::DenseMask) {
                 return Ok(self.forward_seedlike(x, n)?.0);
             }
             let q = self.latent.queries(x, n, &vec![0; b])?;
@@ -170,10 +171,11 @@ impl Attention for Mtla {
             let (b, t, _) = self.geometry.check_input(x)?;
             let n = queries.count(t)?;
             cache.check_batch(b)?;
+            cache.check_unshared("a prompt")?;
             let Some(past) = cache.uniform_len() else {
                 return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
             };
-            if self.build.path == Path::Seedlike {
+            if self.build.has(Habit::DenseMask) {
                 return self.prefill_seedlike(x, cache, n);
             }
             let s = self.geometry.stride;
@@ -194,7 +196,8 @@ impl Attention for Mtla {
         in_pool(|| {
             let (b, _, _) = self.geometry.check_step(x)?;
             cache.check_batch(b)?;
-            if self.build.path == Path::Seedlike {
+            if self.build.has(Habit::DenseMask) {
+                cache.check_unshared("attention in the seed's way")?;
                 if cache.uniform_len().is_none() {
                     return cache.each_sequence(x, |x, cache| self.decode(x, cache)); // the seed has no ragged batches
                 }
@@ -208,24 +211,30 @@ impl Attention for Mtla {
                 true => end.div_ceil(s).max(cache.keys().dim(2)?),
                 false => end.div_ceil(s),
             };
-            let table = self.gate.table(blocks, self.wide())?;
-            if let Some(y) = self.latent.step(x, cache, Some(&table))? {
+            let table = timed(Phase::CacheUpdate, || self.gate.table(blocks, self.wide()))?;
+            if self.build.habits == Habits::NONE
+                && let Some(y) = self.latent.step(x, cache, Some(&table))?
+            {
                 return Ok(y);
             }
+            // In one pass where the slot is there already.
+            let is_appended = !self.build.has(Habit::Cat);
             // Side by side: neither has work for all threads from its begin to its end.
             let (q, appended) = join(
                 x.device(),
                 || self.latent.queries(x, 1, &starts),
-                || self.latent.append(x, cache, Some(&table)),
+                || -> Result<bool> { Ok(is_appended && self.latent.append(x, cache, Some(&table))?) },
             );
             let q = q?;
             if !appended? {
                 let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
                 let (c, k_r) = self.latent.latents(x, &starts)?;
                 let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
-                let gated = self.gate.apply(&c, &blocks, self.wide())?;
-                let sums = merge_step(&gated, cache, s)?;
-                self.latent.write(cache, &slots, &sums, &k_r)?;
+                timed(Phase::CacheUpdate, || {
+                    let gated = self.gate.apply(&c, &blocks, self.wide())?;
+                    let sums = merge_step(&gated, cache, s)?;
+                    self.latent.write(cache, &slots, &sums, &k_r)
+                })?;
                 cache.advance(1);
             }
             self.latent.decode_absorbed(&q, cache)

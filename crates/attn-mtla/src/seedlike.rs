@@ -3,6 +3,7 @@
 //! faults mended (s = 1 merges nothing, prompts are masked, the open slot sums in f32).
 
 use attn_core::ops::seedlike::dense_mask;
+use attn_core::phase::{Phase, timed};
 use attn_core::route::{product, select};
 use attn_core::{Cache, Result};
 use candle_core::Tensor;
@@ -48,7 +49,8 @@ impl Mtla {
             .collect();
         let (slots, keys) = (select(&sums, &rows, 1)?, select(&k_r, &rows, 1)?);
         if cache.open().is_some() {
-            cache.set_open(sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?);
+            let last = sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?;
+            cache.set_open(last.to_dtype(self.wide())?);
         }
         self.latent.write(cache, &vec![0; b], &slots, &keys)?;
         cache.advance(t);
@@ -62,9 +64,12 @@ impl Mtla {
         let (c, k_r) = self.latent.latents(x, &starts)?;
         let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
         let block = slots.first().copied().unwrap_or(0);
-        let weight = self.gate.dense(&c, &[block as u32])?; // [B, 1, 1]
-        let sums = merge_step(&c.broadcast_mul(&weight)?, cache, s)?;
-        self.latent.write(cache, &slots, &sums, &k_r)?;
+        timed(Phase::CacheUpdate, || {
+            let weight = self.gate.dense(&c, &[block as u32])?; // [B, 1, 1]
+            let gated = c.broadcast_mul(&weight)?.to_dtype(self.wide())?; // the open slot sums in f32
+            let sums = merge_step(&gated, cache, s)?;
+            self.latent.write(cache, &slots, &sums, &k_r)
+        })?;
         cache.advance(1);
         let (c, k_r) = self.latent.cached(cache, block + 1)?;
         self.latent.dense(&q, &c, &k_r, None)

@@ -4,8 +4,8 @@
 //! behind rounding; f32 and half precision then only have to agree with themselves within their tolerance.
 
 use attn_core::{
-    Attention, Build, Capacity, LayerConfig, ModelDims, Params, Path, Queries, Result, Variant, Weights,
-    random_tensor,
+    Attention, Build, Cache, Capacity, Habit, Habits, LayerConfig, ModelDims, Params, Path, Queries, Result,
+    Variant, Weights, random_tensor,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -65,11 +65,7 @@ pub fn suite_on(
             report.checks.push(check("all", Outcome::NotDefined, None));
             continue;
         }
-        let build = Build {
-            path: pair.path,
-            dtype: pair.dtype,
-            device: device.clone(),
-        };
+        let build = Build::new(pair.path, pair.dtype, device.clone());
         let layer = config.build(&weights, &build)?;
         let x = random_tensor(&[BATCH, TOKENS, dims.d_model], SEED, 7, pair.dtype, device)?;
         let subject = Subject {
@@ -140,7 +136,7 @@ impl Subject<'_> {
 
 type Property = fn(&Subject) -> Result<Option<Difference>>;
 
-const PROPERTIES: [(&str, Property); 14] = [
+const PROPERTIES: [(&str, Property); 16] = [
     ("token by token = parallel", |s| {
         compare(&s.incremental(&[], Capacity::Exact(TOKENS))?, &s.all()?).map(Some)
     }),
@@ -152,10 +148,12 @@ const PROPERTIES: [(&str, Property); 14] = [
     ("a batch is its sequences", batch_invariance),
     ("ragged = each sequence alone", ragged),
     ("reordered beams continue their own past", reorder),
+    ("a shared prefix = a copied one", shared_prefix),
     ("rewound steps repeat", rewind),
     ("a filled cache continues alike", fill),
     ("cache bytes are the formula", kv_audit),
     ("fused = seedlike", fused_is_seedlike),
+    ("the seed's habits change nothing", habits),
     ("gradients = finite differences", gradients),
 ];
 
@@ -322,6 +320,96 @@ fn reorder(s: &Subject) -> Result<Option<Difference>> {
     }))
 }
 
+/// Two hypotheses of every sequence over one prefix that is stored once, changing places and losing a sentence, against
+/// the same over copies.
+fn shared_prefix(s: &Subject) -> Result<Option<Difference>> {
+    const BEAM: usize = 2;
+    let build = s.layer.build();
+    if build.has(Habit::DenseMask) || build.has(Habit::Expand) {
+        return Ok(None);
+    }
+    let g = s.layer.geometry();
+    let orders: [&[usize]; 3] = [&[1, 0, 2, 2, 5, 4], &[3, 2, 5, 5], &[0, 1, 3, 3]];
+    let audit = |cache: &Cache, past: usize| -> Result<()> {
+        let (closed, element) = (past / g.stride, build.dtype.size_in_bytes());
+        let own = g.slots(past) - closed;
+        let slots = (BATCH * closed + BATCH * BEAM * own) as u64;
+        let expected = slots * (g.entry.elements() * element) as u64;
+        if cache.kv_bytes() == expected {
+            return Ok(());
+        }
+        Err(attn_core::Error::Shape {
+            op: "kv_bytes",
+            expected: expected.to_string(),
+            got: vec![cache.kv_bytes() as usize],
+        })
+    };
+    let pasts = [g.stride, g.stride + 1, 7]
+        .into_iter()
+        .filter(|past| past + orders.len() <= TOKENS);
+    worst(pasts.map(|past| {
+        let run = |is_shared: bool| -> Result<Tensor> {
+            let mut cache = s.layer.new_cache(BATCH, Capacity::Exact(TOKENS))?;
+            s.layer
+                .prefill(&s.tokens(0, past)?, &mut cache, Queries::Last(1))?;
+            if is_shared {
+                cache.share(BEAM)?;
+                audit(&cache, past)?;
+            } else {
+                let beams: Vec<usize> = (0..BATCH * BEAM).map(|i| i / BEAM).collect();
+                cache.reorder(&beams)?;
+            }
+            let mut outputs = Vec::new();
+            for (i, order) in (past..).zip(orders) {
+                // Hypotheses of a sentence have tokens of their own.
+                let x = random_tensor(
+                    &[cache.batch(), 1, g.d_model],
+                    SEED,
+                    300 + i as u64,
+                    build.dtype,
+                    &build.device,
+                )?;
+                outputs.push(s.layer.decode(&x, &mut cache)?);
+                s.layer.reorder(&mut cache, order)?;
+            }
+            Ok(Tensor::cat(&outputs, 0)?)
+        };
+        compare(&run(true)?, &run(false)?)
+    }))
+}
+
+/// Every set of the seed's habits that is defined for the element type, decoding after a prompt with beams that change
+/// places, against the parallel form.
+fn habits(s: &Subject) -> Result<Option<Difference>> {
+    const PAST: usize = 4;
+    let build = s.layer.build();
+    let is_half = matches!(build.dtype, DType::BF16 | DType::F16);
+    // Once for each type: the seed-like path itself is of no half type.
+    if is_half == (build.path == Path::Seedlike) {
+        return Ok(None);
+    }
+    let all = s.all()?;
+    let beams = [2, 0, 1];
+    let pick = |t: &Tensor| -> Result<Tensor> {
+        let rows = beams.iter().map(|&b| t.narrow(0, b, 1));
+        Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    };
+    let (x, expected) = (pick(&s.x)?, pick(&all)?);
+    let sets = Habits::combinations().filter(|set| set.contains(Habit::F32) != is_half);
+    worst(sets.map(|set| {
+        let build = Build::new(Path::Seedlike, build.dtype, build.device.clone()).with_habits(set);
+        let layer = s.config.build(s.weights, &build)?;
+        let mut cache = layer.new_cache(BATCH, Capacity::Exact(TOKENS))?;
+        let first = layer.prefill(&s.tokens(0, PAST)?, &mut cache, Queries::All)?;
+        let mut outputs = vec![pick(&first)?];
+        layer.reorder(&mut cache, &beams)?;
+        for i in PAST..TOKENS {
+            outputs.push(layer.decode(&x.narrow(1, i, 1)?, &mut cache)?);
+        }
+        compare(&Tensor::cat(&outputs, 1)?, &expected)
+    }))
+}
+
 fn rewind(s: &Subject) -> Result<Option<Difference>> {
     worst((1..7).map(|past| {
         let mut cache = s.layer.new_cache(BATCH, Capacity::Exact(TOKENS))?;
@@ -412,10 +500,7 @@ fn fused_is_seedlike(s: &Subject) -> Result<Option<Difference>> {
     }
     let seedlike = s.config.build(
         s.weights,
-        &Build {
-            path: Path::Seedlike,
-            ..build.clone()
-        },
+        &Build::new(Path::Seedlike, build.dtype, build.device.clone()),
     )?;
     compare(&s.all()?, &seedlike.forward(&s.x, Queries::All)?).map(Some)
 }

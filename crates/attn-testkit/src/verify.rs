@@ -146,11 +146,7 @@ type Results = Vec<(&'static str, String, Tensor)>;
 
 /// What the layer computes: (check, name of the expected tensor, result).
 fn run(file: &ConformanceFile, pair: Pair, device: &Device) -> attn_core::Result<Results> {
-    let build = Build {
-        path: pair.path,
-        dtype: pair.dtype,
-        device: device.clone(),
-    };
+    let build = Build::new(pair.path, pair.dtype, device.clone());
     let layer = file.config.build(&file.weights, &build)?;
     let input = file.input.to_dtype(pair.dtype)?.to_device(device)?;
     let (b, t, _) = input.dims3()?;

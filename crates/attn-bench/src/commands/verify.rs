@@ -57,26 +57,35 @@ fn pairs(args: &VerifyArgs) -> Vec<Pair> {
 }
 
 fn files(given: &[PathBuf], pairs: &[Pair], device: &Device) -> Result<Report, Failure> {
-    let mut files = Vec::new();
+    let mut report = Report::default();
+    let mut layers = Vec::new();
     for path in given {
         if !path.is_dir() {
-            files.push(path.clone());
-            continue;
+            layers.push(path.clone());
+        } else if attn_testkit::is_model_dir(path) {
+            report.extend(model(path, pairs, device)?);
+        } else {
+            layers.extend(safetensors_in(path)?);
         }
-        if attn_testkit::is_model_dir(path) {
-            return Err(Failure::input(format!(
-                "{} holds a whole model (config.json): this version verifies single layers, name *.safetensors of format attn-conformance-1",
-                path.display()
-            )));
-        }
-        files.extend(safetensors_in(path)?);
     }
-    let mut report = Report::default();
-    for path in files {
+    for path in layers {
         let file = ConformanceFile::read(&path, VARIANTS).map_err(Failure::input)?;
         report.extend(attn_testkit::verify_file(&file, pairs, device).map_err(Failure::input)?);
     }
     Ok(report)
+}
+
+/// A folder that holds a whole model.
+fn model(dir: &Path, pairs: &[Pair], device: &Device) -> Result<Report, Failure> {
+    let found = attn_model::verify_folder(dir, VARIANTS, pairs, device).map_err(Failure::input)?;
+    if found.report.checks.is_empty() {
+        return Err(Failure::input(format!(
+            "{}: loaded a {}, but there is nothing to compare it with: no expected.safetensors beside it",
+            dir.display(),
+            found.model
+        )));
+    }
+    Ok(found.report)
 }
 
 fn safetensors_in(dir: &Path) -> Result<Vec<PathBuf>, Failure> {

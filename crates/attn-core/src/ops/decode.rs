@@ -2,9 +2,11 @@
 
 use candle_core::Tensor;
 
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::geometry::Values;
-use crate::ops::{composite, cuda, native};
+use crate::ops::{composite, cuda, native, prefixed};
+use crate::phase::{Phase, timed};
 
 /// Operands of [`decode()`].
 #[derive(Debug, Clone, Copy)]
@@ -54,4 +56,30 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
         Some(out) => Ok(out),
         None => composite::decode(input),
     }
+}
+
+/// [`decode()`] of one query per sequence against all its slots in `cache`, those it shares with others included: these
+/// are read once for all who share them.
+///
+/// # Shapes
+/// - `q`: `[B, H, Dk]`
+/// - returns `[B, H, Dv]`
+///
+/// # Errors
+/// As [`decode()`].
+pub fn decode_cached(q: &Tensor, cache: &Cache, scale: f64) -> Result<Tensor> {
+    timed(Phase::Attention, || {
+        let input = DecodeInput {
+            q,
+            keys: cache.keys(),
+            values: cache.values(),
+            layout: cache.entry().values,
+            slots: &cache.slots(),
+            scale,
+        };
+        match cache.shared() {
+            Some(shared) => prefixed::decode(&input, shared),
+            None => decode(&input),
+        }
+    })
 }

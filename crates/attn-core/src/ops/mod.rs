@@ -19,13 +19,14 @@ mod fallback;
 mod gradient;
 pub mod naive;
 pub(crate) mod native;
+mod prefixed;
 pub mod seedlike;
 mod softmax;
 #[cfg(any(feature = "cuda", test))]
 mod trials;
 
 pub use attend::{AttendInput, Entries, attend};
-pub use decode::{DecodeInput, decode};
+pub use decode::{DecodeInput, decode, decode_cached};
 pub use fallback::{Fallback, fallbacks, fallbacks_since};
 pub use native::level;
 pub use softmax::{Visible, softmax};

@@ -153,6 +153,47 @@ fn kernel_dtype(operands: &[&Tensor]) -> Option<DType> {
 }
 
 fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
+    let (b, h, _) = input.q.dims3()?;
+    let value_dim = input.layout.width();
+    let mut out = vec![T::default(); b * h * value_dim];
+    run_decode::<T>(input, |decode, level| {
+        attn_kernels::decode(decode, level, &mut out)
+    })?;
+    Ok(Tensor::from_vec(out, (b, h, value_dim), input.q.device())?)
+}
+
+/// A part of a softmax over a sequence's entries, to be joined with others.
+pub(super) struct Part {
+    /// `[B, H, Dv]`.
+    pub(super) values: Vec<f32>,
+    /// Logarithms of the sums of exponentials, `[B, H]`.
+    pub(super) logs: Vec<f32>,
+    /// Dv.
+    pub(super) width: usize,
+}
+
+/// A part of [`decode`]; `None` where there is no kernel for these operands.
+pub(super) fn decode_part(input: &DecodeInput) -> Result<Option<Part>> {
+    let mut operands = vec![input.q, input.keys];
+    operands.extend(input.values);
+    by_dtype!(&operands, decode_part_as(input))
+}
+
+fn decode_part_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Part> {
+    let (b, h, _) = input.q.dims3()?;
+    let width = input.layout.width();
+    let (mut values, mut logs) = (vec![0_f32; b * h * width], vec![0_f32; b * h]);
+    run_decode::<T>(input, |decode, level| {
+        attn_kernels::decode_part(decode, level, &mut values, &mut logs)
+    })?;
+    Ok(Part { values, logs, width })
+}
+
+/// Gives the operands to a kernel.
+fn run_decode<T: WithDType + Element>(
+    input: &DecodeInput,
+    kernel: impl FnOnce(&Decode<'_, T>, Level) -> std::result::Result<(), attn_kernels::Mismatch>,
+) -> Result<()> {
     let DecodeInput {
         q,
         keys,
@@ -161,10 +202,9 @@ fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
         slots,
         scale,
     } = *input;
-    let (b, h, key_dim) = q.dims3()?;
+    let (_, h, key_dim) = q.dims3()?;
     let (level, value_dim) = (level()?, layout.width());
     let q = q.contiguous()?;
-    let mut out = vec![T::default(); b * h * value_dim];
     let (q, keys_of) = (guard(&q), guard(keys));
     let values = values.map(guard);
     let decode = Decode {
@@ -178,8 +218,7 @@ fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
         slots,
         scale: scale as f32,
     };
-    attn_kernels::decode::<T>(&decode, level, &mut out)?;
-    Ok(Tensor::from_vec(out, (b, h, value_dim), input.q.device())?)
+    Ok(kernel(&decode, level)?)
 }
 
 fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {

@@ -2,6 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
+use crate::cache::accumulator_dtype;
 use crate::error::Result;
 use crate::ops::softmax::{Visible, softmax};
 use crate::route::product;
@@ -41,7 +42,7 @@ pub fn dense_mask(
     Ok(Tensor::from_vec(mask, (t, t), device)?.to_dtype(dtype)?)
 }
 
-/// `softmax(scale scores + mask)` over `[B, H, T, L]` scores.
+/// `softmax(scale scores + mask)` over `[B, H, T, L]` scores, in f32 or wider.
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where memory runs out.
@@ -52,13 +53,19 @@ pub fn masked_softmax(scores: &Tensor, mask: Option<&Tensor>, scale: f64) -> Res
         Some(mask) => scores.broadcast_add(mask)?,
         None => scores,
     };
-    Ok(softmax(&scores.reshape((b * h, t, l))?, None, Visible::All, 1.0)?.reshape((b, h, t, l))?)
+    let dtype = scores.dtype();
+    let scores = scores
+        .reshape((b * h, t, l))?
+        .to_dtype(accumulator_dtype(dtype))?;
+    Ok(softmax(&scores, None, Visible::All, 1.0)?
+        .to_dtype(dtype)?
+        .reshape((b, h, t, l))?)
 }
 
-/// Dense attention: every score, a mask added, softmax, values.
+/// Dense attention: every score, a mask added, softmax, values. Query heads of one KV head are one product.
 ///
 /// # Shapes
-/// - `q`: `[B, H, T, D]`; `k`, `v`: `[B, H, L, D]`; `mask`: `[T, L]`
+/// - `q`: `[B, H, T, D]`; `k`, `v`: `[B, Hkv, L, D]`; `mask`: `[T, L]`
 /// - returns `[B, H, T, Dv]`
 ///
 /// # Errors
@@ -70,7 +77,11 @@ pub fn dense_attention(
     mask: Option<&Tensor>,
     scale: f64,
 ) -> Result<Tensor> {
+    let ((b, h, t, d), (_, h_kv, l, _)) = (q.dims4()?, k.dims4()?);
+    let group = h / h_kv * t;
     let k = k.contiguous()?.transpose(D::Minus2, D::Minus1)?;
-    let scores = product(&q.contiguous()?, &k)?;
-    product(&masked_softmax(&scores, mask, scale)?, &v.contiguous()?)
+    let q = q.contiguous()?.reshape((b, h_kv, group, d))?;
+    let scores = product(&q, &k)?.reshape((b, h, t, l))?;
+    let weights = masked_softmax(&scores, mask, scale)?.reshape((b, h_kv, group, l))?;
+    Ok(product(&weights, &v.contiguous()?)?.reshape((b, h, t, v.dim(3)?))?)
 }

@@ -1,7 +1,7 @@
 //! Time of each generated token and the cache it leaves, one position after the other.
 
 use super::FigureSpec;
-use super::points::{latest, positive, replaced_note, time};
+use super::points::{is_of, latest, positive, replaced_note, time};
 use crate::axis::Axis;
 use crate::frame::{Position, Row};
 use crate::sheet::{Body, Grade, LinePanel, Measured, Point, Series, Shape, Sheet};
@@ -14,7 +14,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "decode-trajectory",
     summary: "Time and cache growth of each generated token",
     needs: "trajectory",
-    uses: |row| row.workload == "trajectory",
+    uses: |row| is_of(row, "trajectory"),
     dimensions: TIMED,
     sheet,
 };

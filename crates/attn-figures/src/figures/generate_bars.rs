@@ -2,6 +2,7 @@
 
 use super::FigureSpec;
 use super::points::{INTERVAL, is_baseline, latest, quotient, replaced_note, time};
+use super::ways::is_end;
 use crate::frame::Row;
 use crate::sheet::{Bar, BarPanel, Body, Sheet};
 use crate::slice::{Slice, TIMED};
@@ -12,7 +13,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "generate-bars",
     summary: "Time of a whole generation, prefill and every token after it",
     needs: "generate",
-    uses: |row| row.workload == "generate",
+    uses: |row| row.workload == "generate" && is_end(row),
     dimensions: TIMED,
     sheet,
 };

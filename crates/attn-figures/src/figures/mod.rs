@@ -8,13 +8,20 @@ mod generate_bars;
 mod latency_vs_batch;
 mod latency_vs_context;
 mod memory_bars;
+mod memory_breakdown;
+mod paper_table;
 mod points;
 mod prefill_vs_tokens;
+mod published;
 mod roofline;
 mod speedup_bars;
+mod speedup_waterfall;
+mod time_breakdown;
+mod time_vs_cache;
 mod tokens_vs_batch;
 mod tokens_vs_context;
 mod train_vs_tokens;
+mod ways;
 
 use crate::frame::Row;
 use crate::sheet::Sheet;
@@ -37,7 +44,7 @@ pub struct FigureSpec {
     pub(crate) sheet: fn(&Slice<'_>) -> Result<Sheet, String>,
 }
 
-static FIGURES: [FigureSpec; 13] = [
+static FIGURES: [FigureSpec; 18] = [
     latency_vs_context::SPEC,
     tokens_vs_context::SPEC,
     latency_vs_batch::SPEC,
@@ -51,6 +58,11 @@ static FIGURES: [FigureSpec; 13] = [
     generate_bars::SPEC,
     decode_trajectory::SPEC,
     roofline::SPEC,
+    paper_table::SPEC,
+    speedup_waterfall::SPEC,
+    time_breakdown::SPEC,
+    memory_breakdown::SPEC,
+    time_vs_cache::SPEC,
 ];
 
 /// Every figure, in the order of the report.

@@ -9,7 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const INTERVAL: &str = "median, bars: 95\u{a0}% bootstrap interval";
 
 pub(super) fn is_decode(row: &Row) -> bool {
-    row.workload == "decode"
+    is_of(row, "decode")
+}
+
+/// Whether the row is of this workload, for a layer or an operation.
+pub(super) fn is_of(row: &Row, workload: &str) -> bool {
+    row.workload == workload && !row.is_model()
 }
 
 /// What everything is compared with.

@@ -2,7 +2,7 @@
 
 use super::FigureSpec;
 use super::curves::{self, BATCH, Curves, TOKENS};
-use super::points::{INTERVAL, time};
+use super::points::{INTERVAL, is_of, time};
 use crate::slice::TIMED;
 use crate::units::Unit;
 
@@ -10,7 +10,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "prefill-vs-tokens",
     summary: "Time of a prefill against the prompt's length",
     needs: "prefill",
-    uses: |row| row.workload == "prefill",
+    uses: |row| is_of(row, "prefill"),
     dimensions: TIMED,
     sheet: |slice| curves::sheet(slice, &CURVES),
 };

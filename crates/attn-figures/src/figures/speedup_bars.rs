@@ -2,6 +2,7 @@
 
 use super::FigureSpec;
 use super::points::{INTERVAL, is_baseline, latest, quotient, replaced_note, time};
+use super::ways::is_end;
 use crate::frame::Row;
 use crate::sheet::{Bar, BarPanel, Body, Measured, Sheet};
 use crate::slice::{Slice, TIMED};
@@ -12,17 +13,18 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "speedup-bars",
     summary: "Time of MHA divided by the time of each variant, at the same workload",
     needs: "measured",
-    uses: |row| workload_rank(row).is_some(),
+    uses: |row| workload_rank(row).is_some() && is_end(row),
     dimensions: TIMED,
     sheet,
 };
 
 /// The workloads of this figure, in its order.
-const WORKLOADS: [(&str, &str); 4] = [
+const WORKLOADS: [(&str, &str); 5] = [
     ("decode", "decode"),
     ("prefill", "prefill"),
     ("train_step", "training"),
     ("generate", "generate"),
+    ("beam", "beam"),
 ];
 
 fn workload_rank(row: &Row) -> Option<usize> {
@@ -31,8 +33,8 @@ fn workload_rank(row: &Row) -> Option<usize> {
         .position(|(workload, _)| *workload == row.workload)
 }
 
-/// A point at which variants are compared: workload, length, batch, tokens generated.
-type Place = (usize, u64, u64, u64);
+/// A point at which variants are compared: workload, length, batch, tokens generated, hypotheses.
+type Place = (usize, u64, u64, u64, u64);
 
 fn place(row: &Row) -> Option<Place> {
     let length = row.context.or(row.tokens)?;
@@ -41,6 +43,7 @@ fn place(row: &Row) -> Option<Place> {
         length,
         row.batch.unwrap_or(1),
         row.new_tokens.unwrap_or(0),
+        row.beam.unwrap_or(0),
     ))
 }
 
@@ -91,7 +94,7 @@ fn largest_places(rows: &[&Row]) -> Vec<Place> {
     let mut places = Vec::new();
     for workload in 0..WORKLOADS.len() {
         let own = || all.iter().copied().filter(move |place| place.0 == workload);
-        let Some(largest) = own().max_by_key(|place| (place.1, place.2, place.3)) else {
+        let Some(largest) = own().max_by_key(|place| (place.1, place.2, place.3, place.4)) else {
             continue;
         };
         if workload == 0 {
@@ -138,11 +141,12 @@ fn panel(slice: &Slice<'_>, rows: &[&Row], shown: &[Place], wanted: Place) -> Ba
             text,
         }
     };
-    let (workload, length, batch, new_tokens) = wanted;
+    let (workload, length, batch, new_tokens, beam) = wanted;
     let tokens = Unit::Tokens.format(length as f64, 15, true);
     let name = WORKLOADS[workload].1;
     let title = match WORKLOADS[workload].0 {
         "decode" => format!("{name}, context {tokens}, batch {batch}"),
+        "beam" => format!("{name} of {beam}, {tokens} + {new_tokens} tokens, batch {batch}"),
         "generate" if new_tokens > 0 => format!("{name}, {tokens} + {new_tokens} tokens, batch {batch}"),
         _ => format!("{name}, {tokens} tokens, batch {batch}"),
     };

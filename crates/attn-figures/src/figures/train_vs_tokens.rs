@@ -2,7 +2,7 @@
 
 use super::FigureSpec;
 use super::curves::{self, BATCH, Curves, TOKENS};
-use super::points::{INTERVAL, time};
+use super::points::{INTERVAL, is_of, time};
 use crate::slice::TIMED;
 use crate::units::Unit;
 
@@ -10,7 +10,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "train-vs-tokens",
     summary: "Time of a training step against the sequence's length",
     needs: "train_step",
-    uses: |row| row.workload == "train_step",
+    uses: |row| is_of(row, "train_step"),
     dimensions: TIMED,
     sheet: |slice| curves::sheet(slice, &CURVES),
 };

@@ -162,9 +162,7 @@ fn compare_with_reference(job: &Job, work: &mut Work) -> std::result::Result<Com
     match work {
         Work::Decode { stepper, tokens, .. } => {
             let (layer, against) = reference(job, true)?;
-            let mut copy = stepper.cache().clone();
-            copy.reorder(&sequences)?;
-            let mut copy = copy.convert(layer.build())?;
+            let mut copy = stepper.cache().select(&sequences)?.convert(layer.build())?;
             // An open slot's sums are marked with the fill; the copy takes no turn back.
             // Enough steps to close a slot of the cache twice.
             let steps = DECODE_ROWS.div_ceil(sequences.len()).max(2 * job.geometry.stride);

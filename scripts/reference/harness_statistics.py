@@ -1,7 +1,7 @@
 """Writes the numbers that crates/attn-harness/tests/statistics.rs is held against.
 
     python -m venv DIR && DIR/bin/pip install numpy scipy
-    DIR/bin/python scripts/reference/statistics.py
+    DIR/bin/python scripts/reference/harness_statistics.py
 
 Every set has the samples, scipy's median, interquartile range and 95 % percentile bootstrap interval
 of the median from 100,000 resamples, and the Monte-Carlo error of the interval's ends at our number of

@@ -1,0 +1,172 @@
+//! Beam searches of an independent implementation (`scripts/reference`): its logits, hypotheses and scores.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use attn_core::{Build, Capacity, ModelDims, ParamValue, Params, Weights};
+use attn_model::{BeamOptions, DecoderConfig, DecoderKind, Prefix, Prompts, beam};
+use candle_core::{DType, Device, Tensor};
+use common::*;
+use serde_json::Value;
+
+/// One file of format `attn-beam-1`.
+struct File {
+    config: DecoderConfig,
+    settings: Value,
+    cases: Vec<Value>,
+    weights: Weights,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl File {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata["format"], "attn-beam-1");
+        let settings: Value = serde_json::from_str(&metadata["config"]).unwrap();
+        let size = |name: &str| settings[name].as_u64().unwrap() as usize;
+        let dims = ModelDims {
+            d_model: size("d_model"),
+            n_heads: size("n_heads"),
+            head_dim: settings["head_dim"]
+                .as_u64()
+                .or(settings["nope_dim"].as_u64())
+                .unwrap() as usize,
+        };
+        let variant = VARIANTS
+            .iter()
+            .find(|variant| variant.key == metadata["variant"])
+            .unwrap();
+        let mut params = Params::default();
+        for (name, value) in settings.as_object().unwrap() {
+            let value = match (variant.param(name).is_ok(), value) {
+                (false, _) => continue,
+                (true, Value::Bool(value)) => ParamValue::Bool(*value),
+                (true, value) => match value.as_u64() {
+                    Some(value) => ParamValue::Int(value),
+                    None => ParamValue::Float(value.as_f64().unwrap()),
+                },
+            };
+            params = params.with(name, value);
+        }
+        let attention = variant.configure(&dims, &params).unwrap();
+        let config = DecoderConfig::new(DecoderKind::Prefix, attention, size("n_layers"))
+            .with_d_ff(size("d_ff"))
+            .with_vocab(size("vocab"));
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        let weights = tensors
+            .iter()
+            .filter_map(|(name, t)| Some((name.strip_prefix("weights.")?.to_string(), t.clone())))
+            .collect();
+        Self {
+            cases: serde_json::from_str(&metadata["cases"]).unwrap(),
+            config,
+            settings,
+            weights,
+            tensors,
+        }
+    }
+
+    fn rows(&self, name: &str) -> Vec<Vec<i64>> {
+        self.tensors[name].to_vec2().unwrap()
+    }
+}
+
+#[test]
+fn searches_find_what_the_reference_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let entries: Vec<_> = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    let is_beam = |path: &&std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("beam-") && name.ends_with(".safetensors")
+    };
+    let files: Vec<_> = entries.iter().filter(is_beam).collect();
+    if files.is_empty() {
+        return println!("no beam-*.safetensors among the fixtures: skipped");
+    }
+    for path in files {
+        let file = File::read(path);
+        let states = &file.tensors["prefix"];
+        let lens: Vec<usize> = file.tensors["prefix_lens"]
+            .to_vec1::<i64>()
+            .unwrap()
+            .iter()
+            .map(|&len| len as usize)
+            .collect();
+        let token = |name: &str| file.settings[name].as_u64().unwrap() as u32;
+        let prompts = |tokens: Vec<Vec<u32>>| {
+            Prompts::new(tokens)
+                .with_prefix(states.clone())
+                .with_prefix_lens(lens.clone())
+        };
+        for compute in PATHS {
+            for dtype in [DType::F32, DType::F64] {
+                let what = format!("{} {compute} {dtype:?}", path.display());
+                let decoder = file
+                    .config
+                    .build(&file.weights, &Build::cpu(compute, dtype))
+                    .unwrap();
+                // Teacher-forced, whole and step by step.
+                let expected = &file.tensors["expected.logits"];
+                let forced: Vec<Vec<u32>> = file
+                    .rows("tokens")
+                    .iter()
+                    .map(|row| row.iter().map(|&t| t as u32).collect())
+                    .collect();
+                for (b, tokens) in forced.iter().enumerate() {
+                    let own = states.narrow(0, b, 1).unwrap().narrow(1, 0, lens[b]).unwrap();
+                    let got = whole(&decoder, Some(&own), tokens);
+                    assert_close(&got, &expected.get(b).unwrap(), 1e-5, &what);
+                }
+                let mut state = decoder.new_state(lens.len(), Capacity::Growing(8)).unwrap();
+                let first = forced.iter().map(|tokens| tokens[..1].to_vec()).collect();
+                let mut rows = vec![decoder.prefill(&prompts(first), &mut state).unwrap()];
+                for i in 1..forced[0].len() {
+                    let next: Vec<u32> = forced.iter().map(|tokens| tokens[i]).collect();
+                    rows.push(decoder.step(&next, &mut state).unwrap());
+                }
+                assert_close(&Tensor::stack(&rows, 1).unwrap(), expected, 1e-5, &what);
+
+                let start = prompts(vec![vec![token("start")]; lens.len()]);
+                for case in &file.cases {
+                    let beam_size = case["beam"].as_u64().unwrap() as usize;
+                    let max_len = case["max_len"].as_u64().unwrap() as usize;
+                    let name = case["name"].as_str().unwrap();
+                    for prefix in [Prefix::Replicated, Prefix::Copied] {
+                        let options = BeamOptions {
+                            length_penalty: case["length_penalty"].as_f64().unwrap(),
+                            forced_len: case["forced"].as_bool().unwrap().then_some(max_len),
+                            prefix,
+                            ..BeamOptions::new(beam_size, max_len, token("eos"))
+                        };
+                        let found = beam(&decoder, &start, &options).unwrap();
+                        let tokens: Vec<Vec<Vec<i64>>> = file.tensors[&format!("expected.{name}.tokens")]
+                            .to_vec3()
+                            .unwrap();
+                        let scores: Vec<Vec<f64>> = file.tensors[&format!("expected.{name}.scores")]
+                            .to_dtype(DType::F64)
+                            .unwrap()
+                            .to_vec2()
+                            .unwrap();
+                        for (b, found) in found.iter().enumerate() {
+                            assert_eq!(found.len(), beam_size, "{what} {name}");
+                            for (i, found) in found.iter().enumerate() {
+                                let tokens = tokens[b][i].iter().filter(|&&t| t >= 0);
+                                let tokens: Vec<u32> = tokens.map(|&t| t as u32).collect();
+                                assert_eq!(found.tokens, tokens, "{what} {name} {b} {i}");
+                                let gap = (found.score - scores[b][i]).abs();
+                                assert!(gap < 1e-4, "{what} {name} {b} {i}: {gap}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
