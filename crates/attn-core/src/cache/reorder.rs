@@ -46,11 +46,25 @@ impl Cache {
         self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
         self.shared = shared;
         self.mark = None;
+        if self.growth == Growth::Concat {
+            self.cut()?;
+        }
         Ok(())
     }
 }
 
 impl Cache {
+    /// Ends a concatenated cache where its longest sequence does, which may be one that has left.
+    fn cut(&mut self) -> Result<()> {
+        let used = self.slots().into_iter().max().unwrap_or(0);
+        if used < self.keys.dim(2)? {
+            let cut = |slots: &Tensor| slots.narrow(2, 0, used)?.contiguous();
+            self.keys = cut(&self.keys)?;
+            self.values = self.values.as_ref().map(cut).transpose()?;
+        }
+        Ok(())
+    }
+
     /// A cache of its own with copies of sequences `rows`.
     ///
     /// # Errors
