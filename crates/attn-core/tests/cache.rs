@@ -159,6 +159,21 @@ fn a_concatenated_cache_ends_with_its_longest_sequence() {
     }
 }
 
+/// Of whole blocks nothing is left that each hypothesis has for itself.
+#[test]
+fn whole_blocks_are_shared_by_concatenated_caches_too() {
+    for (stride, tokens) in [(1, 5), (2, 4), (2, 5)] {
+        let mut cache = cache(stride, Path::Seedlike, Capacity::Exact(9));
+        cache.fill(tokens, 1).unwrap();
+        cache.share(2).unwrap();
+        assert_eq!(cache.lens(), [tokens; 6]);
+        assert_eq!(cache.keys().dims(), [6, 1, tokens % stride, 8]);
+        assert_eq!(cache.shared().unwrap().slots(), [tokens / stride; 3]);
+        cache.reorder(&[1, 0, 3, 3]).unwrap();
+        assert_eq!(cache.lens(), [tokens; 4]);
+    }
+}
+
 #[test]
 fn reordering_refuses_beams_that_are_not_there() {
     let mut cache = cache(1, Path::Fused, Capacity::Exact(4));

@@ -83,9 +83,10 @@ pub(super) fn moved(slots: &Tensor, from: &[usize], used: &[usize]) -> Result<Te
     let (b, heads, capacity, width) = slots.dims4()?;
     let most = used.iter().copied().max().unwrap_or(0);
     let n = from.len();
-    if !has_kernels(slots) {
+    let is_empty = slots.elem_count() == 0;
+    if is_empty || !has_kernels(slots) {
         let rows: Vec<u32> = from.iter().map(|&row| row as u32).collect();
-        if n > b {
+        if n > b || is_empty {
             return select(slots, &rows, 0);
         }
         let kept = slots.narrow(0, 0, n)?;
