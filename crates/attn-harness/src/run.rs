@@ -5,14 +5,17 @@
 
 mod ceilings;
 pub(crate) mod check;
+mod check_model;
 mod energy;
 mod gpu;
 mod group;
 mod lanes;
 mod ledger;
 pub(crate) mod measure;
+pub(crate) mod model;
 mod report;
 mod rotation;
+mod saboteur;
 mod session;
 mod stopwatch;
 pub(crate) mod subject;
@@ -43,6 +46,7 @@ use session::Crowd;
 
 pub use ledger::Ledger;
 pub use measure::{Clock, Measured, Taken, Task, WallClock, measure, warm};
+pub use model::Phases;
 
 /// Where the cases of a build go: its workers, its folder, and what that folder holds already.
 pub struct Side<'a> {

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use attn_core::{Path, Scope, Workload};
+use attn_core::phase::Phase;
+use attn_core::{Habit, Path, Scope, Workload};
 
 use super::energy::{self, Bill};
 use super::gpu::{self, Watched};
+use super::model::Phases;
 use super::subject::composite;
 use crate::conditions::Conditions;
 use crate::environment::Environment;
@@ -133,8 +135,10 @@ fn notes(case: &Case, cpu_level: Option<&str>) -> Option<String> {
     if is_training && case.path == Path::Seedlike {
         notes.push("scores are kept for the backward pass, O(T^2) memory, as the seed keeps them");
     }
+    // The kernels have them, and not the formulation that forms all scores.
+    let has_kernels = case.habits.is_none_or(|habits| !habits.contains(Habit::DenseMask));
     let has_products =
-        case.dtype == Dtype::BF16 && cpu_level == Some("amx") && case.path == Path::Fused && !is_training;
+        case.dtype == Dtype::BF16 && cpu_level == Some("amx") && has_kernels && !is_training;
     if case.dtype != Dtype::F32 && !has_products {
         notes.push("arithmetic is f32, widened from half precision: the time says nothing about the type");
     }
@@ -186,6 +190,8 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
         (row.device_resolved, row.dtype_resolved, row.path_resolved) =
             (Some(device), Some(dtype), Some(path));
     }
+    row.paper_time_s = row.paper_time_s.or(built.paper_time_s);
+    row.paper_memory_bytes = row.paper_memory_bytes.or(built.paper_memory_bytes);
     let Some(verdict) = &built.verdict else { return };
     row.verified_against = Some(verdict.against.clone());
     row.verified_rows = Some(verdict.rows as u64);
@@ -195,7 +201,8 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
         row.kv_bytes = Some(at_length);
         row.kv_allocated_bytes = Some(allocated);
         row.kv_state_bytes = Some(state);
-        let tokens = case.workload.batch() * case.workload.cached_tokens();
+        let sequences = case.workload.batch() * case.workload.beam();
+        let tokens = sequences * case.workload.cached_tokens();
         row.kv_bytes_per_token = Some(at_length as f64 / tokens as f64);
     }
 }
@@ -251,6 +258,7 @@ pub(super) fn conclude(
         row.replica_spread = Some((most - least) / summary.median);
         row.cooldown_s = Some(plan.measure.cooldown_ms as f64 * 1e-3);
     }
+    set_phases(row, bursts);
     row.tokens_per_s = Some(case.workload.processed_tokens() as f64 / summary.median);
     row.achieved_bytes_per_s = Some(case.cost.bytes_moved as f64 / summary.median);
     row.achieved_flops_per_s = Some(case.cost.flops as f64 / summary.median);
@@ -286,6 +294,30 @@ pub(super) fn conclude(
     });
     (row.trust, row.trust_reason) = (Some(trust), reason);
     (samples(row, bursts, &times), positions(row, case, bursts, seed))
+}
+
+/// Where the time of a sample of a whole decoder went: medians over the samples of all bursts.
+fn set_phases(row: &mut Row, bursts: &[Burst]) {
+    let phases: Vec<&Phases> = bursts.iter().flat_map(|burst| &burst.case.phases).collect();
+    let of = |seconds: &dyn Fn(&Phases) -> f64| {
+        let all: Vec<f64> = phases.iter().map(|phases| seconds(phases)).collect();
+        (!all.is_empty()).then(|| median(&all))
+    };
+    let cells = [
+        (Phase::Prefill, &mut row.prefill_s),
+        (Phase::Projections, &mut row.projections_s),
+        (Phase::CacheUpdate, &mut row.cache_update_s),
+        (Phase::Attention, &mut row.attention_s),
+        (Phase::Reorder, &mut row.reorder_s),
+        (Phase::FeedForward, &mut row.feed_forward_s),
+        (Phase::Vocabulary, &mut row.vocabulary_s),
+        (Phase::Sampling, &mut row.choosing_s),
+    ];
+    for (phase, cell) in cells {
+        *cell = of(&|phases| phases.times[phase]);
+    }
+    row.other_s = of(&|phases| (phases.total_s - phases.times.total_s()).max(0.0));
+    row.time_to_first_token_s = of(&|phases| phases.first_token_s);
 }
 
 fn choice<'a>(requested: &'a str, resolved: &'a Option<String>) -> Choice<'a> {

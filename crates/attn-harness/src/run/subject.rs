@@ -11,6 +11,7 @@ use candle_core::Device;
 
 use super::Failure;
 use super::measure::{Taken, Task};
+use super::model::Phases;
 use super::rotation::Rotation;
 use super::stopwatch::{Lap, Stopwatch};
 use super::work::{Part, Work};
@@ -60,6 +61,8 @@ pub(crate) struct Subject {
     sample_bytes: Option<u64>,
     /// Times of every step of every sample, for a trajectory.
     steps_s: Vec<Vec<f64>>,
+    /// Where the time of every sample went, for a whole decoder on the processor.
+    phases: Vec<Phases>,
     /// What of the work was composed in place of a kernel, and why.
     composed: BTreeSet<String>,
 }
@@ -92,6 +95,7 @@ impl Subject {
             held_bytes,
             sample_bytes: None,
             steps_s: Vec::new(),
+            phases: Vec::new(),
             composed: BTreeSet::new(),
         })
     }
@@ -158,9 +162,20 @@ impl Subject {
         std::mem::take(&mut self.steps_s)
     }
 
-    /// Forgets the steps of the last sample.
+    /// Where the time went of every sample since they were last taken.
+    pub(crate) fn take_phases(&mut self) -> Vec<Phases> {
+        std::mem::take(&mut self.phases)
+    }
+
+    /// Forgets steps and phases of the last sample.
     pub(crate) fn forget_last_steps(&mut self) {
         self.steps_s.pop();
+        self.phases.pop();
+    }
+
+    /// The very first search of a whole decoder, not warmed and not repeated: its wall time, in seconds.
+    pub(crate) fn first_pass(&mut self) -> Result<f64, Failure> {
+        Ok(self.timed(Part::Steps(1))?.wall_s)
     }
 
     /// Seconds spent flushing; none where samples begin hot.
@@ -252,7 +267,7 @@ fn commit(fault: Fault, began: Instant) {
                 std::hint::spin_loop();
             }
         }
-        Fault::Wrong => {}
+        Fault::Wrong | Fault::Misordered | Fault::Prefix => {}
     }
 }
 
@@ -287,6 +302,9 @@ impl Task for Subject {
         };
         if matches!(self.job.workload, Workload::Trajectory { .. }) {
             self.steps_s.push(laps.iter().map(Lap::time_s).collect());
+        }
+        if let Work::Model(whole) = &self.work {
+            self.phases.extend(whole.found.as_ref().and_then(|found| found.phases));
         }
         Ok(taken)
     }

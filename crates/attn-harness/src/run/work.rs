@@ -8,6 +8,7 @@ use attn_core::{
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::Failure;
+use super::model::Whole;
 use crate::memory;
 use crate::worker::job::Job;
 
@@ -48,6 +49,8 @@ pub(crate) enum Work {
     DecodeOp { replay: Replay<DecodeOperands> },
     /// The attend operation alone, with its backward pass for a train step.
     AttendOp { operands: Operands, backward: bool },
+    /// A whole decoder that searches.
+    Model(Box<Whole>),
 }
 
 /// Operands of `attend`, as the layers of a variant pass them.
@@ -145,13 +148,13 @@ impl Work {
         cache_bytes: &mut u64,
     ) -> Result<Self, Failure> {
         let dtype = DType::from(job.dtype);
-        let build = Build::new(job.path, dtype, device.clone());
+        let mut build = Build::new(job.path, dtype, device.clone());
+        if let Some(habits) = job.habits {
+            build = build.with_habits(habits);
+        }
         match job.scope {
             Scope::Op => return Self::op(job, &build),
-            Scope::Model => {
-                let reason = "this build has no whole decoders yet";
-                return Err(Failure::Unsupported(reason.to_string()));
-            }
+            Scope::Model => return Ok(Self::Model(Box::new(Whole::new(job, &build)?))),
             Scope::Layer => {}
         }
         let (config, weights) = weights(job, job.seed)?;
@@ -298,6 +301,10 @@ impl Work {
             Self::Prefill { layer, cache, .. } | Self::Generate { layer, cache, .. } => {
                 layer.rewind(cache, 0)
             }
+            Self::Model(whole) => {
+                whole.reset();
+                Ok(())
+            }
             Self::Train { .. } | Self::DecodeOp { .. } | Self::AttendOp { .. } => Ok(()),
         }
     }
@@ -337,7 +344,8 @@ impl Work {
         }
     }
 
-    /// The work, with what it computed: outputs, or gradients (input first, then weights by name).
+    /// The work, with what it computed: outputs, or gradients (input first, then weights by name). A whole decoder keeps
+    /// what it found.
     pub(crate) fn run(&mut self, part: Part) -> attn_core::Result<Vec<Tensor>> {
         match self {
             Self::Decode { stepper, tokens, .. } => {
@@ -372,6 +380,10 @@ impl Work {
                 }
                 Ok(outputs)
             }
+            Self::Model(whole) => {
+                whole.search()?;
+                Ok(Vec::new())
+            }
             Self::DecodeOp { replay } => {
                 let steps = part.range(usize::MAX);
                 steps.map(|_| replay.run()).collect()
@@ -396,7 +408,7 @@ impl Work {
             Self::Decode { stepper, .. } => Some(stepper.cache()),
             Self::Prefill { cache, .. } | Self::Generate { cache, .. } => Some(cache),
             Self::DecodeOp { replay } => Some(&replay.operands().cache),
-            Self::Train { .. } | Self::AttendOp { .. } => None,
+            Self::Train { .. } | Self::AttendOp { .. } | Self::Model(_) => None,
         }
     }
 }

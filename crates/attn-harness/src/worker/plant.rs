@@ -16,7 +16,7 @@ use crate::plan::{Case, Filter};
 pub const PLANT: &str = "ATTN_BENCH_PLANT";
 
 const GRAMMAR: &str = "expected CONDITIONS:FAULT, several joined by `;`, with the conditions of --filter or `*`, and a \
-                       fault of oom, abort, kill, panic, hang, wrong, slow=FRACTION";
+                       fault of oom, abort, kill, panic, hang, wrong, misordered, prefix, slow=FRACTION";
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,10 @@ pub enum Fault {
     Hang,
     /// The reference has other weights.
     Wrong,
+    /// Caches of a whole decoder follow the wrong hypotheses.
+    Misordered,
+    /// A whole decoder is given other sentences than the reference.
+    Prefix,
     /// Every sample spins for this fraction of its time, inside the clock.
     Slow(f64),
 }
@@ -49,6 +53,8 @@ impl FromStr for Fault {
             "panic" => Self::Panic,
             "hang" => Self::Hang,
             "wrong" => Self::Wrong,
+            "misordered" => Self::Misordered,
+            "prefix" => Self::Prefix,
             _ => {
                 let fraction: f64 = word.strip_prefix("slow=").ok_or(())?.parse().map_err(|_| ())?;
                 if !(0.0..=100.0).contains(&fraction) {
@@ -69,6 +75,8 @@ impl fmt::Display for Fault {
             Self::Panic => f.write_str("panic"),
             Self::Hang => f.write_str("hang"),
             Self::Wrong => f.write_str("wrong"),
+            Self::Misordered => f.write_str("misordered"),
+            Self::Prefix => f.write_str("prefix"),
             Self::Slow(fraction) => write!(f, "slow={fraction}"),
         }
     }
@@ -131,7 +139,17 @@ mod tests {
 
     #[test]
     fn faults_are_read_as_they_are_shown() {
-        for text in ["oom", "abort", "kill", "panic", "hang", "wrong", "slow=0.15"] {
+        for text in [
+            "oom",
+            "abort",
+            "kill",
+            "panic",
+            "hang",
+            "wrong",
+            "misordered",
+            "prefix",
+            "slow=0.15",
+        ] {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
         for text in ["", "slow", "slow=-1", "slow=x", "OOM"] {

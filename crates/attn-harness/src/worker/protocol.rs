@@ -11,7 +11,7 @@ use super::slate::Note;
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
 use crate::memory::Kept;
-use crate::run::{Measured, Taken};
+use crate::run::{Measured, Phases, Taken};
 use crate::sweep::{DeviceRequest, Dtype, Launch, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
@@ -161,6 +161,12 @@ pub struct Built {
     pub launch: Option<Launch>,
     /// Why not as they should.
     pub launch_note: Option<String>,
+    /// Wall time of the first search of a whole decoder, in seconds.
+    #[serde(default)]
+    pub paper_time_s: Option<f64>,
+    /// Mean of the bytes allocated for it, from before it was built to the end of that search.
+    #[serde(default)]
+    pub paper_memory_bytes: Option<u64>,
 }
 
 /// Memory of a phase.
@@ -207,6 +213,9 @@ pub struct CaseMeasured {
     pub kept: Kept,
     /// For a trajectory: the times of every step, a list for each sample.
     pub steps_s: Vec<Vec<f64>>,
+    /// For a whole decoder on the processor: where the time of every sample went.
+    #[serde(default)]
+    pub phases: Vec<Phases>,
     /// What was composed in place of a kernel, and why.
     #[serde(default)]
     pub composed: Vec<String>,
