@@ -67,10 +67,7 @@ impl Prefix {
             Self::Copied,
             "the prefix is computed once a sentence and copied to its hypotheses",
         ),
-        (
-            Self::Shared,
-            "the prefix is computed and stored once a sentence",
-        ),
+        (Self::Shared, "the prefix is computed and stored once a sentence"),
     ];
 
     /// The name in sweeps and rows.

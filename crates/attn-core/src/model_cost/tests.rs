@@ -72,23 +72,21 @@ fn a_small_search_by_hand() {
 
     let cost = PREFIX.cost(&layer(2), &beam(2, 5, 2, 3), 4).unwrap();
     let vocabulary = 2 * 8 * 50 * 8;
-    assert_eq!(
-        cost.flops,
-        3 * (work.flops + 2 * 8 * (2 * 8 * 10)) + vocabulary
-    );
+    assert_eq!(cost.flops, 3 * (work.flops + 2 * 8 * (2 * 8 * 10)) + vocabulary);
     let weights = 2 * (PREFIX.parameters(&layer(2)) - 50 * 8);
     let states = 2 * 5 * 8;
-    assert_eq!(
-        cost.bytes_moved,
-        4 * (weights + states + 3 * work.cache_elements)
-    );
+    assert_eq!(cost.bytes_moved, 4 * (weights + states + 3 * work.cache_elements));
 }
 
 /// Step by step, hypothesis by hypothesis.
 fn counted(g: &Geometry, model: &ModelShape, (b, s, n, k): (u64, usize, usize, u64)) -> Cost {
     let (m, layers, e) = (g.d_model as u64, model.n_layers as u64, 2);
     let table = model.vocab as u64 * m;
-    let matrices = if model.decoder == DecoderKind::Prefix { 2 } else { 3 };
+    let matrices = if model.decoder == DecoderKind::Prefix {
+        2
+    } else {
+        3
+    };
     let feed_forward = 2 * matrices * m * model.d_ff as u64;
     let elements = g.entry.elements() as u64;
     let (mut flops, mut bytes) = (0, layers * b * s.div_ceil(g.stride) as u64 * elements * e);
@@ -127,7 +125,13 @@ fn closed_forms_are_the_sums_they_close() {
     for stride in [1, 2, 3] {
         let g = layer(stride);
         for model in [PREFIX, LLAMA] {
-            for (b, s, n, k) in [(1, 1, 1, 1), (2, 5, 4, 3), (3, 12, 7, 1), (1, 7, 1, 5), (2, 6, 9, 4)] {
+            for (b, s, n, k) in [
+                (1, 1, 1, 1),
+                (2, 5, 4, 3),
+                (3, 12, 7, 1),
+                (1, 7, 1, 5),
+                (2, 6, 9, 4),
+            ] {
                 let expected = counted(&g, &model, (b as u64, s, n, k as u64));
                 let got = model.cost(&g, &beam(b, s, n, k), 2).unwrap();
                 assert_eq!(got, expected, "s {stride} {model:?} {:?}", (b, s, n, k));
@@ -142,10 +146,7 @@ fn closed_forms_are_the_sums_they_close() {
             }
         }
     }
-    let decode = Workload::Decode {
-        batch: 1,
-        context: 5,
-    };
+    let decode = Workload::Decode { batch: 1, context: 5 };
     assert_eq!(PREFIX.cost(&layer(1), &decode, 4), None);
 }
 
