@@ -56,8 +56,8 @@ fn parameters_are_those_of_the_seeds_layers() {
 
 #[test]
 fn a_small_search_by_hand() {
-    // Two sentences of 5 states, 3 hypotheses, 2 tokens, s = 2. The start token is at position 5 and opens with its
-    // block's partner at 4: floor(5 / 2) + 1 = 3 slots; the next one at 6 sees 4, of which 2 are closed prefix.
+    // Two sentences of 5 states, 3 hypotheses, 2 tokens, s = 2. The start token is at position 5, where it closes the
+    // block of position 4: floor(5 / 2) + 1 = 3 slots; the next one at 6 sees 4, of which those 3 are in common.
     let work = LayerWork::of(
         &layer(2),
         &Search::of(&beam(2, 5, 2, 3)).unwrap(),
@@ -66,7 +66,7 @@ fn a_small_search_by_hand() {
     let (prefix, steps) = (2 * 2 * 5 * 19, 2 * (2 + 6) * (17 + 19));
     let attention = 2 * 2 * (7 + 5) * (2 * 3 + 6 * 4);
     assert_eq!(work.flops, prefix + steps + attention);
-    let read = 2 * 3 + (2 * 2 + 6 * 2);
+    let read = 2 * 3 + (2 * 3 + 6);
     let written = 2 * 3 + (2 + 6);
     assert_eq!(work.cache_elements, (read + written) * 7);
 
@@ -107,7 +107,7 @@ fn counted(g: &Geometry, model: &ModelShape, (b, s, n, k): (u64, usize, usize, u
     for step in 0..n {
         let hypotheses = if step == 0 { b } else { b * k };
         let slots = ((s + step) / g.stride + 1) as u64;
-        let closed = if step == 0 { 0 } else { (s / g.stride) as u64 };
+        let closed = if step == 0 { 0 } else { ((s + 1) / g.stride) as u64 };
         let width = (g.entry.key + g.entry.values.width()) as u64;
         let macs = (g.decode_macs.query + g.decode_macs.key) as u64 + slots * g.n_heads as u64 * width;
         flops += hypotheses * (layers * (2 * macs + feed_forward) + 2 * table);
@@ -166,10 +166,11 @@ fn a_shared_prefix_is_kept_once_a_sentence_but_for_its_open_slot() {
         assert_eq!(bytes(1, prefix), 3 * 6 * 11 * 7 * 2);
         assert_eq!(bytes(2, prefix), 3 * 6 * 6 * 7 * 2);
     }
-    assert_eq!(bytes(1, Prefix::Shared), 3 * (2 * 7 + 6 * 4) * 7 * 2);
-    // floor(7 / 2) = 3 shared, ceil(11 / 2) - 3 = 3 own.
-    assert_eq!(bytes(2, Prefix::Shared), 3 * (2 * 3 + 6 * 3) * 7 * 2);
-    // floor(7 / 3) = 2 shared, ceil(11 / 3) - 2 = 2 own.
+    // The start token is in common too.
+    assert_eq!(bytes(1, Prefix::Shared), 3 * (2 * 8 + 6 * 3) * 7 * 2);
+    // floor(8 / 2) = 4 shared, ceil(11 / 2) - 4 = 2 own.
+    assert_eq!(bytes(2, Prefix::Shared), 3 * (2 * 4 + 6 * 2) * 7 * 2);
+    // floor(8 / 3) = 2 shared, ceil(11 / 3) - 2 = 2 own.
     assert_eq!(bytes(3, Prefix::Shared), 3 * (2 * 2 + 6 * 2) * 7 * 2);
     let generate = Workload::Generate {
         batch: 2,
