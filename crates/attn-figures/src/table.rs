@@ -49,11 +49,20 @@ pub(crate) fn stack_height(tables: &[Table]) -> f64 {
     tables.iter().map(|table| height(table) + BETWEEN).sum::<f64>() - BETWEEN
 }
 
-/// Draws tables under each other.
+/// Draws tables under each other, with columns of the same widths.
 pub(crate) fn draw_stack(canvas: &Canvas<'_>, tables: &[Table], body: Rect) -> Drawn {
+    let mut widths: Vec<f64> = Vec::new();
+    for table in tables {
+        let own = column_widths(table);
+        widths.resize(widths.len().max(own.len()), 0.0);
+        for (width, own) in widths.iter_mut().zip(own) {
+            *width = width.max(own);
+        }
+    }
     let mut top = body.top;
     for table in tables {
-        draw(canvas, table, Rect { top, ..body })?;
+        let own = &widths[..table.heads.len()];
+        draw_columns(canvas, table, Rect { top, ..body }, own)?;
         top += height(table) + BETWEEN;
     }
     Ok(())
@@ -61,7 +70,10 @@ pub(crate) fn draw_stack(canvas: &Canvas<'_>, tables: &[Table], body: Rect) -> D
 
 /// Draws the table at the top left of a rectangle, no wider than it.
 pub(crate) fn draw(canvas: &Canvas<'_>, table: &Table, body: Rect) -> Drawn {
-    let widths: Vec<f64> = (0..table.heads.len()).map(|at| column_width(table, at)).collect();
+    draw_columns(canvas, table, body, &column_widths(table))
+}
+
+fn draw_columns(canvas: &Canvas<'_>, table: &Table, body: Rect, widths: &[f64]) -> Drawn {
     let columns: f64 = widths.iter().map(|width| width + STAR + NARROWEST_GAP).sum();
     let longest = (body.width() - columns).clamp(SHORTEST_LABEL, LONGEST_LABEL);
     let label = |text: &str| font::fit(text, LABEL_SIZE, Weight::Regular, longest);
@@ -75,7 +87,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, table: &Table, body: Rect) -> Drawn {
     // Where each column's numbers end.
     let mut rights = Vec::with_capacity(widths.len());
     let mut x = body.left + label_width;
-    for width in &widths {
+    for width in widths {
         x += gap + width;
         rights.push(x);
         x += STAR;
@@ -86,7 +98,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, table: &Table, body: Rect) -> Drawn {
     rule(body.top, 1.4)?;
     let mut y = body.top;
     if has_groups(table) {
-        draw_groups(canvas, table, y, &rights, &widths)?;
+        draw_groups(canvas, table, y, &rights, widths)?;
         y += LINE;
     }
     for (line, offset) in [(0, 0.0), (1, HEAD)] {
@@ -145,6 +157,10 @@ fn draw_groups(canvas: &Canvas<'_>, table: &Table, top: f64, rights: &[f64], wid
         canvas.line(&[(left, y), (*end + STAR, y)], AXIS, 0.8)?;
     }
     Ok(())
+}
+
+fn column_widths(table: &Table) -> Vec<f64> {
+    (0..table.heads.len()).map(|at| column_width(table, at)).collect()
 }
 
 fn column_width(table: &Table, at: usize) -> f64 {

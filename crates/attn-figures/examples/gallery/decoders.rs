@@ -23,14 +23,12 @@ pub fn rows() -> Vec<Row> {
             }
             rows.push(seedlike(variant, set, at));
         }
-        for dtype in ["f32", "bf16"] {
-            for prefix in ["replicated", "copied", "shared"] {
-                let mut row = fused(variant, prefix, dtype, at);
-                if variant.0 == "GQA (2)" && prefix == "shared" {
-                    (row.status, row.time_median_s) = ("oom".into(), None);
-                }
-                rows.push(row);
+        for prefix in ["replicated", "copied", "shared"] {
+            let mut row = fused(variant, prefix, "bf16", at);
+            if variant.0 == "GQA (2)" && prefix == "shared" {
+                (row.status, row.time_median_s) = ("oom".into(), None);
             }
+            rows.push(row);
         }
     }
     rows

@@ -2,11 +2,11 @@
 
 use super::FigureSpec;
 use super::points::{listed, positive, replaced_note};
-use super::ways::{Way, by_way, is_end};
+use super::ways::{Way, by_way, is_end, why_missing};
 use crate::frame::Row;
 use crate::sheet::{Body, Grade, Measured, Sheet, StackBar, StackPanel, Stacks};
 use crate::slice::{Slice, WAYS, sizes};
-use crate::style::series_key;
+use crate::style::{SeriesKey, series_key};
 use crate::units::Unit;
 use plotters::style::RGBColor;
 use std::collections::BTreeSet;
@@ -64,17 +64,18 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     }
     let series = slice.series(&drawn);
     let panel = |(way, rows): &(Way, Vec<&Row>)| {
-        let bar = |key| {
+        let bar = |key: SeriesKey| {
             let row = rows.iter().find(|row| series_key(row) == key);
             let bytes = row.and_then(|row| whole(row));
             let parts = row.and_then(|row| held(row)).map(|held| held.parts);
+            let text = match bytes {
+                Some(bytes) => Unit::Bytes.format(bytes.value, 3, true),
+                None => why_missing(slice, way, &key),
+            };
             StackBar {
                 label: key.1,
                 parts: parts.unwrap_or_default(),
-                text: match bytes {
-                    Some(bytes) => Unit::Bytes.format(bytes.value, 3, true),
-                    None => "not measured".to_owned(),
-                },
+                text,
             }
         };
         StackPanel {

@@ -81,9 +81,9 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         return Err("neither the paper nor the rows have a variant".to_owned());
     }
 
-    let table = |quantities: &[Quantity], with_quality: bool| {
+    let table = |quantities: &[Quantity]| {
         let row = |entry: &Entry<'_>| {
-            let mut cells: Vec<Cell> = with_quality.then(|| quality(entry)).into_iter().collect();
+            let mut cells = vec![quality(entry)];
             let of_quantity = |quantity| cells_of(quantity, entry, &entries, &seedlike, &fused);
             cells.extend(quantities.iter().flat_map(of_quantity));
             TableRow {
@@ -91,7 +91,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
                 cells,
             }
         };
-        let (groups, heads) = header(quantities, with_quality, &entries, &seedlike, &fused);
+        let (groups, heads) = header(quantities, &entries, &seedlike, &fused);
         Table {
             groups,
             heads,
@@ -100,9 +100,9 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     };
     // Side by side where there is room.
     let tables = if fused.len() > MOST_BESIDE {
-        vec![table(&QUANTITIES[..1], true), table(&QUANTITIES[1..], false)]
+        QUANTITIES.chunks(1).map(table).collect()
     } else {
-        vec![table(&QUANTITIES, true)]
+        vec![table(&QUANTITIES)]
     };
     let mut notes = notes(&entries, &seedlike, &fused, slice);
     notes.extend(stars(&tables));
@@ -170,18 +170,14 @@ fn fused_columns<'a>(slice: &Slice<'a>) -> (Vec<Column<'a>>, usize) {
 /// Titles over the columns, and what stands over each of them.
 fn header(
     quantities: &[Quantity],
-    with_quality: bool,
     entries: &[Entry<'_>],
     seedlike: &Column<'_>,
     fused: &[Column<'_>],
 ) -> (Vec<(String, usize)>, Vec<[String; 2]>) {
-    let (mut groups, mut heads) = (Vec::new(), Vec::new());
-    if with_quality {
-        let named = |entry: &Entry<'_>| Some(entry.published?.quality.as_ref()?.0.clone());
-        let name = entries.iter().find_map(named);
-        groups.push(("Paper".to_owned(), 1));
-        heads.push([name.unwrap_or_else(|| "quality".to_owned()), String::new()]);
-    }
+    let named = |entry: &Entry<'_>| Some(entry.published?.quality.as_ref()?.0.clone());
+    let quality = entries.iter().find_map(named);
+    let mut groups = vec![("Paper".to_owned(), 1)];
+    let mut heads = vec![[quality.unwrap_or_else(|| "quality".to_owned()), String::new()]];
     for quantity in quantities {
         groups.push((quantity.title.to_owned(), 3 + fused.len()));
         heads.push(["paper".to_owned(), String::new()]);

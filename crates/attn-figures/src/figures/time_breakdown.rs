@@ -2,11 +2,11 @@
 
 use super::FigureSpec;
 use super::points::{listed, replaced_note, time};
-use super::ways::{by_way, is_end};
+use super::ways::{by_way, is_end, why_missing};
 use crate::frame::Row;
 use crate::sheet::{Body, Sheet, StackBar, StackPanel, Stacks};
 use crate::slice::{Slice, WAYS, sizes};
-use crate::style::series_key;
+use crate::style::{SeriesKey, series_key};
 use crate::units::Unit;
 use plotters::style::RGBColor;
 use std::collections::BTreeSet;
@@ -78,7 +78,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         if !rows.iter().any(|row| phases(row).is_some()) {
             continue;
         }
-        let bar = |key| {
+        let bar = |key: SeriesKey| {
             let row = rows.iter().find(|row| series_key(row) == key);
             let star = if row.is_none_or(|row| row.is_clean()) {
                 ""
@@ -90,7 +90,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
             let text = match (&parts, whole) {
                 (Some(_), Some(whole)) => format!("{}{star}", Unit::Seconds.format(whole.value, 3, false)),
                 (None, Some(_)) => "not by phase".to_owned(),
-                _ => "not measured".to_owned(),
+                _ => why_missing(slice, way, &key),
             };
             StackBar {
                 label: key.1,

@@ -211,7 +211,7 @@ fn panel(title: &str, places: &[Place], latent: Option<Line>, all: Option<Line>)
     let y = Axis::linear(
         "Time",
         Unit::Seconds,
-        [0.0, highest * 1.03].into_iter().chain(reached),
+        [0.0, highest * 1.06].into_iter().chain(reached),
     );
 
     let mut series = Vec::new();

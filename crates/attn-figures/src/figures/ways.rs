@@ -5,6 +5,7 @@ use crate::frame::Row;
 use crate::habits::Habits;
 use crate::sheet::Measured;
 use crate::slice::Slice;
+use crate::style::{SeriesKey, series_key};
 
 /// What rows of one slice of whole decoders still differ in, in the order of figures: the seed's way first, the
 /// one with least work last.
@@ -119,6 +120,20 @@ pub(super) fn is_end(row: &Row) -> bool {
     row.habits
         .as_deref()
         .is_none_or(|text| matches!(Habits::parse(text), Some(Habits::ALL | Habits::NONE)))
+}
+
+/// Why a variant has no value in a way: what became of it, or that it was not measured.
+pub(super) fn why_missing(slice: &Slice<'_>, way: &Way, key: &SeriesKey) -> String {
+    // A case that failed may not know how it would have been launched.
+    let is_of = |other: &Way| {
+        (&other.path, other.habits, &other.prefix, &other.dtype)
+            == (&way.path, way.habits, &way.prefix, &way.dtype)
+    };
+    let failed = slice
+        .failed
+        .iter()
+        .find(|row| series_key(row) == *key && is_of(&Way::of(row)));
+    failed.map_or_else(|| "not measured".to_owned(), |row| row.status.replace('_', " "))
 }
 
 /// The rows of a slice that have a value, by way: each variant once, its last row. Their number that were
