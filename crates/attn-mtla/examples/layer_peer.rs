@@ -31,12 +31,11 @@ struct Case {
 
 impl Case {
     fn new(case: &str, path: Path) -> Result<Self, Error> {
-        let (workload, dtype, stride, length, batch) =
-            match case.split_whitespace().collect::<Vec<_>>()[..] {
-                [workload, dtype, stride, length] => (workload, dtype, stride, length, DECODE_BATCH),
-                [workload, dtype, stride, length, batch] => (workload, dtype, stride, length, batch.parse()?),
-                _ => return Err(format!("`{case}` is not a case such as `forward f32 2 2048`").into()),
-            };
+        let (workload, dtype, stride, length, batch) = match case.split_whitespace().collect::<Vec<_>>()[..] {
+            [workload, dtype, stride, length] => (workload, dtype, stride, length, DECODE_BATCH),
+            [workload, dtype, stride, length, batch] => (workload, dtype, stride, length, batch.parse()?),
+            _ => return Err(format!("`{case}` is not a case such as `forward f32 2 2048`").into()),
+        };
         let dtype = match dtype {
             "bf16" => DType::BF16,
             _ => DType::F32,
