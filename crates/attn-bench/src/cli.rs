@@ -320,7 +320,7 @@ pub struct CompareArgs {
 Examples:
   attn-bench verify                                 the built-in suite
   attn-bench verify conformance/                    every safetensors file in a folder
-  attn-bench verify llama-mtla-s2/                  a saved model: config.json, model.safetensors, expected.safetensors
+  attn-bench verify saved-model/                    config.json, model.safetensors, expected.safetensors
   attn-bench verify --dtype bf16 --path fused")]
 pub struct VerifyArgs {
     /// Conformance files, folders of them, or folders of a saved model; none is the built-in suite

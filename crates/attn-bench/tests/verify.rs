@@ -1,4 +1,5 @@
 //! `verify` on files and on the built-in suite.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

@@ -180,12 +180,11 @@ impl Logit for f32 {
         const LANES: usize = 16;
         let mut maxima = [f32::NEG_INFINITY; LANES];
         let mut damage = [0f32; LANES];
-        for chunk in row.chunks(LANES) {
-            for ((max, damage), &x) in maxima.iter_mut().zip(&mut damage).zip(chunk) {
-                *max = if x > *max { x } else { *max };
-                *damage += x * 0.0; // NaN of whatever is not finite
-            }
-        }
+        let mut look = |lane: usize, x: f32| {
+            maxima[lane] = if x > maxima[lane] { x } else { maxima[lane] };
+            damage[lane] += x * 0.0; // NaN of whatever is not finite
+        };
+        in_lanes::<LANES>(row, &mut look);
         let max = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max);
         let narrow = scale as f32;
         // Runs are short enough for f32, their sums are not.
@@ -193,16 +192,26 @@ impl Logit for f32 {
             .chunks(64 * LANES)
             .map(|run| {
                 let mut sums = [0f32; LANES];
-                for chunk in run.chunks(LANES) {
-                    for (sum, &x) in sums.iter_mut().zip(chunk) {
-                        *sum += exp((x - max) * narrow);
-                    }
-                }
+                in_lanes::<LANES>(run, &mut |lane, x| sums[lane] += exp((x - max) * narrow));
                 sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
             })
             .sum();
         let damage: f32 = damage.iter().sum();
         (f64::from(max) * scale, sum + f64::from(damage))
+    }
+}
+
+/// Gives each element to its lane, whole vectors at a time, so that the compiler makes vectors of them.
+#[inline(always)]
+fn in_lanes<const LANES: usize>(row: &[f32], take: &mut impl FnMut(usize, f32)) {
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, &x) in chunk.iter().enumerate() {
+            take(lane, x);
+        }
+    }
+    for (lane, &x) in rest.iter().enumerate() {
+        take(lane, x);
     }
 }
 

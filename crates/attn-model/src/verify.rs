@@ -25,8 +25,9 @@ pub struct FolderReport {
 
 /// How far logits may be from the reference's in f32, over their scale: every layer's sums are in f32.
 const TOLERANCE: f64 = 1e-4;
-/// How much further than the rounding of its weights alone the rounding of everything may take a model.
-const ROUNDING_FACTOR: f64 = 6.0;
+/// How much further than the rounding of its weights alone the rounding of everything may take a model: it took our
+/// saved models 0.6 to 2.5 times as far.
+const ROUNDING_FACTOR: f64 = 4.0;
 
 /// How far logits may be from the reference's. In half precision that is the model's affair: one whose attention hangs on
 /// small differences passes every rounding on, layer by layer. So it is asked first, what rounding its weights changes

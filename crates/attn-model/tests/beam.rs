@@ -1,4 +1,5 @@
 //! Beam search against a plain one: a whole forward pass for every hypothesis, sentence by sentence, and a full sort.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

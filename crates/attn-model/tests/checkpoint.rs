@@ -1,4 +1,5 @@
 //! Saved models come back bit by bit, and damaged ones are refused in words.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

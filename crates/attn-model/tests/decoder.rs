@@ -1,4 +1,5 @@
 //! What must hold of any decoder, whatever attends in it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

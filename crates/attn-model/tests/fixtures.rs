@@ -1,4 +1,5 @@
 //! Beam searches of an independent implementation (`scripts/reference`): its logits, hypotheses and scores.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Greedy and sampled generation.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

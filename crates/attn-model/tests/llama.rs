@@ -1,5 +1,6 @@
 //! Folders that the Python package `mtla` saved. Those of the project lie beside the repository or where
 //! `ATTN_CONFORMANCE` says; small ones of our own are among the fixtures.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
