@@ -67,10 +67,7 @@ impl Prefix {
             Self::Copied,
             "the prefix is computed once a sentence and copied to its hypotheses",
         ),
-        (
-            Self::Shared,
-            "the prefix is computed and stored once a sentence",
-        ),
+        (Self::Shared, "the prefix is computed and stored once a sentence"),
     ];
 
     /// The name in sweeps and rows.
@@ -168,8 +165,8 @@ impl LayerWork {
         let width = (g.entry.key + g.entry.values.width()) as u64;
         let macs = (g.decode_macs.query + g.decode_macs.key) as u64;
         let step_flops = 2 * search.decoded() * macs + 2 * heads * width * (b * first + n * rest);
-        // Closed slots of the prefix are the same for all hypotheses of a sentence: read once for them.
-        let common = later * (s / g.stride) as u64;
+        // Closed slots of prefix and start token are the same for all hypotheses of a sentence: read once for them.
+        let common = later * ((s + 1) / g.stride) as u64;
         let slots_read = b * (first + common) + n * (rest - common);
         let slots_written = b * g.slots(s) as u64 + search.decoded();
         Self {
@@ -228,8 +225,9 @@ impl ModelShape {
     }
 
     /// Bytes of the caches of all layers at the end of `workload`: the papers' formula over every sequence kept, which
-    /// are B K where each hypothesis has its own prefix. Where it is shared, the closed slots of a prefix are there once
-    /// a sentence, `floor(S / s)`, and each hypothesis has the `ceil((S + N) / s) - floor(S / s)` others.
+    /// are B K where each hypothesis has its own prefix. Where it is shared, the closed slots of prefix and start token are
+    /// there once a sentence, `floor((S + 1) / s)`, and each hypothesis has the `ceil((S + N) / s) - floor((S + 1) / s)`
+    /// others.
     pub fn kv_bytes(
         &self,
         layer: &Geometry,
@@ -240,7 +238,7 @@ impl ModelShape {
         let hypotheses = workload.batch() * workload.beam();
         let each = match (workload, prefix) {
             (&Workload::Beam { batch, tokens, .. }, Some(Prefix::Shared)) => {
-                let closed = tokens / layer.stride * layer.stride;
+                let closed = (tokens + 1) / layer.stride * layer.stride;
                 let own = workload.cached_tokens() - closed;
                 layer.kv_bytes(batch, closed, element_bytes) + layer.kv_bytes(hypotheses, own, element_bytes)
             }
@@ -252,7 +250,7 @@ impl ModelShape {
     /// Useful operations and least bytes of a search or of greedy generation, `None` for what no whole decoder does.
     ///
     /// Read are all weights but the embedding by every step, those of the prefix with the first; the encoder's states
-    /// once; caches by every step, the prefix's closed slots once for all hypotheses of a sentence. Activations and
+    /// once; caches by every step, the closed slots of the prefix once for all hypotheses of a sentence. Activations and
     /// logits need not leave the processor, and reordering need not move anything: neither is counted. The cost does
     /// not depend on where hypotheses keep their prefix, nor on habits, so that all have the same floor.
     pub fn cost(&self, layer: &Geometry, workload: &Workload, element_bytes: usize) -> Option<Cost> {

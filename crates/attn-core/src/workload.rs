@@ -183,10 +183,7 @@ mod tests {
         assert_eq!((beam.batch(), beam.beam()), (3, 5));
         assert_eq!((beam.processed_tokens(), beam.cached_tokens()), (21, 27));
         assert_eq!(beam.scopes(), [Scope::Model]);
-        let decode = Workload::Decode {
-            batch: 3,
-            context: 4,
-        };
+        let decode = Workload::Decode { batch: 3, context: 4 };
         assert!(decode.beam() == 1 && !decode.scopes().contains(&Scope::Model));
     }
 
@@ -195,7 +192,14 @@ mod tests {
         let words = Workload::ALL.map(|(name, _)| name);
         assert_eq!(
             words,
-            ["decode", "prefill", "train_step", "generate", "trajectory", "beam"]
+            [
+                "decode",
+                "prefill",
+                "train_step",
+                "generate",
+                "trajectory",
+                "beam"
+            ]
         );
     }
 }

@@ -18,7 +18,9 @@ mod variants;
 mod whole;
 mod workloads;
 
-use attn_core::{Cost, Geometry, Habits, ModelDims, ModelShape, Params, Path, Prefix, Scope, Variant, Workload};
+use attn_core::{
+    Cost, Geometry, Habits, ModelDims, ModelShape, Params, Path, Prefix, Scope, Variant, Workload,
+};
 use serde::Serialize;
 
 use crate::device::{DeviceError, Resolved};
@@ -30,10 +32,10 @@ pub use dominance::dominates;
 pub use fair::Fair;
 pub use filter::Filter;
 pub use predict::Rates;
+use predict::memory_bytes;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
 pub use totals::{NOTABLE_MISMATCH, Totals};
-use predict::memory_bytes;
 use whole::Way;
 
 /// A mistyped axis multiplies quickly; no one waits for more cases than these.

@@ -143,7 +143,10 @@ pub fn point_title(row: &Row) -> String {
     parts.extend(asked.into_iter().filter(|part| !part.is_empty()).cloned());
     // All habits are what the path is, and replicated is how it does a beam.
     let is_seedlike = row.path_requested == Path::Seedlike.name();
-    let habits = row.habits.as_deref().filter(|habits| *habits != Habits::ALL.to_string());
+    let habits = row
+        .habits
+        .as_deref()
+        .filter(|habits| *habits != Habits::ALL.to_string());
     parts.extend(habits.map(|habits| format!("habits {habits}")));
     let prefix = row.prefix.as_deref().filter(|_| !is_seedlike);
     parts.extend(prefix.map(|prefix| format!("{prefix} prefix")));

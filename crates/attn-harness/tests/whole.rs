@@ -32,7 +32,11 @@ fn ways(plan: &Plan) -> Vec<String> {
         let prefix = case.prefix.map_or("-", Prefix::name);
         format!("{} {} {} {habits} {prefix}", case.group, case.path, case.dtype)
     };
-    plan.cases.iter().filter(|case| case.variant.key == "full").map(of).collect()
+    plan.cases
+        .iter()
+        .filter(|case| case.variant.key == "full")
+        .map(of)
+        .collect()
 }
 
 #[test]
@@ -84,7 +88,7 @@ fn prefixes_multiply_beams_of_path_fused_alone_and_share_a_group() {
     let all = plan(&yaml);
     let kept = |filter: &str| all.clone().filter(filter, &fake::VARIANTS).unwrap();
     let shared = kept("prefix=shared,variant=merged");
-    // floor(10 / 3) slots a sentence, ceil(14 / 3) - 3 a hypothesis.
+    // floor(11 / 3) slots a sentence, ceil(14 / 3) - 3 a hypothesis.
     assert_eq!(shared.cases[0].kv_bytes, 2 * (2 * 3 + 6 * 2) * 40 * 4);
     assert_eq!(kept("beam=3").cases.len(), 8);
     assert_eq!(kept("n_layers=2,decoder=prefix,workload=generate").cases.len(), 4);
@@ -95,7 +99,10 @@ fn prefixes_multiply_beams_of_path_fused_alone_and_share_a_group() {
 fn sets_of_habits_choose_their_dtype_and_take_turns() {
     let yaml = beam_with("paths:", "dtype: [f32, bf16]\nhabits: combinations\npaths:");
     let all = plan(&yaml);
-    let seedlike = all.clone().filter("path=seedlike,variant=full", &fake::VARIANTS).unwrap();
+    let seedlike = all
+        .clone()
+        .filter("path=seedlike,variant=full", &fake::VARIANTS)
+        .unwrap();
     assert_eq!(seedlike.cases.len(), 32);
     assert!(seedlike.cases.iter().all(|case| case.group == 0));
     for case in &seedlike.cases {
@@ -127,7 +134,11 @@ fn one_layers_ids_are_those_of_before() {
     assert_eq!(ids(plan(&seedlike))[0], "@@1");
     let none = with("name: test", "name: test\npaths: [seedlike]\nhabits: none");
     let none = plan(&none);
-    assert!(none.cases.iter().all(|case| case.dtype == Dtype::BF16 && case.habits == Some(Habits::NONE)));
+    assert!(
+        none.cases
+            .iter()
+            .all(|case| case.dtype == Dtype::BF16 && case.habits == Some(Habits::NONE))
+    );
     assert_eq!(none.groups().count(), plan(&seedlike).groups().count());
     // Without the key, another type than the seed's is unsupported as before.
     let half = plan(&with("name: test", "name: test\npaths: [seedlike]\ndtype: bf16"));

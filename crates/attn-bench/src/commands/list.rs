@@ -73,8 +73,9 @@ fn text(topic: Topic) -> String {
         }
         Topic::Workloads => {
             let lines = WORKLOADS.iter().zip(Workload::ALL);
-            let lines = lines
-                .map(|(spec, (name, help))| vec![name.to_string(), scopes(spec).join(", "), help.to_string()]);
+            let lines = lines.map(|(spec, (name, help))| {
+                vec![name.to_string(), scopes(spec).join(", "), help.to_string()]
+            });
             let overview = table(&["workload", "scopes", "what it is"], lines.collect());
             let sizes = WORKLOADS.iter().flat_map(|spec| {
                 spec.sizes.iter().map(|size| {

@@ -56,8 +56,8 @@ fn parameters_are_those_of_the_seeds_layers() {
 
 #[test]
 fn a_small_search_by_hand() {
-    // Two sentences of 5 states, 3 hypotheses, 2 tokens, s = 2. The start token is at position 5 and opens with its
-    // block's partner at 4: floor(5 / 2) + 1 = 3 slots; the next one at 6 sees 4, of which 2 are closed prefix.
+    // Two sentences of 5 states, 3 hypotheses, 2 tokens, s = 2. The start token is at position 5, where it closes the
+    // block of position 4: floor(5 / 2) + 1 = 3 slots; the next one at 6 sees 4, of which those 3 are in common.
     let work = LayerWork::of(
         &layer(2),
         &Search::of(&beam(2, 5, 2, 3)).unwrap(),
@@ -66,29 +66,27 @@ fn a_small_search_by_hand() {
     let (prefix, steps) = (2 * 2 * 5 * 19, 2 * (2 + 6) * (17 + 19));
     let attention = 2 * 2 * (7 + 5) * (2 * 3 + 6 * 4);
     assert_eq!(work.flops, prefix + steps + attention);
-    let read = 2 * 3 + (2 * 2 + 6 * 2);
+    let read = 2 * 3 + (2 * 3 + 6);
     let written = 2 * 3 + (2 + 6);
     assert_eq!(work.cache_elements, (read + written) * 7);
 
     let cost = PREFIX.cost(&layer(2), &beam(2, 5, 2, 3), 4).unwrap();
     let vocabulary = 2 * 8 * 50 * 8;
-    assert_eq!(
-        cost.flops,
-        3 * (work.flops + 2 * 8 * (2 * 8 * 10)) + vocabulary
-    );
+    assert_eq!(cost.flops, 3 * (work.flops + 2 * 8 * (2 * 8 * 10)) + vocabulary);
     let weights = 2 * (PREFIX.parameters(&layer(2)) - 50 * 8);
     let states = 2 * 5 * 8;
-    assert_eq!(
-        cost.bytes_moved,
-        4 * (weights + states + 3 * work.cache_elements)
-    );
+    assert_eq!(cost.bytes_moved, 4 * (weights + states + 3 * work.cache_elements));
 }
 
 /// Step by step, hypothesis by hypothesis.
 fn counted(g: &Geometry, model: &ModelShape, (b, s, n, k): (u64, usize, usize, u64)) -> Cost {
     let (m, layers, e) = (g.d_model as u64, model.n_layers as u64, 2);
     let table = model.vocab as u64 * m;
-    let matrices = if model.decoder == DecoderKind::Prefix { 2 } else { 3 };
+    let matrices = if model.decoder == DecoderKind::Prefix {
+        2
+    } else {
+        3
+    };
     let feed_forward = 2 * matrices * m * model.d_ff as u64;
     let elements = g.entry.elements() as u64;
     let (mut flops, mut bytes) = (0, layers * b * s.div_ceil(g.stride) as u64 * elements * e);
@@ -109,7 +107,7 @@ fn counted(g: &Geometry, model: &ModelShape, (b, s, n, k): (u64, usize, usize, u
     for step in 0..n {
         let hypotheses = if step == 0 { b } else { b * k };
         let slots = ((s + step) / g.stride + 1) as u64;
-        let closed = if step == 0 { 0 } else { (s / g.stride) as u64 };
+        let closed = if step == 0 { 0 } else { ((s + 1) / g.stride) as u64 };
         let width = (g.entry.key + g.entry.values.width()) as u64;
         let macs = (g.decode_macs.query + g.decode_macs.key) as u64 + slots * g.n_heads as u64 * width;
         flops += hypotheses * (layers * (2 * macs + feed_forward) + 2 * table);
@@ -127,7 +125,13 @@ fn closed_forms_are_the_sums_they_close() {
     for stride in [1, 2, 3] {
         let g = layer(stride);
         for model in [PREFIX, LLAMA] {
-            for (b, s, n, k) in [(1, 1, 1, 1), (2, 5, 4, 3), (3, 12, 7, 1), (1, 7, 1, 5), (2, 6, 9, 4)] {
+            for (b, s, n, k) in [
+                (1, 1, 1, 1),
+                (2, 5, 4, 3),
+                (3, 12, 7, 1),
+                (1, 7, 1, 5),
+                (2, 6, 9, 4),
+            ] {
                 let expected = counted(&g, &model, (b as u64, s, n, k as u64));
                 let got = model.cost(&g, &beam(b, s, n, k), 2).unwrap();
                 assert_eq!(got, expected, "s {stride} {model:?} {:?}", (b, s, n, k));
@@ -142,10 +146,7 @@ fn closed_forms_are_the_sums_they_close() {
             }
         }
     }
-    let decode = Workload::Decode {
-        batch: 1,
-        context: 5,
-    };
+    let decode = Workload::Decode { batch: 1, context: 5 };
     assert_eq!(PREFIX.cost(&layer(1), &decode, 4), None);
 }
 
@@ -165,10 +166,11 @@ fn a_shared_prefix_is_kept_once_a_sentence_but_for_its_open_slot() {
         assert_eq!(bytes(1, prefix), 3 * 6 * 11 * 7 * 2);
         assert_eq!(bytes(2, prefix), 3 * 6 * 6 * 7 * 2);
     }
-    assert_eq!(bytes(1, Prefix::Shared), 3 * (2 * 7 + 6 * 4) * 7 * 2);
-    // floor(7 / 2) = 3 shared, ceil(11 / 2) - 3 = 3 own.
-    assert_eq!(bytes(2, Prefix::Shared), 3 * (2 * 3 + 6 * 3) * 7 * 2);
-    // floor(7 / 3) = 2 shared, ceil(11 / 3) - 2 = 2 own.
+    // The start token is in common too.
+    assert_eq!(bytes(1, Prefix::Shared), 3 * (2 * 8 + 6 * 3) * 7 * 2);
+    // floor(8 / 2) = 4 shared, ceil(11 / 2) - 4 = 2 own.
+    assert_eq!(bytes(2, Prefix::Shared), 3 * (2 * 4 + 6 * 2) * 7 * 2);
+    // floor(8 / 3) = 2 shared, ceil(11 / 3) - 2 = 2 own.
     assert_eq!(bytes(3, Prefix::Shared), 3 * (2 * 2 + 6 * 2) * 7 * 2);
     let generate = Workload::Generate {
         batch: 2,

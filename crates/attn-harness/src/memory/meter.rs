@@ -55,7 +55,10 @@ impl Meter {
                 }
             }
         };
-        let thread = thread::Builder::new().name("memory".to_string()).spawn(look).ok()?;
+        let thread = thread::Builder::new()
+            .name("memory".to_string())
+            .spawn(look)
+            .ok()?;
         Some(Self { stop, thread })
     }
 

@@ -107,7 +107,9 @@ impl Shared {
             prefix,
         } = self.way;
         let e = dtype.size_in_bytes();
-        let whole = self.model.and_then(|model| model.cost(geometry, &self.workload, e));
+        let whole = self
+            .model
+            .and_then(|model| model.cost(geometry, &self.workload, e));
         let cost = whole.unwrap_or_else(|| geometry.cost(&self.workload, self.scope, e));
         let cache_capacity = match self.workload {
             // The step before a sample leaves context - 1 tokens; a sample appends all its steps.
@@ -218,8 +220,7 @@ impl Shared {
             path, dtype, habits, ..
         } = self.way;
         // Without the habit of f32 the seed's way is in bf16; with it a sweep that asks for another type is refused.
-        let is_chosen =
-            habits.is_some_and(|habits| !habits.contains(Habit::F32)) && dtype == Dtype::BF16;
+        let is_chosen = habits.is_some_and(|habits| !habits.contains(Habit::F32)) && dtype == Dtype::BF16;
         (!is_chosen && !path.supports(DType::from(dtype)))
             .then(|| format!("{path} is not defined for {dtype}"))
     }

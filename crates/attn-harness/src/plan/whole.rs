@@ -138,8 +138,9 @@ pub(super) fn check(sweep: &Sweep, found: &mut Vec<Problem>) {
         let sets: Vec<Habits> = axis.values.iter().flat_map(|choice| choice.sets()).collect();
         let listed = axis.values.len();
         if sets.len() > listed && listed > 1 {
-            let problem = Problem::new("`habits` lists combinations, which are all sets, and others beside it")
-                .with_help("the same case would be measured twice: remove one of them");
+            let problem =
+                Problem::new("`habits` lists combinations, which are all sets, and others beside it")
+                    .with_help("the same case would be measured twice: remove one of them");
             found.push(source.point(problem, &at, ""));
         }
         if !has_path(Path::Seedlike) {
@@ -177,8 +178,13 @@ pub(super) fn check(sweep: &Sweep, found: &mut Vec<Problem>) {
 
 fn has_beam_scenario(file: &SweepFile) -> bool {
     use attn_core::ParamValue::Text;
-    let named = file.scenarios.iter().filter_map(|scenario| scenario.0.get("workload"));
-    named.into_iter().any(|name| matches!(&name.0, Text(name) if name == "beam"))
+    let named = file
+        .scenarios
+        .iter()
+        .filter_map(|scenario| scenario.0.get("workload"));
+    named
+        .into_iter()
+        .any(|name| matches!(&name.0, Text(name) if name == "beam"))
 }
 
 /// Checks that every workload has one of the scopes, that every scope has a workload, and that a vocabulary is large
@@ -191,7 +197,13 @@ pub(super) fn check_scopes(
 ) {
     let (source, scopes) = (&sweep.source, &sweep.file.scopes);
     let scopes_at = KeyPath::of("scopes");
-    let names = |scopes: &[Scope]| scopes.iter().map(|scope| scope.name()).collect::<Vec<_>>().join(", ");
+    let names = |scopes: &[Scope]| {
+        scopes
+            .iter()
+            .map(|scope| scope.name())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let mut refused: Vec<&KeyPath> = Vec::new();
     for point in points {
         let has = point.workload.scopes();
@@ -206,7 +218,10 @@ pub(super) fn check_scopes(
             names(has),
             names(&scopes.values)
         ))
-        .with_help(format!("add one, for example scopes: [{}], or remove {name}", has[0].name()));
+        .with_help(format!(
+            "add one, for example scopes: [{}], or remove {name}",
+            has[0].name()
+        ));
         let problem = source.point(problem, &point.at, name);
         found.push(source.point(problem, &scopes_at, "scopes"));
     }
@@ -229,7 +244,9 @@ pub(super) fn check_scopes(
         found.push(source.point(problem, &at, ""));
     }
     let Some(shape) = shape else { return };
-    let too_wide = points.iter().find(|point| 2 * point.workload.beam() > shape.vocab && point.workload.beam() > 1);
+    let too_wide = points
+        .iter()
+        .find(|point| 2 * point.workload.beam() > shape.vocab && point.workload.beam() > 1);
     if let Some(point) = too_wide {
         let (beam, vocab) = (point.workload.beam(), shape.vocab);
         let problem = Problem::new(format!(

@@ -10,8 +10,8 @@ use attn_testkit::{Difference, compare, tolerance};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::subject::Subject;
-use super::{Failure, check_model};
 use super::work::{Part, Work, weights};
+use super::{Failure, check_model};
 use crate::worker::job::Job;
 use crate::worker::{Fault, Verdict};
 
@@ -23,7 +23,7 @@ const DENSE_TOKENS_GRADIENT: usize = 256;
 const DECODE_ROWS: usize = 8;
 
 /// What a cache may hold beside slots and state: shapes, handles, marks.
-pub(super) const BOOKKEEPING_BYTES: u64 = 64 << 10;
+const BOOKKEEPING_BYTES: u64 = 64 << 10;
 
 /// The same on a GPU, where a cache is a few allocations that its pool may round up, to 2 MiB each at most.
 const POOL_SLACK_BYTES: u64 = 8 << 20;

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use attn_core::phase::{self, PhaseTimes};
 use attn_core::{Build, DecoderKind, ModelShape, Prefix, Weights, Workload, random_tensor};
-use attn_model::{BeamOptions, BeamSearch, Decoder, DecoderConfig, GenerateOptions, Generation, Hypothesis, Prompts};
+use attn_model::{
+    BeamOptions, BeamSearch, Decoder, DecoderConfig, GenerateOptions, Generation, Hypothesis, Prompts,
+};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -97,12 +99,20 @@ pub(crate) fn sentences(
         Workload::Beam { batch, tokens, .. } | Workload::Generate { batch, tokens, .. } => (batch, tokens),
         other => {
             let name = other.name();
-            return Err(Failure::Unsupported(format!("scope model has no {name}, use scope layer")));
+            return Err(Failure::Unsupported(format!(
+                "scope model has no {name}, use scope layer"
+            )));
         }
     };
     let start = start_token(shape);
     if shape.decoder == DecoderKind::Prefix {
-        let states = random_tensor(&[batch, tokens, job.geometry.d_model], seed, STATES, dtype, device)?;
+        let states = random_tensor(
+            &[batch, tokens, job.geometry.d_model],
+            seed,
+            STATES,
+            dtype,
+            device,
+        )?;
         return Ok((Some(states), vec![vec![start]; batch]));
     }
     // Normal variates to tokens that are spread evenly enough: what they are decides nothing.

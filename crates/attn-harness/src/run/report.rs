@@ -136,9 +136,10 @@ fn notes(case: &Case, cpu_level: Option<&str>) -> Option<String> {
         notes.push("scores are kept for the backward pass, O(T^2) memory, as the seed keeps them");
     }
     // The kernels have them, and not the formulation that forms all scores.
-    let has_kernels = case.habits.is_none_or(|habits| !habits.contains(Habit::DenseMask));
-    let has_products =
-        case.dtype == Dtype::BF16 && cpu_level == Some("amx") && has_kernels && !is_training;
+    let has_kernels = case
+        .habits
+        .is_none_or(|habits| !habits.contains(Habit::DenseMask));
+    let has_products = case.dtype == Dtype::BF16 && cpu_level == Some("amx") && has_kernels && !is_training;
     if case.dtype != Dtype::F32 && !has_products {
         notes.push("arithmetic is f32, widened from half precision: the time says nothing about the type");
     }
@@ -539,7 +540,10 @@ pub(super) fn explain_nulls(row: &mut Row) {
         because(&["beam", "prefix"], "not applicable: nothing is searched");
     }
     if row.habits.is_none() {
-        because(&["habits"], "not applicable: path fused has none of the seed's habits");
+        because(
+            &["habits"],
+            "not applicable: path fused has none of the seed's habits",
+        );
     }
     if row.scope != Scope::Model.name() {
         because(&PHASES, "not applicable: phases are those of a whole decoder");

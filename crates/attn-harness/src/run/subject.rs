@@ -304,7 +304,8 @@ impl Task for Subject {
             self.steps_s.push(laps.iter().map(Lap::time_s).collect());
         }
         if let Work::Model(whole) = &self.work {
-            self.phases.extend(whole.found.as_ref().and_then(|found| found.phases));
+            self.phases
+                .extend(whole.found.as_ref().and_then(|found| found.phases));
         }
         Ok(taken)
     }

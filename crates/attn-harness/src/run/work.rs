@@ -290,7 +290,9 @@ impl Work {
             Workload::Trajectory { .. } => {
                 undefined("scope op of trajectory", "it is decode, which has its own")
             }
-            Workload::Beam { .. } => undefined("scope op of beam", "it is a whole decoder's, use scope model"),
+            Workload::Beam { .. } => {
+                undefined("scope op of beam", "it is a whole decoder's, use scope model")
+            }
         }
     }
 

@@ -72,8 +72,13 @@ impl<'de> Deserialize<'de> for HabitsChoice {
             return Ok(Self::Combinations);
         }
         text.parse().map(Self::Set).map_err(|reason: String| {
-            let known = Habit::ALL.map(Habit::name).into_iter().chain(Self::WORDS.map(|(word, _)| word));
-            let wrong = text.split('+').find(|word| !known.clone().any(|name| name == *word));
+            let known = Habit::ALL
+                .map(Habit::name)
+                .into_iter()
+                .chain(Self::WORDS.map(|(word, _)| word));
+            let wrong = text
+                .split('+')
+                .find(|word| !known.clone().any(|name| name == *word));
             let near = wrong.and_then(|word| nearest_word(word, known.clone()));
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
             de::Error::custom(format!("{reason}, or combinations{hint}"))

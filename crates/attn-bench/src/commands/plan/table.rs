@@ -89,7 +89,14 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
     if varies(|a, b| a.habits != b.habits)
         && let Some(habits) = case.habits
     {
-        text += &format!(" {}", if habits == Habits::ALL { "all".to_string() } else { habits.to_string() });
+        text += &format!(
+            " {}",
+            if habits == Habits::ALL {
+                "all".to_string()
+            } else {
+                habits.to_string()
+            }
+        );
     }
     if varies(|a, b| a.prefix != b.prefix)
         && let Some(prefix) = case.prefix
