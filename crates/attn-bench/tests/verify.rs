@@ -92,3 +92,69 @@ fn damaged_and_foreign_files_are_bad_input() {
     let (code, text) = place.fails(&["verify", "--device", "cuda"]);
     assert!(code == 2 && text.contains("cuda"), "{text}");
 }
+
+/// A copy of a saved model of the fixtures without the files in `but`.
+fn model_without(place: &Place, but: &[&str]) {
+    let from = format!("{}/llama-mtla-s3-qrank", fixtures("model"));
+    std::fs::create_dir(place.path().join("saved")).unwrap();
+    for name in ["config.json", "model.safetensors", "expected.safetensors"] {
+        if !but.contains(&name) {
+            let bytes = std::fs::read(format!("{from}/{name}")).unwrap();
+            std::fs::write(place.path().join("saved").join(name), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn saved_models_pass_on_logits_and_every_greedy_token() {
+    let place = Place::with("");
+    let folders = [
+        "llama-mtla-s1",
+        "llama-mtla-s2-wide-rope",
+        "llama-mtla-s3-qrank",
+        "llama-mtla-s4-tied",
+    ]
+    .map(|name| format!("{}/{name}", fixtures("model")));
+    let mut args = vec!["verify"];
+    args.extend(folders.iter().map(String::as_str));
+    let table = place.prints(&args);
+    // Four in f32 and two in half precision of each; the seed-like path has no half precision.
+    assert!(table.contains("24 passed, 0 failed, 8 not defined"), "{table}");
+    assert!(table.contains("greedy tokens"), "{table}");
+}
+
+#[test]
+fn a_model_that_computes_something_else_fails_with_exit_code_one() {
+    let place = Place::with("");
+    model_without(&place, &[]);
+    let path = place.path().join("saved/config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"down_rate\": 3", "\"down_rate\": 2")).unwrap();
+    let out = place.run(&["verify", "saved", "--dtype", "f32"]);
+    assert_eq!(out.status.code(), Some(1));
+    let table = String::from_utf8(out.stdout).unwrap();
+    assert!(
+        table.contains("FAILED: differs by") && table.contains("FAILED: token"),
+        "{table}"
+    );
+}
+
+#[test]
+fn a_model_with_nothing_to_compare_with_is_no_pass() {
+    let place = Place::with("");
+    model_without(&place, &["expected.safetensors"]);
+    let out = place.run(&["verify", "saved"]);
+    assert_eq!(out.status.code(), Some(2));
+    let error = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        error.contains("loaded a llama decoder of 3 layers of mtla") && error.contains("nothing to compare"),
+        "{error}"
+    );
+    std::fs::remove_file(place.path().join("saved/model.safetensors")).unwrap();
+    let out = place.run(&["verify", "saved"]);
+    let error = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        out.status.code() == Some(2) && error.contains("model.safetensors"),
+        "{error}"
+    );
+}

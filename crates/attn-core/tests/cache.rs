@@ -141,6 +141,39 @@ fn rewinding_into_a_block_needs_a_mark_and_restores_slot_and_sum() {
     assert_eq!(cache.lens(), [3, 3, 3]);
 }
 
+/// Where the longest sequence leaves, what was its own is read by nobody.
+#[test]
+fn a_concatenated_cache_ends_with_its_longest_sequence() {
+    for stride in [1, 2] {
+        let mut cache = cache(stride, Path::Seedlike, Capacity::Exact(9));
+        let mut parts = cache.split().unwrap();
+        for (part, tokens) in parts.iter_mut().zip([3, 7, 4]) {
+            part.fill(tokens, 1).unwrap();
+        }
+        cache.join(&parts).unwrap();
+        cache.reorder(&[0, 2, 2]).unwrap();
+        assert_eq!(cache.lens(), [3, 4, 4]);
+        assert_eq!(cache.keys().dims(), [3, 1, 4_usize.div_ceil(stride), 8]);
+        cache.reorder(&[1, 2]).unwrap();
+        assert!(values(cache.keys()).iter().all(|x| x.is_finite()));
+    }
+}
+
+/// Of whole blocks nothing is left that each hypothesis has for itself.
+#[test]
+fn whole_blocks_are_shared_by_concatenated_caches_too() {
+    for (stride, tokens) in [(1, 5), (2, 4), (2, 5)] {
+        let mut cache = cache(stride, Path::Seedlike, Capacity::Exact(9));
+        cache.fill(tokens, 1).unwrap();
+        cache.share(2).unwrap();
+        assert_eq!(cache.lens(), [tokens; 6]);
+        assert_eq!(cache.keys().dims(), [6, 1, tokens % stride, 8]);
+        assert_eq!(cache.shared().unwrap().slots(), [tokens / stride; 3]);
+        cache.reorder(&[1, 0, 3, 3]).unwrap();
+        assert_eq!(cache.lens(), [tokens; 4]);
+    }
+}
+
 #[test]
 fn reordering_refuses_beams_that_are_not_there() {
     let mut cache = cache(1, Path::Fused, Capacity::Exact(4));

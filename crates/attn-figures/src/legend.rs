@@ -48,7 +48,7 @@ pub(crate) fn entries(body: &Body) -> Vec<(String, Sample)> {
         .iter()
         .map(area)
         .collect(),
-        Body::Bars(_) | Body::Table(_) => Vec::new(),
+        Body::Bars(_) | Body::Tables(_) => Vec::new(),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
     let body_height = match &sheet.body {
         Body::Lines(_) => lines::HEIGHT,
         Body::Bars(panels) => bars::height(panels),
-        Body::Table(contents) => table::height(contents),
+        Body::Tables(tables) => table::stack_height(tables),
         Body::Stacks(contents) => stacks::height(contents),
         Body::Waterfalls(contents) => waterfalls::height(contents),
         Body::Fits(contents) => fits::height(contents),
@@ -52,7 +52,7 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
         match &sheet.body {
             Body::Lines(panels) => lines::draw(canvas, panels, body)?,
             Body::Bars(panels) => bars::draw(canvas, panels, body)?,
-            Body::Table(contents) => table::draw(canvas, contents, body)?,
+            Body::Tables(tables) => table::draw_stack(canvas, tables, body)?,
             Body::Stacks(contents) => stacks::draw(canvas, contents, body)?,
             Body::Waterfalls(contents) => waterfalls::draw(canvas, contents, body)?,
             Body::Fits(contents) => fits::draw(canvas, contents, body)?,
@@ -73,8 +73,8 @@ fn is_wide(body: &Body) -> bool {
     match body {
         Body::Lines(panels) => panels.len() > 2,
         Body::Bars(panels) => panels.len() > 2,
-        Body::Table(table) => table.heads.len() > 8,
-        Body::Stacks(_) => false,
+        Body::Tables(tables) => tables.iter().any(|table| table.heads.len() > 8),
+        Body::Stacks(stacks) => stacks::is_wide(stacks),
         Body::Waterfalls(waterfalls) => waterfalls.panels.len() > 2,
         Body::Fits(fits) => fits.len() > 2,
     }
@@ -135,7 +135,7 @@ fn grades(sheet: &Sheet) -> Vec<Grade> {
             steps.filter_map(whole).collect()
         }
         // They mark what to doubt with a star, and say so themselves.
-        Body::Table(_) | Body::Stacks(_) => Vec::new(),
+        Body::Tables(_) | Body::Stacks(_) => Vec::new(),
     }
 }
 

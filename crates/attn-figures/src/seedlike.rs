@@ -57,10 +57,10 @@ fn row(record: &Record) -> Result<Compared, String> {
     })
 }
 
-/// `our seed-like layer against the package `mtla`'s own: 1.2× its time in decode, 1.3× to 1.5× in forward (2 cores)`.
+/// `our seed-like layer against the mtla package's own: 1.2× its time in decode, 1.3× to 1.5× in forward (2 cores)`.
 fn sentence(rows: &[Compared]) -> String {
     if rows.is_empty() {
-        return "seed-like path not yet compared with the package `mtla`".to_owned();
+        return "seed-like path not yet compared with the mtla package".to_owned();
     }
     let mut machines: Vec<&str> = Vec::new();
     for row in rows {
@@ -92,7 +92,7 @@ fn sentence(rows: &[Compared]) -> String {
     };
     let each: Vec<String> = machines.iter().map(on_machine).collect();
     format!(
-        "our seed-like layer against the package `mtla`'s own: {}",
+        "our seed-like layer against the mtla package's own: {}",
         each.join("; ")
     )
 }
@@ -133,7 +133,7 @@ mod tests {
     fn without_rows_it_says_so() {
         assert_eq!(
             of("").unwrap(),
-            "seed-like path not yet compared with the package `mtla`"
+            "seed-like path not yet compared with the mtla package"
         );
     }
 
@@ -143,7 +143,7 @@ mod tests {
                      forward,4,512,1.3,1.2,1.4,\"CPU, 2 cores\"\n";
         assert_eq!(
             of(lines).unwrap(),
-            "our seed-like layer against the package `mtla`'s own: \
+            "our seed-like layer against the mtla package's own: \
              1.20× (1.15× to 1.25×) its time in decode, 1.30× to 1.40× in forward (CPU, 2 cores)"
         );
     }

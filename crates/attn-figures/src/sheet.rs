@@ -24,7 +24,7 @@ pub(crate) struct Sheet {
 pub(crate) enum Body {
     Lines(Vec<LinePanel>),
     Bars(Vec<BarPanel>),
-    Table(Table),
+    Tables(Vec<Table>),
     Stacks(Stacks),
     Waterfalls(Waterfalls),
     Fits(Vec<Fit>),

@@ -22,9 +22,9 @@ pub(crate) enum Dimension {
     Threads,
     Device,
     Dtype,
-    /// What a seed-like decoder does in the seed's way.
-    SeedHabits,
     Path,
+    /// What a seed-like case does in the seed's way.
+    SeedHabits,
     Scope,
     /// Where the hypotheses of a beam keep what they have in common.
     Prefix,
@@ -43,7 +43,7 @@ use Dimension::{
 
 /// What a measured time depends on.
 pub(crate) const TIMED: &[Dimension] = &[
-    Run, Model, Sweep, Machine, Threads, Device, Dtype, SeedHabits, Path, Scope, Prefix, Regime, Launch, Fair,
+    Run, Model, Sweep, Machine, Threads, Device, Dtype, Path, SeedHabits, Scope, Prefix, Regime, Launch, Fair,
 ];
 /// What a size in closed form depends on.
 pub(crate) const SIZED: &[Dimension] = &[Model, Sweep, Dtype, Prefix, Fair];
@@ -67,8 +67,7 @@ impl Dimension {
                 .threads
                 .map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })),
             Device => either(&row.device_resolved, &row.device_requested),
-            SeedHabits => (row.habits.as_deref())
-                .map(|text| Habits::parse(text).map_or_else(|| format!("habits {text}"), Habits::name)),
+            SeedHabits => seed_habits(row),
             Prefix => row.prefix.as_ref().map(|prefix| format!("{prefix} prefix")),
             Dtype => either(&row.dtype_resolved, &row.dtype_requested),
             Path => either(&row.path_resolved, &row.path_requested),
@@ -292,6 +291,17 @@ impl<'a> Slice<'a> {
         }
         notes
     }
+}
+
+/// `all habits`, `habits cat+f32`; nothing where it is no question. A seed-like layer has all of them unless it says
+/// otherwise, as all had before there was a choice.
+fn seed_habits(row: &Row) -> Option<String> {
+    let name = match Habits::parse(row.habits.as_deref()?) {
+        Some(Habits::ALL) if !row.is_model() => return None,
+        Some(set) => set.name(),
+        None => format!("habits {}", row.habits.as_deref()?),
+    };
+    Some(name)
 }
 
 /// `9 layers of width 512, feed-forward 2048, vocabulary 8000, prefix decoder`; nothing for what is no model.

@@ -3,7 +3,7 @@
 use crate::axis::Axis;
 use crate::canvas::{Canvas, Drawn, PlotArea, Rect, Type, pixel};
 use crate::font::{self, Weight};
-use crate::sheet::{StackBar, StackPanel, Stacks};
+use crate::sheet::{StackBar, Stacks};
 use crate::style::{
     AXIS, AXIS_TITLE_SIZE, GREY, GRID, INK, LABEL_SIZE, PANEL_TITLE_SIZE, TICK_SIZE, text_on,
 };
@@ -15,18 +15,37 @@ const TITLE: f64 = 24.0;
 const GAP: f64 = 8.0;
 const AXIS_HEIGHT: f64 = 46.0;
 const LONGEST_LABEL: f64 = 170.0;
+const COLUMN_GAP: f64 = 26.0;
+const MOST_IN_A_COLUMN: usize = 5;
 /// A part that is narrower is not labelled.
 const LABELLED: f64 = 30.0;
 
-fn panel_height(panel: &StackPanel) -> f64 {
-    TITLE + panel.bars.len() as f64 * PITCH + GAP
+fn n_columns(stacks: &Stacks) -> usize {
+    if stacks.panels.len() > MOST_IN_A_COLUMN {
+        2
+    } else {
+        1
+    }
+}
+
+/// Whether the panels stand in two columns.
+pub(crate) fn is_wide(stacks: &Stacks) -> bool {
+    n_columns(stacks) > 1
+}
+
+/// Panels have the same bars.
+fn row_height(stacks: &Stacks) -> f64 {
+    let most = stacks.panels.iter().map(|panel| panel.bars.len()).max();
+    TITLE + most.unwrap_or(0) as f64 * PITCH + GAP
 }
 
 /// Height of the panels with their axis.
 pub(crate) fn height(stacks: &Stacks) -> f64 {
-    stacks.panels.iter().map(panel_height).sum::<f64>() + AXIS_HEIGHT
+    let n_rows = stacks.panels.len().div_ceil(n_columns(stacks));
+    n_rows as f64 * row_height(stacks) + AXIS_HEIGHT
 }
 
+/// Draws panels of the same bars, which are named at the left of each row.
 pub(crate) fn draw(canvas: &Canvas<'_>, stacks: &Stacks, body: Rect) -> Drawn {
     let label = |bar: &StackBar| font::fit(&bar.label, LABEL_SIZE, Weight::Regular, LONGEST_LABEL);
     let bars = || stacks.panels.iter().flat_map(|panel| &panel.bars);
@@ -34,8 +53,8 @@ pub(crate) fn draw(canvas: &Canvas<'_>, stacks: &Stacks, body: Rect) -> Drawn {
         .map(|bar| font::width(&label(bar), LABEL_SIZE, Weight::Regular))
         .fold(0.0, f64::max)
         + 10.0;
-    let left = body.left + names;
-    let plot_width = body.right - left;
+    let columns = n_columns(stacks);
+    let plot_width = (body.width() - names - COLUMN_GAP * (columns - 1) as f64) / columns as f64;
     let reach = |bar: &StackBar| {
         let text = font::width(&bar.text, TICK_SIZE, Weight::Regular) + 12.0;
         bar.parts.iter().sum::<f64>() / (1.0 - (text / plot_width).min(0.8))
@@ -46,30 +65,30 @@ pub(crate) fn draw(canvas: &Canvas<'_>, stacks: &Stacks, body: Rect) -> Drawn {
         bars().map(reach).fold(0.0, f64::max),
     );
 
-    let mut top = body.top;
     for (at, panel) in stacks.panels.iter().enumerate() {
+        let (row, column) = (at / columns, at % columns);
+        let left = body.left + names + column as f64 * (plot_width + COLUMN_GAP);
+        let top = body.top + row as f64 * row_height(stacks) + TITLE;
         let plot = Rect {
             left,
-            right: body.right,
-            top: top + TITLE,
-            bottom: top + TITLE + panel.bars.len() as f64 * PITCH,
+            right: left + plot_width,
+            top,
+            bottom: top + panel.bars.len() as f64 * PITCH,
         };
         let area = canvas.plot(plot, axis.range, (0.0, 1.0));
-        let is_last = at + 1 == stacks.panels.len();
+        let is_last = at + columns >= stacks.panels.len();
         draw_frame(canvas, &area, &axis, plot, is_last)?;
         let title = font::fit(&panel.title, PANEL_TITLE_SIZE, Weight::Bold, plot.width());
-        canvas.text(
-            &title,
-            (plot.left, plot.top - 11.0),
-            Type::left(PANEL_TITLE_SIZE, INK).bold(),
-        )?;
+        let kind = Type::left(PANEL_TITLE_SIZE, INK).bold();
+        canvas.text(&title, (plot.left, plot.top - 11.0), kind)?;
         for (slot, bar) in panel.bars.iter().enumerate() {
             let y = plot.top + (slot as f64 + 0.5) * PITCH;
-            canvas.text(&label(bar), (plot.left - 8.0, y), Type::right(LABEL_SIZE, INK))?;
+            if column == 0 {
+                canvas.text(&label(bar), (plot.left - 8.0, y), Type::right(LABEL_SIZE, INK))?;
+            }
             draw_bar(canvas, &area, stacks, bar, y)?;
         }
         canvas.line(&[(plot.left, plot.top), (plot.left, plot.bottom)], AXIS, 1.0)?;
-        top += panel_height(panel);
     }
     Ok(())
 }

@@ -15,6 +15,9 @@ const STAR: f64 = 7.0;
 /// Columns that are further apart are harder to read along.
 const WIDEST_GAP: f64 = 44.0;
 const LONGEST_LABEL: f64 = 190.0;
+const SHORTEST_LABEL: f64 = 50.0;
+/// Between tables under each other.
+const BETWEEN: f64 = 16.0;
 
 fn has_groups(table: &Table) -> bool {
     table.groups.iter().any(|(title, _)| !title.is_empty())
@@ -41,14 +44,31 @@ pub(crate) fn height(table: &Table) -> f64 {
     header_height(table) + rows + 10.0
 }
 
+/// Height of tables under each other.
+pub(crate) fn stack_height(tables: &[Table]) -> f64 {
+    tables.iter().map(|table| height(table) + BETWEEN).sum::<f64>() - BETWEEN
+}
+
+/// Draws tables under each other.
+pub(crate) fn draw_stack(canvas: &Canvas<'_>, tables: &[Table], body: Rect) -> Drawn {
+    let mut top = body.top;
+    for table in tables {
+        draw(canvas, table, Rect { top, ..body })?;
+        top += height(table) + BETWEEN;
+    }
+    Ok(())
+}
+
 /// Draws the table at the top left of a rectangle, no wider than it.
 pub(crate) fn draw(canvas: &Canvas<'_>, table: &Table, body: Rect) -> Drawn {
-    let label = |text: &str| font::fit(text, LABEL_SIZE, Weight::Regular, LONGEST_LABEL);
+    let widths: Vec<f64> = (0..table.heads.len()).map(|at| column_width(table, at)).collect();
+    let columns: f64 = widths.iter().map(|width| width + STAR + NARROWEST_GAP).sum();
+    let longest = (body.width() - columns).clamp(SHORTEST_LABEL, LONGEST_LABEL);
+    let label = |text: &str| font::fit(text, LABEL_SIZE, Weight::Regular, longest);
     let labels = table.rows.iter().map(|row| label(&row.label));
     let label_width = labels
         .map(|text| font::width(&text, LABEL_SIZE, Weight::Regular))
         .fold(0.0, f64::max);
-    let widths: Vec<f64> = (0..table.heads.len()).map(|at| column_width(table, at)).collect();
     let taken: f64 = label_width + widths.iter().map(|width| width + STAR).sum::<f64>();
     let n_gaps = widths.len().max(1) as f64;
     let gap = ((body.width() - taken) / n_gaps).clamp(NARROWEST_GAP, WIDEST_GAP);

@@ -4,31 +4,16 @@ use std::cmp::Reverse;
 
 use rayon::prelude::*;
 
-use attn_core::{Capacity, in_pool};
+use attn_core::phase::{Phase, timed};
+use attn_core::{Capacity, Prefix, in_pool};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
-use crate::phase::{Phase, timed};
 use crate::prompts::Prompts;
 use crate::scores::{Best, Candidate, Logit, Rows, Scores, best_of_row, with_rows};
 use crate::sentence::{Next, Rules, Sentence};
 use crate::state::State;
-
-/// Where hypotheses keep the prefix, and the prompt behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Prefix {
-    /// Every hypothesis computes and stores it: the seed's way. The best hypothesis is in the first row of its
-    /// sentence, the next in the second, so that every step moves most of them.
-    Replicated,
-    /// Computed once a sentence, then copied to its hypotheses, which stay in their rows as long as they live.
-    #[default]
-    Copied,
-    /// Computed and stored once a sentence.
-    Shared,
-}
 
 /// How to search.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +32,9 @@ pub struct BeamOptions {
     pub temperature: f64,
     /// For timing: every hypothesis has exactly so many tokens, and none of them ends it.
     pub forced_len: Option<usize>,
-    /// Where the prefix is kept.
+    /// Where the prefix is kept, and the prompt behind it. Replicated is the seed's way in full: the best hypothesis is in
+    /// the first row of its sentence, the next in the second, so that every step moves most of them. Else hypotheses stay
+    /// in their rows as long as they live.
     pub prefix: Prefix,
 }
 
@@ -62,7 +49,7 @@ impl BeamOptions {
             length_penalty: 1.0,
             temperature: 1.0,
             forced_len: None,
-            prefix: Prefix::default(),
+            prefix: Prefix::Copied,
         }
     }
 

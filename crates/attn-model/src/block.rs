@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use attn_core::linear::Linear;
 use attn_core::norm::Norm;
-use attn_core::{Attention, Build, Weights};
+use attn_core::phase::{Phase, timed};
+use attn_core::{Attention, Build, DecoderKind, Weights};
 use candle_core::Tensor;
 
-use crate::config::{DecoderConfig, DecoderKind};
+use crate::config::{DecoderConfig, Names};
 use crate::error::Result;
-use crate::phase::{Phase, timed};
 
 #[derive(Debug)]
 enum FeedForward {
@@ -41,7 +41,7 @@ pub(crate) struct Block {
 impl Block {
     /// Layer `i` among the weights of a whole model, which are of the build's dtype already.
     pub(crate) fn new(config: &DecoderConfig, i: usize, weights: &Weights, build: &Build) -> Result<Self> {
-        let (names, m) = (config.kind.names(), config.d_model());
+        let (names, m) = (Names::of(config.kind), config.d_model());
         let prefix = names.layer(i);
         let attention = format!("{prefix}self_attn.");
         let own: Weights = weights
@@ -63,7 +63,7 @@ impl Block {
         })?;
         let norm = |name: &str| {
             let name = format!("{prefix}{name}");
-            Norm::load(config.kind.norm(), &name, m, config.norm_eps, weights)
+            Norm::load(config.norm(), &name, m, config.norm_eps, weights)
         };
         let bias = config.has_feed_forward_bias();
         let mut linears = Vec::new();

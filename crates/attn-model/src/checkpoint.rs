@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use attn_core::{ModelDims, ParamValue, Params, Variant, Weights};
+use attn_core::{DecoderKind, ModelDims, ParamValue, Params, Variant, Weights};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{DecoderConfig, DecoderKind};
+use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 use crate::llama_mtla;
 
@@ -146,7 +146,7 @@ impl SavedModel {
         let c = &self.config;
         format!(
             "{} decoder of {} layers of {}, width {}, vocabulary {}, {} parameters",
-            c.kind,
+            c.kind.name(),
             c.n_layers,
             self.variant,
             c.d_model(),

@@ -1,83 +1,13 @@
 //! A decoder's sizes, the names and shapes of its weights, and the way from both to a decoder.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use attn_core::linear::Linear;
 use attn_core::norm::NormKind;
-use attn_core::{Build, LayerConfig, WeightSpec, Weights};
-use serde::{Deserialize, Serialize};
+use attn_core::{Build, DecoderKind, LayerConfig, WeightSpec, Weights};
 
 use crate::decoder::Decoder;
-use crate::error::{Error, Result};
-
-/// Which decoder stands around the attention layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DecoderKind {
-    /// The paper's: encoder states as a prefix of keys and values in every layer, LayerNorm, ReLU.
-    #[default]
-    Prefix,
-    /// A plain language model: RMSNorm, SwiGLU, the names of transformers' Llama.
-    Llama,
-}
-
-impl DecoderKind {
-    /// The name in sweeps, rows and checkpoints.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prefix => "prefix",
-            Self::Llama => "llama",
-        }
-    }
-
-    pub(crate) fn norm(self) -> NormKind {
-        match self {
-            Self::Prefix => NormKind::Layer,
-            Self::Llama => NormKind::Rms,
-        }
-    }
-
-    /// The weights' names: of the paper's fairseq code, or of transformers.
-    pub(crate) fn names(self) -> &'static Names {
-        match self {
-            Self::Prefix => &Names {
-                embedding: "embed_tokens",
-                layers: "layers",
-                attention_norm: "self_attn_layer_norm",
-                feed_forward_norm: "final_layer_norm",
-                norm: "layer_norm",
-                output: "output_projection",
-            },
-            Self::Llama => &Names {
-                embedding: "model.embed_tokens",
-                layers: "model.layers",
-                attention_norm: "input_layernorm",
-                feed_forward_norm: "post_attention_layernorm",
-                norm: "model.norm",
-                output: "lm_head",
-            },
-        }
-    }
-}
-
-impl fmt::Display for DecoderKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for DecoderKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::Prefix, Self::Llama]
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| Error::input("decoder", format!("`{name}`"), "prefix or llama"))
-    }
-}
+use crate::error::Result;
 
 /// What one kind of decoder calls its weights.
 #[derive(Debug)]
@@ -91,6 +21,28 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// Those of the paper's fairseq code, or of transformers.
+    pub(crate) fn of(kind: DecoderKind) -> &'static Self {
+        match kind {
+            DecoderKind::Prefix => &Self {
+                embedding: "embed_tokens",
+                layers: "layers",
+                attention_norm: "self_attn_layer_norm",
+                feed_forward_norm: "final_layer_norm",
+                norm: "layer_norm",
+                output: "output_projection",
+            },
+            DecoderKind::Llama => &Self {
+                embedding: "model.embed_tokens",
+                layers: "model.layers",
+                attention_norm: "input_layernorm",
+                feed_forward_norm: "post_attention_layernorm",
+                norm: "model.norm",
+                output: "lm_head",
+            },
+        }
+    }
+
     /// Prefix of the weights of layer `i`.
     pub(crate) fn layer(&self, i: usize) -> String {
         format!("{}.{i}.", self.layers)
@@ -159,7 +111,7 @@ impl DecoderConfig {
     /// Random weights keep the scale of what passes through: embeddings come out with unit variance (those of the
     /// paper's decoder are multiplied by sqrt(M)), logits too.
     pub fn weight_specs(&self) -> Vec<WeightSpec> {
-        let (m, names, norm) = (self.d_model(), self.kind.names(), self.kind.norm());
+        let (m, names, norm) = (self.d_model(), Names::of(self.kind), self.norm());
         let embedding = WeightSpec {
             name: format!("{}.weight", names.embedding),
             shape: vec![self.vocab, m],
@@ -197,6 +149,14 @@ impl DecoderConfig {
             ));
         }
         specs
+    }
+
+    /// The decoder's norms: LayerNorm around the paper's layers, RMSNorm around the plain ones.
+    pub(crate) fn norm(&self) -> NormKind {
+        match self.kind {
+            DecoderKind::Prefix => NormKind::Layer,
+            DecoderKind::Llama => NormKind::Rms,
+        }
     }
 
     /// Names and sizes [out, in] of the feed-forward projections under a layer's prefix.

@@ -4,13 +4,13 @@ use std::fmt;
 
 use attn_core::linear::Linear;
 use attn_core::norm::Norm;
-use attn_core::{Build, Cache, Capacity, Queries, Weights, in_pool};
+use attn_core::phase::{Phase, timed};
+use attn_core::{Build, Cache, Capacity, DecoderKind, Queries, Weights, in_pool};
 use candle_core::{DType, Tensor};
 
 use crate::block::Block;
-use crate::config::{DecoderConfig, DecoderKind};
+use crate::config::{DecoderConfig, Names};
 use crate::error::{Error, Result};
-use crate::phase::{Phase, timed};
 use crate::prompts::{Prompts, Run, check_prefix, check_tokens};
 use crate::state::State;
 
@@ -30,7 +30,7 @@ pub struct Decoder {
 impl Decoder {
     pub(crate) fn new(config: DecoderConfig, weights: &Weights, build: &Build) -> Result<Self> {
         let weights = weights.for_build(build)?;
-        let (names, m) = (config.kind.names(), config.d_model());
+        let (names, m) = (Names::of(config.kind), config.d_model());
         let embedding = weights.get(&format!("{}.weight", names.embedding), &[config.vocab, m])?;
         let output = match config.tie_embeddings {
             true => Linear::new(embedding.clone(), None),
@@ -44,7 +44,7 @@ impl Decoder {
                 DecoderKind::Prefix => (m as f64).sqrt(),
                 DecoderKind::Llama => 1.0,
             },
-            norm: Norm::load(config.kind.norm(), names.norm, m, config.norm_eps, &weights)?,
+            norm: Norm::load(config.norm(), names.norm, m, config.norm_eps, &weights)?,
             build: build.clone(),
             embedding,
             blocks,

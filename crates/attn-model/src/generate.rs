@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
+use attn_core::phase::{Phase, timed};
 use attn_core::{Capacity, in_pool};
 use candle_core::Tensor;
 
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
-use crate::phase::{Phase, timed};
 use crate::prompts::{Prompts, check_tokens};
 use crate::sample::{Sampler, Sampling, largest};
 use crate::scores::{Logit, Rows, with_rows};

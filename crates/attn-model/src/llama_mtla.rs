@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use attn_core::DecoderKind;
 use attn_core::latent::LatentConfig;
 use attn_core::norm::NormKind;
 use attn_core::rope::Pairing;
@@ -14,7 +15,7 @@ use attn_mtla::MtlaConfig;
 use serde_json::Value;
 
 use crate::checkpoint::{MAX_LAYERS, MAX_SIZE, SavedModel, check_weights, read_weights};
-use crate::config::{DecoderConfig, DecoderKind};
+use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
 const MODEL_TYPE: &str = "llama-mtla";
@@ -101,7 +102,7 @@ impl Settings<'_> {
         Ok(())
     }
 
-    fn latent(&self, has_bias: bool) -> Result<LatentConfig> {
+    fn latent(&self) -> Result<LatentConfig> {
         let d_model = self.size("hidden_size", 4096, 1, MAX_SIZE)?;
         let n_heads = self.size("num_attention_heads", 32, 1, MAX_SIZE)?;
         let nope_dim = self.size("qk_nope_head_dim", 64, 1, MAX_SIZE)?;
@@ -132,7 +133,7 @@ impl Settings<'_> {
             v_dim: self.size("v_head_dim", 64, 1, MAX_SIZE)?,
             norm: NormKind::Layer,
             norm_eps: LATENT_NORM_EPS,
-            bias: has_bias,
+            bias: false,
             rope_theta: self.positive("rope_theta", 10_000.0)?,
             rope_pairing: Pairing::Halves,
         })
@@ -143,9 +144,10 @@ impl Settings<'_> {
 pub(crate) fn load(dir: &Path, path: &Path, json: &Value) -> Result<SavedModel> {
     let settings = Settings { path, json };
     settings.check()?;
+    let mut latent = settings.latent()?;
     let weights = read_weights(dir)?;
     let has_bias = weights.contains("model.layers.0.self_attn.wo.bias");
-    let latent = settings.latent(has_bias)?;
+    latent.bias = has_bias;
     let config = DecoderConfig {
         kind: DecoderKind::Llama,
         n_layers: settings.size("num_hidden_layers", 32, 0, MAX_LAYERS)?,

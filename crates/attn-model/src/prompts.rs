@@ -1,8 +1,9 @@
 //! What a batch begins with: encoder states of one length or several, and the first tokens.
 
+use attn_core::DecoderKind;
 use candle_core::Tensor;
 
-use crate::config::{DecoderConfig, DecoderKind};
+use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
 /// The beginnings of B sequences.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use attn_core::phase::{Phase, timed};
 use attn_core::{Attention, Cache, Capacity};
 
 use crate::error::Result;
-use crate::phase::{Phase, timed};
 
 /// The caches of all layers. Positions are the caches' lengths.
 pub struct State {
@@ -88,13 +88,13 @@ impl State {
         })
     }
 
-    /// Turns every sequence into `beam` adjacent ones that share what it holds, stored once.
+    /// Turns every sequence into `beam` adjacent ones that share what it holds, stored once (its open slot apart).
     ///
     /// # Errors
-    /// [`attn_core::Error::Unsupported`]: caches cannot share yet.
+    /// [`attn_core::Error::Unsupported`] where they share already.
     pub fn share(&mut self, beam: usize) -> Result<()> {
         for cache in &mut self.caches {
-            share(cache, beam)?;
+            cache.share(beam)?;
         }
         Ok(())
     }
@@ -120,13 +120,4 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// The one line to replace: `cache.share(beam)`.
-fn share(_cache: &mut Cache, beam: usize) -> Result<()> {
-    Err(attn_core::Error::Unsupported {
-        what: format!("one prefix for {beam} hypotheses"),
-        remedy: "copy it to every hypothesis".to_string(),
-    }
-    .into())
 }

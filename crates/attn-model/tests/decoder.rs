@@ -19,7 +19,7 @@ fn prompt_and_steps_are_the_whole_sequence() {
                 for dtype in [DType::F64, DType::F32] {
                     let decoder = decoder(&config, path, dtype);
                     let tolerance = if dtype == DType::F64 { 1e-11 } else { 1e-5 };
-                    let what = format!("{name} {kind} {path} {dtype:?}");
+                    let what = format!("{name} {kind:?} {path} {dtype:?}");
                     let states = (kind == DecoderKind::Prefix).then(|| prefix(2, 5, 1));
                     let all: Vec<Vec<u32>> = (0..2).map(|b| tokens(TOKENS, 10 + b)).collect();
                     let expected: Vec<Tensor> = (0..2)
@@ -255,7 +255,7 @@ fn gradients_reach_every_weight() {
                 let slope = slope.to_scalar::<f64>().unwrap();
                 assert!(
                     (slope - expected).abs() < 1e-5 + 1e-5 * expected.abs(),
-                    "{name} {kind} {weight}: {slope} and {expected}"
+                    "{name} {kind:?} {weight}: {slope} and {expected}"
                 );
             }
         }
@@ -299,7 +299,7 @@ fn random_models_are_of_one_scale() {
                 .to_scalar::<f64>()
                 .unwrap()
                 .sqrt();
-            assert!((0.5..2.0).contains(&scale), "{name} {kind} {tie}: {scale}");
+            assert!((0.5..2.0).contains(&scale), "{name} {kind:?} {tie}: {scale}");
         }
     }
 }
@@ -316,7 +316,7 @@ fn half_precision_follows() {
                 let decoder = decoder(&config, Path::Fused, dtype);
                 let got = whole(&decoder, states.as_ref(), &ids);
                 let tolerance = attn_testkit::tolerance(dtype);
-                assert_close(&got, &expected, tolerance, &format!("{name} {kind} {dtype:?}"));
+                assert_close(&got, &expected, tolerance, &format!("{name} {kind:?} {dtype:?}"));
                 let mut prompts = Prompts::new(vec![ids[..5].to_vec()]);
                 if let Some(states) = &states {
                     prompts = prompts.with_prefix(states.clone());
@@ -330,7 +330,7 @@ fn half_precision_follows() {
                     &last,
                     &expected,
                     1.5 * tolerance,
-                    &format!("{name} {kind} {dtype:?}"),
+                    &format!("{name} {kind:?} {dtype:?}"),
                 );
             }
         }

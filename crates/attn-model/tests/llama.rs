@@ -71,8 +71,13 @@ fn settings_that_are_not_built_are_named() {
         ),
         (
             "qk_rope_head_dim",
-            serde_json::json!(18),
-            "`qk_rope_head_dim` is 18",
+            serde_json::json!(17),
+            "`qk_rope_head_dim` is 17",
+        ),
+        (
+            "head_dim",
+            serde_json::json!(9),
+            "int(head_dim * qk_rope_head_dim",
         ),
         ("kv_lora_rank", serde_json::json!(47), "an even size"),
         ("down_rate", serde_json::json!(0), "an integer from 1"),

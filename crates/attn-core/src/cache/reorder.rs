@@ -46,11 +46,25 @@ impl Cache {
         self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
         self.shared = shared;
         self.mark = None;
+        if self.growth == Growth::Concat {
+            self.cut()?;
+        }
         Ok(())
     }
 }
 
 impl Cache {
+    /// Ends a concatenated cache where its longest sequence does, which may be one that has left.
+    fn cut(&mut self) -> Result<()> {
+        let used = self.slots().into_iter().max().unwrap_or(0);
+        if used < self.keys.dim(2)? {
+            let cut = |slots: &Tensor| slots.narrow(2, 0, used)?.contiguous();
+            self.keys = cut(&self.keys)?;
+            self.values = self.values.as_ref().map(cut).transpose()?;
+        }
+        Ok(())
+    }
+
     /// A cache of its own with copies of sequences `rows`.
     ///
     /// # Errors
@@ -69,9 +83,10 @@ pub(super) fn moved(slots: &Tensor, from: &[usize], used: &[usize]) -> Result<Te
     let (b, heads, capacity, width) = slots.dims4()?;
     let most = used.iter().copied().max().unwrap_or(0);
     let n = from.len();
-    if !has_kernels(slots) {
+    let is_empty = slots.elem_count() == 0;
+    if is_empty || !has_kernels(slots) {
         let rows: Vec<u32> = from.iter().map(|&row| row as u32).collect();
-        if n > b {
+        if n > b || is_empty {
             return select(slots, &rows, 0);
         }
         let kept = slots.narrow(0, 0, n)?;

@@ -18,7 +18,7 @@ pub fn rows() -> Vec<Row> {
     for (at, variant) in VARIANTS.iter().enumerate() {
         for set in 0..32 {
             // One variant was not measured with every set, and one failed.
-            if variant.0 == "MTLA s=3" && set % 3 == 1 {
+            if variant.0 == "MTLA s=3" && set % 3 == 2 {
                 continue;
             }
             rows.push(seedlike(variant, set, at));

@@ -20,6 +20,9 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     sheet,
 };
 
+/// Fused columns with which both quantities still fit beside each other.
+const MOST_BESIDE: usize = 3;
+
 /// A quantity that the table compares.
 struct Quantity {
     title: &'static str,
@@ -78,20 +81,31 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         return Err("neither the paper nor the rows have a variant".to_owned());
     }
 
-    let cells = |entry: &Entry<'_>| -> Vec<Cell> {
-        let mut cells = vec![quality(entry)];
-        for quantity in &QUANTITIES {
-            cells.extend(cells_of(quantity, entry, &entries, &seedlike, &fused));
+    let table = |quantities: &[Quantity], with_quality: bool| {
+        let row = |entry: &Entry<'_>| {
+            let mut cells: Vec<Cell> = with_quality.then(|| quality(entry)).into_iter().collect();
+            let of_quantity = |quantity| cells_of(quantity, entry, &entries, &seedlike, &fused);
+            cells.extend(quantities.iter().flat_map(of_quantity));
+            TableRow {
+                label: entry.label.clone(),
+                cells,
+            }
+        };
+        let (groups, heads) = header(quantities, with_quality, &entries, &seedlike, &fused);
+        Table {
+            groups,
+            heads,
+            rows: entries.iter().map(row).collect(),
         }
-        cells
     };
-    let row = |entry: &Entry<'_>| TableRow {
-        label: entry.label.clone(),
-        cells: cells(entry),
+    // Side by side where there is room.
+    let tables = if fused.len() > MOST_BESIDE {
+        vec![table(&QUANTITIES[..1], true), table(&QUANTITIES[1..], false)]
+    } else {
+        vec![table(&QUANTITIES, true)]
     };
-    let rows: Vec<TableRow> = entries.iter().map(row).collect();
     let mut notes = notes(&entries, &seedlike, &fused, slice);
-    notes.extend(stars(&rows));
+    notes.extend(stars(&tables));
     notes.extend(replaced_note(n_replaced));
     Ok(Sheet {
         title: format!("{}: the paper's table, measured again", task.title),
@@ -103,11 +117,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         ),
         notes,
         reservations: slice.narrowed(is_in_table).reservations(),
-        body: Body::Table(Table {
-            groups: groups(&fused),
-            heads: heads(&entries, &seedlike, &fused),
-            rows,
-        }),
+        body: Body::Tables(tables),
     })
 }
 
@@ -157,24 +167,29 @@ fn fused_columns<'a>(slice: &Slice<'a>) -> (Vec<Column<'a>>, usize) {
     (columns, n_replaced)
 }
 
-fn groups(fused: &[Column<'_>]) -> Vec<(String, usize)> {
-    let mut groups = vec![("Paper".to_owned(), 1)];
-    let n = 3 + fused.len();
-    groups.extend(QUANTITIES.iter().map(|quantity| (quantity.title.to_owned(), n)));
-    groups
-}
-
-fn heads(entries: &[Entry<'_>], seedlike: &Column<'_>, fused: &[Column<'_>]) -> Vec<[String; 2]> {
-    let named = |entry: &Entry<'_>| Some(entry.published?.quality.as_ref()?.0.clone());
-    let quality = entries.iter().find_map(named);
-    let mut heads = vec![[quality.unwrap_or_else(|| "quality".to_owned()), String::new()]];
-    for _ in &QUANTITIES {
+/// Titles over the columns, and what stands over each of them.
+fn header(
+    quantities: &[Quantity],
+    with_quality: bool,
+    entries: &[Entry<'_>],
+    seedlike: &Column<'_>,
+    fused: &[Column<'_>],
+) -> (Vec<(String, usize)>, Vec<[String; 2]>) {
+    let (mut groups, mut heads) = (Vec::new(), Vec::new());
+    if with_quality {
+        let named = |entry: &Entry<'_>| Some(entry.published?.quality.as_ref()?.0.clone());
+        let name = entries.iter().find_map(named);
+        groups.push(("Paper".to_owned(), 1));
+        heads.push([name.unwrap_or_else(|| "quality".to_owned()), String::new()]);
+    }
+    for quantity in quantities {
+        groups.push((quantity.title.to_owned(), 3 + fused.len()));
         heads.push(["paper".to_owned(), String::new()]);
         heads.push(seedlike.head.clone());
-        heads.push(["off by".to_owned(), String::new()]);
+        heads.push(["deviation".to_owned(), String::new()]);
         heads.extend(fused.iter().map(|column| column.head.clone()));
     }
-    heads
+    (groups, heads)
 }
 
 fn missing() -> Cell {
@@ -289,9 +304,10 @@ fn notes(
             .collect::<Vec<_>>()
             .join(", ")
     };
+    let mut reasons = Vec::new();
     let mut reason = |what: &str, names: String| {
         if !names.is_empty() {
-            notes.push(format!("- {what}: {names}"));
+            reasons.push(format!("{what} ({names})"));
         }
     };
     reason("not in the paper", names(&|entry| entry.published.is_none()));
@@ -307,6 +323,9 @@ fn notes(
             reason(&format!("no {head} row"), names(&is_missing));
         }
     }
+    if !reasons.is_empty() {
+        notes.push(format!("-: {}", reasons.join("; ")));
+    }
     let statuses: BTreeSet<String> = slice
         .failed
         .iter()
@@ -320,8 +339,9 @@ fn notes(
     notes
 }
 
-fn stars(rows: &[TableRow]) -> Option<String> {
-    let is_weak = rows.iter().flat_map(|row| &row.cells).any(|cell| cell.is_weak);
+fn stars(tables: &[Table]) -> Option<String> {
+    let rows = tables.iter().flat_map(|table| &table.rows);
+    let is_weak = rows.flat_map(|row| &row.cells).any(|cell| cell.is_weak);
     is_weak.then(|| "* the trust of this row or of MHA's is not clean".to_owned())
 }
 

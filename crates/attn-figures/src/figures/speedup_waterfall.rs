@@ -98,7 +98,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         title: times.key.1.clone(),
         lines: lines(times, base),
         look: slice.frame.palette().look(&times.key),
-        steps: steps(times, &prefixes),
+        steps: steps(times, base, &prefixes),
     };
     let panels: Vec<WaterfallPanel> = drawn.iter().map(panel).collect();
     let of_figure = notes(&Told {
@@ -114,7 +114,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         title: "What the seed's habits cost, one by one".to_owned(),
         subtitle: format!(
             "{}. Each habit's bar is its Shapley value, the mean over all orders of removing the habits, so that bars add up; \
-             whisker: from removed first to removed last; percentages are of the whole gain",
+             whisker: from removed first to removed last; percentages are of the whole gain; in brackets: times as fast as MHA",
             slice.rows.first().map(|row| sizes(row)).unwrap_or_default()
         ),
         notes,
@@ -156,26 +156,32 @@ fn labels(prefixes: &[Prefix], fused_dtype: Option<&str>) -> Vec<String> {
 }
 
 /// From all habits to none and on to the fused path.
-fn steps(times: &Times, prefixes: &[Prefix]) -> Vec<Step> {
-    let whole = |time: Option<Measured>| match time {
-        Some(value) => Step::Whole {
-            value,
-            text: Unit::Seconds.format(value.value, 3, false),
-        },
-        None => Step::Missing,
+fn steps(times: &Times, base: Option<&Times>, prefixes: &[Prefix]) -> Vec<Step> {
+    let base = base.filter(|base| base.key != times.key);
+    let whole = |of: &dyn Fn(&Times) -> Option<Measured>| {
+        let Some(value) = of(times) else {
+            return Step::Missing;
+        };
+        let seconds = Unit::Seconds.format(value.value, 3, false);
+        let text = match base.and_then(of) {
+            Some(base) => format!("{seconds}\u{a0}({})", ratio_text(base.value / value.value)),
+            None => seconds,
+        };
+        Step::Whole { value, text }
     };
-    let mut steps = vec![whole(times.at(Habits::ALL))];
+    let mut steps = vec![whole(&|times| times.at(Habits::ALL))];
     match times.costs() {
         Some(costs) => steps.extend(changes(costs[Habits::ALL.index()], &gains(&costs))),
         None => steps.extend(HABITS.map(|_| Step::Missing)),
     }
-    steps.push(whole(times.at(Habits::NONE)));
-    steps.extend(
-        prefixes
-            .iter()
-            .map(|prefix| whole(times.fused.get(prefix).copied())),
-    );
+    steps.push(whole(&|times| times.at(Habits::NONE)));
+    let fused = |prefix: &Prefix| whole(&|times| times.fused.get(prefix).copied());
+    steps.extend(prefixes.iter().map(fused));
     steps
+}
+
+fn ratio_text(ratio: f64) -> String {
+    Unit::Ratio.format(ratio, 3, false)
 }
 
 /// One step below the other, as long as the gains are.
@@ -211,10 +217,9 @@ fn share(gain: f64, whole: f64) -> String {
 /// Under a panel's title: what the habits make in all, and how much faster than MHA the variant is at every whole.
 fn lines(times: &Times, base: Option<&Times>) -> Vec<String> {
     let ratio = |a: Option<Measured>, b: Option<Measured>| Some(a?.value / b?.value);
-    let text = |ratio: f64| Unit::Ratio.format(ratio, 3, false);
     let mut lines = Vec::new();
     if let Some(whole) = ratio(times.at(Habits::ALL), times.at(Habits::NONE)) {
-        lines.push(format!("all habits / none: {}", text(whole)));
+        lines.push(format!("all habits / none: {}", ratio_text(whole)));
     }
     let Some(base) = base.filter(|base| base.key != times.key) else {
         return lines;
@@ -224,17 +229,9 @@ fn lines(times: &Times, base: Option<&Times>) -> Vec<String> {
     if let Some((with, without)) = ends {
         lines.push(format!(
             "MHA / this: {} with all, {} with none",
-            text(with),
-            text(without)
+            ratio_text(with),
+            ratio_text(without)
         ));
-    }
-    let fused = times.fused.iter().filter_map(|(prefix, time)| {
-        let ratio = ratio(base.fused.get(prefix).copied(), Some(*time))?;
-        Some(format!("{} {}", text(ratio), prefix.name()).trim_end().to_owned())
-    });
-    let fused: Vec<String> = fused.collect();
-    if !fused.is_empty() {
-        lines.push(format!("fused: {}", fused.join(", ")));
     }
     lines
 }

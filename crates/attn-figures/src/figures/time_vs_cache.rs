@@ -12,7 +12,7 @@ use crate::sheet::{
     Body, Cell, Fit, Grade, LinePanel, Measured, Point, Series, Shape, Sheet, Table, TableRow,
 };
 use crate::slice::{Slice, WAYS, sizes};
-use crate::style::{AXIS, INK, Look, series_key};
+use crate::style::{AXIS, INK, Look, Palette, rank, series_key};
 use crate::units::Unit;
 
 pub(super) const SPEC: FigureSpec = FigureSpec {
@@ -136,7 +136,7 @@ fn published(slice: &Slice<'_>) -> Result<Vec<Place>, String> {
         let key = series_key(ours.copied().unwrap_or(&stand_in));
         let look = match ours {
             Some(_) => slice.frame.palette().look(&key),
-            None => crate::style::Palette::new(std::slice::from_ref(&stand_in)).look(&key),
+            None => Palette::new(std::slice::from_ref(&stand_in)).look(&key),
         };
         Some(Place {
             label: key.1,
@@ -151,9 +151,9 @@ fn published(slice: &Slice<'_>) -> Result<Vec<Place>, String> {
         })
     };
     let of_task = rows.iter().filter(|row| row.task == "st" && !row.is_flash);
-    let mut places: Vec<Place> = of_task.filter_map(place).collect();
-    places.sort_by(|a, b| b.elements.total_cmp(&a.elements));
-    Ok(places)
+    let mut of_task: Vec<&paper::Published> = of_task.collect();
+    of_task.sort_by_key(|row| (rank(&row.variant), row.stride, row.n_kv_heads));
+    Ok(of_task.into_iter().filter_map(place).collect())
 }
 
 /// The points of a panel, lines through the latent ones and through all, and times over those of the lines.

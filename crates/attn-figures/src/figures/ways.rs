@@ -14,8 +14,9 @@ pub(super) struct Way {
     path: String,
     /// Seen from all of them, so that all come first.
     habits: Option<std::cmp::Reverse<Habits>>,
+    /// The wider type first: `f32`, `f16`, `bf16`.
+    dtype: std::cmp::Reverse<String>,
     prefix: Prefix,
-    dtype: String,
     launch: String,
 }
 
@@ -61,8 +62,8 @@ impl Way {
             is_fused: path != "seedlike",
             path,
             habits: habits(row).map(std::cmp::Reverse),
+            dtype: std::cmp::Reverse(either(&row.dtype_resolved, &row.dtype_requested).unwrap_or_default()),
             prefix: Prefix::of(row),
-            dtype: either(&row.dtype_resolved, &row.dtype_requested).unwrap_or_default(),
             launch: either(&row.launch_resolved, &row.launch_requested).unwrap_or_default(),
         }
     }
@@ -80,7 +81,7 @@ impl Way {
     }
 
     pub(super) fn dtype(&self) -> &str {
-        &self.dtype
+        &self.dtype.0
     }
 
     /// `copied prefix, f32`: what tells ways of one path apart.
@@ -89,7 +90,7 @@ impl Way {
             Prefix::Unknown => String::new(),
             known => format!("{} prefix", known.name()),
         };
-        let parts = [prefix, self.dtype.clone(), self.launch.clone()];
+        let parts = [prefix, self.dtype.0.clone(), self.launch.clone()];
         let known: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         known.join(", ")
     }
