@@ -52,7 +52,7 @@ fn misspelt_keys_and_names_have_a_suggestion() {
     let sweep =
         SWEEP.replace("mtla", "mlta").replace("question", "qestion") + "figures: [latency-vs-contxt]\n";
     assert_snapshot!(said(&sweep, &[]), @r#"
-      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, launches, workloads, grid, scenarios, measure, figures
+      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, measure, figures
        ╭─[sweep.yaml:2:1]
      1 │ name: small
      2 │ qestion: What is what?

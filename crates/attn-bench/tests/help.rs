@@ -436,16 +436,17 @@ fn lists_are_tables_and_json() {
      mtla      kv_rank                   kv_rank          kv_rank
     "#);
     assert_snapshot!(place.prints(&["list", "workloads"]), @r#"
-     workload     what it is
-    ────────────────────────────────────────────────────────────────────────────────────────────
-     decode       one token per sequence against a cache of `context` tokens, its own included
-     prefill      a prompt of `tokens` into an empty cache, every token a query
-     train_step   forward and backward over `tokens`, gradients of all weights and of the input
-     generate     a prompt of `tokens`, then `new_tokens` decoded one at a time
-     trajectory   `new_tokens` decoded one at a time after a cache of `tokens`, each step timed
+     workload     scopes             what it is
+    ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     decode       layer, op          one token per sequence against a cache of `context` tokens, its own included
+     prefill      layer, op          a prompt of `tokens` into an empty cache, every token a query
+     train_step   layer, op          forward and backward over `tokens`, gradients of all weights and of the input
+     generate     layer, op, model   a prompt of `tokens`, then `new_tokens` decoded one at a time
+     trajectory   layer, op          `new_tokens` decoded one at a time after a cache of `tokens`, each step timed
+     beam         model              search of width `beam` by a whole decoder: `tokens` of prefix, then `new_tokens` generated
 
      workload     size         default    meaning
-    ──────────────────────────────────────────────────────────────────────────────────────────
+    ───────────────────────────────────────────────────────────────────────────────────────────────
      decode       context      required   entries L that a step reads, its own token included
      decode       batch        1          sequences B
      prefill      tokens       required   tokens T of the call or the prompt
@@ -458,25 +459,43 @@ fn lists_are_tables_and_json() {
      trajectory   tokens       required   tokens in the cache before the first step
      trajectory   new_tokens   required   tokens decoded one at a time, each timed
      trajectory   batch        1          sequences B
+     beam         tokens       required   encoder states of each sentence, or tokens of its prompt
+     beam         new_tokens   required   tokens generated after them, to a forced length
+     beam         beam         required   hypotheses K of each sentence
+     beam         batch        1          sentences B
     "#);
     assert_snapshot!(place.prints(&["list", "axes"]), @r#"
-     key        value      meaning
-    ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     paths      fused      the compact formulation
-     paths      seedlike   operation by operation as the seed's PyTorch does
-     scopes     layer      projections, cache update, attention and output projection
-     scopes     op         attention alone
-     launches   graph      a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's
-     launches   eager      its launches are made one by one: beside a graph's, the time is what launching costs
-     regimes    hot        the device's caches hold what the sample before left there
-     regimes    cold       they hold none of the case's data: flushed before each sample, outside the clock
-     fair       width      the model's width and heads, nothing is solved
-     fair       params     parameters of the layer
-     fair       kv_bytes   bytes of cache per token, at the length of the workload
-     fair       flops      operations of the workload over the whole layer
-     dtype      f32        element type of weights, activations and cache
-     dtype      f16        element type of weights, activations and cache
-     dtype      bf16       element type of weights, activations and cache
+     key             value          meaning
+    ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     paths           fused          the compact formulation
+     paths           seedlike       operation by operation as the seed's PyTorch does
+     scopes          layer          projections, cache update, attention and output projection
+     scopes          op             attention alone
+     scopes          model          a whole decoder, for workloads beam and generate
+     habits          all            every habit: the seed's way
+     habits          none           no habit: bf16, and the two operations
+     habits          combinations   every set of habits there is, 32 of them
+     habits          cat            caches grow by concatenation in place of being allocated once
+     habits          expand         keys and values that heads share are repeated for each, at every step
+     habits          reorder-copy   a step of a beam search copies every layer's whole cache
+     habits          dense-mask     scores of all pairs, and masks made anew by every call, in place of the two kernels
+     habits          f32            everything is f32, without it bf16
+     prefixes        replicated     every hypothesis computes and stores the prefix, as in the seed
+     prefixes        copied         the prefix is computed once a sentence and copied to its hypotheses
+     prefixes        shared         the prefix is computed and stored once a sentence
+     model.decoder   prefix         the paper's: encoder states are keys and values of every layer, LayerNorm and ReLU
+     model.decoder   llama          a plain language model: the prefix is a prompt through all layers, RMSNorm and SwiGLU
+     launches        graph          a decode step on a GPU is one CUDA graph, recorded before: the time is the GPU's
+     launches        eager          its launches are made one by one: beside a graph's, the time is what launching costs
+     regimes         hot            the device's caches hold what the sample before left there
+     regimes         cold           they hold none of the case's data: flushed before each sample, outside the clock
+     fair            width          the model's width and heads, nothing is solved
+     fair            params         parameters of the layer
+     fair            kv_bytes       bytes of cache per token, at the length of the workload
+     fair            flops          operations of the workload over the whole layer
+     dtype           f32            element type of weights, activations and cache
+     dtype           f16            element type of weights, activations and cache
+     dtype           bf16           element type of weights, activations and cache
     "#);
     let all = place.prints(&["list"]);
     assert!(

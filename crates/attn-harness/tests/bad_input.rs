@@ -35,7 +35,7 @@ fn a_default_that_does_not_exist_names_its_two_keys() {
 fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
-    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, scopes, regimes, launches, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
+    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
     unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:max_sample (measure.max_sample)
     unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:warmup (measure.warmup)
     "#);
@@ -49,7 +49,7 @@ fn unknown_names_are_listed_with_the_known_ones() {
         + "figures: [latncy]\n";
     assert_snapshot!(of(&yaml), @r#"
     unknown figure `latncy`, expected one of: latency, cache | 11:latncy (figures[0])
-    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate, trajectory | 10:prefil (workloads[1].prefil)
+    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate, trajectory, beam | 10:prefil (workloads[1].prefil)
     unknown variant `ful`, expected one of: full, merged | 5:ful (variants[0].ful)
     unknown setting of merged: `strid`, expected one of: kv_rank, rope_dim, stride, norm | 7:strid (variants[2].merged.strid)
     "#);
@@ -57,7 +57,7 @@ fn unknown_names_are_listed_with_the_known_ones() {
     unknown value of `dtype`: `fp32`, expected one of: f32, f16, bf16 | 2:dtype (dtype)
     unknown value of `paths[1]`: `seed`, expected one of: seedlike, fused | 3:seed (paths[1])
     `device`: unknown device `gpu`, expected cpu, cuda, cuda:N or auto | 4:device (device)
-    unknown value of `scopes`: `layers`, expected one of: layer, op | 5:scopes (scopes)
+    unknown value of `scopes`: `layers`, expected one of: layer, op, model | 5:scopes (scopes)
     "#);
 }
 
@@ -158,7 +158,7 @@ fn grid_and_scenarios_are_checked_like_the_rest() {
     `dtype` and `grid.dtype` are both given, expected one of them | 12:dtype (dtype), 11:dtype (grid.dtype)
     `workloads[0].decode.batch` and `grid.batch` are both given, expected one of them | 9:batch (workloads[0].decode.batch), 11:batch (grid.batch)
     no workload of this sweep has the size `grid.new_tokens` | 11:new_tokens (grid.new_tokens)
-    unknown workload `decod`, expected one of: decode, prefill, train_step, generate, trajectory | 14:workload (scenarios[0].workload)
+    unknown workload `decod`, expected one of: decode, prefill, train_step, generate, trajectory, beam | 14:workload (scenarios[0].workload)
     `scenarios[1].workload` is missing or no name, expected a workload | 15:{ (scenarios[1].workload)
     unknown size of decode: `tokens`, expected one of: context, batch | 16:tokens (scenarios[2].tokens)
     `scenarios[2].context` is missing: entries L that a step reads, its own token included | 16:{ (here)

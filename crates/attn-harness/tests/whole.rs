@@ -7,7 +7,6 @@ mod fake;
 use attn_core::{DecoderKind, Habit, Habits, ModelShape, Prefix, Scope, Workload};
 use attn_harness::{Case, Dtype, Plan};
 use fake::{SWEEP, plan, plan_with, problems, with};
-use insta::assert_snapshot;
 
 const BEAM: &str = "\
 name: search
@@ -130,8 +129,8 @@ fn one_layers_ids_are_those_of_before() {
     let with_habits = with("name: test", "name: test\npaths: [seedlike]\nhabits: all");
     assert_eq!(ids(plan(&seedlike)), ids(plan(&with_habits)));
     // From before there were decoders, habits and prefixes.
-    assert_eq!(ids(plan(SWEEP))[0], "@@0");
-    assert_eq!(ids(plan(&seedlike))[0], "@@1");
+    assert_eq!(ids(plan(SWEEP))[0], "e5a1b846f0d512e5");
+    assert_eq!(ids(plan(&seedlike))[0], "5fe61dfd174153bc");
     let none = with("name: test", "name: test\npaths: [seedlike]\nhabits: none");
     let none = plan(&none);
     assert!(
@@ -163,32 +162,117 @@ fn a_wider_beam_dominates_a_narrow_one_of_the_same_way() {
     assert!(matches!(wide.workload, Workload::Beam { .. }));
 }
 
-fn of(yaml: &str) -> String {
-    problems(yaml, &[]).join("\n")
+/// What is said of a sweep: as many problems as there are `parts`, each with its words in that order.
+fn refused(yaml: &str, parts: &[&[&str]]) {
+    let found = problems(yaml, &[]);
+    assert_eq!(found.len(), parts.len(), "{found:#?}");
+    for (problem, words) in found.iter().zip(parts) {
+        for word in *words {
+            assert!(problem.contains(word), "`{word}` is not in: {problem}");
+        }
+    }
 }
 
 #[test]
 fn a_workload_needs_one_of_its_scopes_and_a_scope_a_workload() {
-    assert_snapshot!(of(&beam_with("scopes: [model]\n", "").replace(", n_layers: 2, vocab: 100", "")), @"");
-    assert_snapshot!(of(&(BEAM.to_string() + "  - decode: {context: 8}\n")), @"");
-    assert_snapshot!(of(&with("name: test", "name: test\nscopes: [layer, model]")), @"");
+    let no_scope = beam_with("scopes: [model]\n", "").replace(", n_layers: 2, vocab: 100", "");
+    let words = [
+        "`workloads[0].beam` has no scope to run in: beam exists in scope model, and `scopes` has layer",
+        "(beam)",
+    ];
+    refused(&no_scope, &[&words]);
+    let decode = BEAM.to_string() + "  - decode: {context: 8}\n";
+    let words = [
+        "`workloads[1].decode` has no scope to run in: decode exists in scope layer, op, and `scopes` has model",
+        "(decode)",
+        "(scopes)",
+    ];
+    refused(&decode, &[&words]);
+    let unused = with("name: test", "name: test\nscopes: [layer, model]");
+    let words = ["`scopes[1]` is model, and no workload of this sweep exists in that scope"];
+    refused(&unused, &[&words]);
 }
 
 #[test]
 fn keys_that_would_do_nothing_are_refused() {
-    assert_snapshot!(of(&with("n_heads: 4}", "n_heads: 4, n_layers: 2, decoder: llama}")), @"");
-    assert_snapshot!(of(&with("name: test", "name: test\nhabits: none\nprefixes: shared")), @"");
-    assert_snapshot!(of(&beam_with("paths: [seedlike, fused]", "paths: seedlike\nprefixes: shared")), @"");
-    assert_snapshot!(of(&(BEAM.to_string() + "grid: {context: 8}\n")), @"");
+    let layers = with("n_heads: 4}", "n_heads: 4, n_layers: 2, decoder: llama}");
+    let words = ["no case of this sweep is a whole decoder: `scopes` has no model"];
+    let of = |key: &'static str| [key, words[0]];
+    refused(&layers, &[&of("`model.n_layers`"), &of("`model.decoder`")]);
+    let axes = with("name: test", "name: test\nhabits: none\nprefixes: shared");
+    refused(
+        &axes,
+        &[
+            &["`habits` is given, but `paths` has no seedlike", "(habits)"],
+            &[
+                "`prefixes` is given, but `workloads` has no beam",
+                "(prefixes)",
+                "(workloads)",
+            ],
+        ],
+    );
+    let seedlike = beam_with("paths: [seedlike, fused]", "paths: seedlike\nprefixes: shared");
+    let words = [
+        "`prefixes` is given, but `paths` has no fused",
+        "(prefixes)",
+        "(paths)",
+    ];
+    refused(&seedlike, &[&words]);
+    refused(
+        &(BEAM.to_string() + "grid: {context: 8}\n"),
+        &[&["no workload of this sweep has the size `grid.context`"]],
+    );
 }
 
 #[test]
 fn sizes_and_words_of_decoders_have_limits() {
-    assert_snapshot!(of(&beam_with("n_layers: 2, vocab: 100", "n_layers: 0, d_ff: 99999999, vocab: 1")), @"");
-    assert_snapshot!(of(&beam_with("vocab: 100", "vocab: 5, decoder: bart")), @"");
-    assert_snapshot!(of(&beam_with("vocab: 100", "vocab: 5")), @"");
-    assert_snapshot!(of(&beam_with("beam: 3", "beam: 1025").replace("new_tokens: 4, ", "")), @"");
-    assert_snapshot!(of(&beam_with("paths:", "habits: [cat+expnd, all, all]\nprefixes: [shred]\npaths:")), @"");
-    assert_snapshot!(of(&beam_with("paths:", "habits: [combinations, none]\nprefixes: []\npaths:")), @"");
-    assert_snapshot!(of(&beam_with("batch: 2", "batch: 1000000").replace("tokens: 10", "tokens: 1000000").replace("beam: 3", "beam: 50")), @"");
+    refused(
+        &beam_with("n_layers: 2, vocab: 100", "n_layers: 0, d_ff: 99999999, vocab: 1"),
+        &[
+            &["`model.n_layers` is 0, expected an integer from 1 to 1024"],
+            &["`model.d_ff` is 99999999, expected an integer from 1 to"],
+            &["`model.vocab` is 1, expected an integer from 2 to"],
+        ],
+    );
+    refused(
+        &beam_with("vocab: 100", "vocab: 100, decoder: bart"),
+        &[&["unknown value of `model.decoder`: `bart`, expected one of: prefix, llama"]],
+    );
+    refused(
+        &beam_with("vocab: 100", "vocab: 5"),
+        &[&[
+            "searches with beam 3 over a `model.vocab` of 5, expected at least 6",
+            "(beam)",
+            "(vocab)",
+        ]],
+    );
+    refused(
+        &beam_with("beam: 3", "beam: 1025").replace("new_tokens: 4, ", ""),
+        &[
+            &["`workloads[0].beam.new_tokens` is missing"],
+            &["`workloads[0].beam.beam` is 1025, expected an integer from 1 to 1024"],
+        ],
+    );
+    let unknown = beam_with("paths:", "habits: [cat+expnd, all]\npaths:");
+    refused(&unknown, &[&["`expnd` is no habit", "did you mean expand?"]]);
+    let twice = beam_with("paths:", "habits: [all, none, all]\nprefixes: []\npaths:");
+    refused(
+        &twice,
+        &[
+            &["`habits` lists cat+expand+reorder-copy+dense-mask+f32 twice"],
+            &["`prefixes` is an empty list"],
+        ],
+    );
+    let both = beam_with("paths:", "habits: [combinations, none]\npaths:");
+    refused(
+        &both,
+        &[&["`habits` lists combinations, which are all sets, and others beside it"]],
+    );
+    let huge = beam_with("batch: 2", "batch: 1000000")
+        .replace("tokens: 10", "tokens: 1000000")
+        .replace("beam: 3", "beam: 50");
+    refused(
+        &huge,
+        &[&["`workloads[0].beam` is too large to count in 64 bits"]],
+    );
 }

@@ -4,6 +4,8 @@
 //! log-probabilities than the text has. First and last sentence are scored, the best and the worst hypothesis of each;
 //! greedy tokens must each be the most likely one.
 
+use std::cmp::Ordering;
+
 use attn_core::{Build, ModelShape, Path, Prefix, Workload};
 use attn_model::Hypothesis;
 use attn_testkit::tolerance;
@@ -127,7 +129,9 @@ impl Reference {
             let total: f64 = row.iter().map(|x| (x - most).exp()).sum();
             sum += own - most - total.ln();
             if !has_scores {
-                error = error.max((most - own) / scale);
+                let gap = (most - own) / scale;
+                // `max` would forget a NaN.
+                error = if gap.is_nan() || gap > error { gap } else { error };
             }
         }
         if has_scores {
@@ -174,8 +178,8 @@ fn count(job: &Job, found: &Found) -> Option<String> {
             "it did not find {beam} hypotheses of {new_tokens} tokens for each of {batch} sentences"
         ));
     }
-    let is_sorted =
-        |hypotheses: &Vec<Hypothesis>| hypotheses.windows(2).all(|pair| !(pair[0].score < pair[1].score));
+    let is_better = |a: &Hypothesis, b: &Hypothesis| a.score.partial_cmp(&b.score) == Some(Ordering::Greater);
+    let is_sorted = |all: &Vec<Hypothesis>| all.windows(2).all(|pair| !is_better(&pair[1], &pair[0]));
     (!found.hypotheses.iter().all(is_sorted)).then(|| "hypotheses are not best first".to_string())
 }
 

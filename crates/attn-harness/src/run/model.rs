@@ -119,7 +119,7 @@ pub(crate) fn sentences(
     let drawn = random_tensor(&[batch, tokens], seed, PROMPT, DType::F32, &Device::Cpu)?;
     let drawn: Vec<Vec<f32>> = drawn.to_vec2().map_err(attn_core::Error::from)?;
     let token = |x: f32| ((x.to_bits() >> 3) % shape.vocab as u32).min(shape.vocab as u32 - 1);
-    let prompt = |row: Vec<f32>| row.into_iter().map(token).chain([start]).collect();
+    let prompt = |row: Vec<f32>| -> Vec<u32> { row.into_iter().map(token).chain([start]).collect() };
     Ok((None, drawn.into_iter().map(prompt).collect()))
 }
 
