@@ -17,7 +17,7 @@ use crate::ops::native::{self, LatentsInput};
 use crate::ops::{self, Entries};
 use crate::phase::{Phase, timed};
 use crate::rope::{Pairing, Rope};
-use crate::route::product;
+use crate::route::{for_products, product};
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
@@ -608,9 +608,10 @@ impl Latent {
         let latents = timed(Phase::Attention, || -> Result<Tensor> {
             // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
             let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
-            let c = c.contiguous()?;
+            // Not copied: they may be views of the whole cache, which the seed keeps as two tensors and reads where they are.
+            let (c, k_r) = (for_products(c)?, for_products(k_r)?);
             let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
-            let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.contiguous()?.t()?)?;
+            let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.t()?)?;
             let scores = (nope + rope)?.reshape((b, h, n, l))?;
             let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
             Ok(product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?)

@@ -43,6 +43,17 @@ pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
     Ok(without_gaps(lhs)?.matmul(&without_gaps(rhs)?)?)
 }
 
+/// `x` as several products are to take it: a GPU's copy what has gaps, here once for all of them.
+///
+/// # Errors
+/// [`crate::Error::Candle`] where memory runs out.
+pub fn for_products(x: &Tensor) -> Result<Tensor> {
+    if has_kernels(x) {
+        return Ok(x.clone());
+    }
+    without_gaps(x)
+}
+
 /// The same tensor where its matrices have no gaps and lie at one distance from each other, else a copy.
 fn without_gaps(x: &Tensor) -> Result<Tensor> {
     let taken = match (x.dims(), x.stride()) {

@@ -15,8 +15,8 @@ struct Compared {
     machine: String,
 }
 
-const HEADER: [&str; 7] = [
-    "workload", "stride", "length", "ratio", "ci_low", "ci_high", "machine",
+const HEADER: [&str; 8] = [
+    "workload", "stride", "length", "batch", "ratio", "ci_low", "ci_high", "machine",
 ];
 
 static NOTE: LazyLock<Result<String, String>> =
@@ -39,10 +39,11 @@ fn row(record: &Record) -> Result<Compared, String> {
         let missing = || format!("line {}: `{}` is empty", record.line, HEADER[at]);
         record.text(at).ok_or_else(missing)
     };
-    // Strides and lengths are for who reads the file, but they are checked.
-    record.number::<u64>(1)?;
-    record.number::<u64>(2)?;
-    let (ratio, low, high) = (record.positive(3)?, record.positive(4)?, record.positive(5)?);
+    // Sizes are for who reads the file, but they are checked.
+    for size in 1..=3 {
+        record.number::<u64>(size)?;
+    }
+    let (ratio, low, high) = (record.positive(4)?, record.positive(5)?, record.positive(6)?);
     if !(low <= ratio && ratio <= high) {
         return Err(format!(
             "line {}: the interval does not hold the ratio",
@@ -53,7 +54,7 @@ fn row(record: &Record) -> Result<Compared, String> {
         workload: required(0)?,
         ratio,
         interval: (low, high),
-        machine: required(6)?,
+        machine: required(7)?,
     })
 }
 
@@ -139,8 +140,8 @@ mod tests {
 
     #[test]
     fn one_row_has_its_interval_and_several_their_range() {
-        let lines = "decode,2,512,1.2,1.15,1.25,\"CPU, 2 cores\"\nforward,2,512,1.4,1.3,1.5,\"CPU, 2 cores\"\n\
-                     forward,4,512,1.3,1.2,1.4,\"CPU, 2 cores\"\n";
+        let lines = "decode,2,512,8,1.2,1.15,1.25,\"CPU, 2 cores\"\nforward,2,512,1,1.4,1.3,1.5,\"CPU, 2 cores\"\n\
+                     forward,4,512,1,1.3,1.2,1.4,\"CPU, 2 cores\"\n";
         assert_eq!(
             of(lines).unwrap(),
             "our seed-like layer against the mtla package's own: \
@@ -151,19 +152,19 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(
-            of("decode,2,512,1.2,1.3,1.4,x\n").unwrap_err(),
+            of("decode,2,512,8,1.2,1.3,1.4,x\n").unwrap_err(),
             "line 2: the interval does not hold the ratio"
         );
         assert_eq!(
-            of("decode,2,512,-1,1,2,x\n").unwrap_err(),
+            of("decode,2,512,8,-1,1,2,x\n").unwrap_err(),
             "line 2: `-1` should be a positive number"
         );
         assert_eq!(
-            of("decode,2,512,1.2,1,2,\n").unwrap_err(),
+            of("decode,2,512,8,1.2,1,2,\n").unwrap_err(),
             "line 2: `machine` is empty"
         );
         assert_eq!(
-            of("decode,two,512,1.2,1,2,x\n").unwrap_err(),
+            of("decode,two,512,8,1.2,1,2,x\n").unwrap_err(),
             "line 2: `two` is no number of its kind"
         );
     }
