@@ -357,7 +357,9 @@ mod tests {
     #[test]
     fn what_a_dense_mask_hides_is_nothing() -> Result<()> {
         let scores = Tensor::new(&[[[0.5f32, -1e9, 0.3, -1e9, 0.1]]], &Device::Cpu)?;
-        let weights = softmax(&scores, None, Visible::All, 1.0)?.flatten_all()?.to_vec1::<f32>()?;
+        let weights = softmax(&scores, None, Visible::All, 1.0)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         assert_eq!([weights[1], weights[3]], [0.0, 0.0]);
         Ok(())
     }
