@@ -96,7 +96,7 @@ def table(found, names):
 
 
 def write_csv(path, found, threads):
-    machine = f"{cpu_model()}; {threads} threads"
+    machine = f"{cpu_model()}; {threads} thread{'s' if threads > 1 else ''}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
