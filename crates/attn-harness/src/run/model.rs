@@ -71,11 +71,7 @@ fn configure(job: &Job, shape: &ModelShape, sabotaged: bool) -> Result<DecoderCo
         Some(Fault::Misordered) if sabotaged => Saboteur::around(layer),
         _ => layer,
     };
-    let kind = match shape.decoder {
-        DecoderKind::Prefix => attn_model::DecoderKind::Prefix,
-        DecoderKind::Llama => attn_model::DecoderKind::Llama,
-    };
-    let config = DecoderConfig::new(kind, layer, shape.n_layers);
+    let config = DecoderConfig::new(shape.decoder, layer, shape.n_layers);
     Ok(config.with_d_ff(shape.d_ff).with_vocab(shape.vocab))
 }
 
@@ -142,11 +138,7 @@ impl Whole {
         }
         let (beam, new_tokens) = match job.workload {
             Workload::Beam { new_tokens, beam, .. } => {
-                let prefix = match job.prefix {
-                    Some(Prefix::Replicated) => attn_model::Prefix::Replicated,
-                    Some(Prefix::Shared) => attn_model::Prefix::Shared,
-                    Some(Prefix::Copied) | None => attn_model::Prefix::Copied,
-                };
+                let prefix = job.prefix.unwrap_or(Prefix::Copied);
                 let options = BeamOptions::forced(beam, new_tokens, start_token(&shape), prefix);
                 (Some(options), new_tokens)
             }
