@@ -71,7 +71,7 @@ fn a_search_leaves_verified_rows_with_its_phases_and_resumes() {
         let first_token_s = row.time_to_first_token_s.unwrap();
         assert!(first_token_s > 0.0 && first_token_s < 2.0 * row.time_median_s.unwrap());
         assert!(row.prefill_s.unwrap() > 0.0 && row.vocabulary_s.unwrap() > 0.0);
-        // Medians of single phases need not be those of one sample.
+        // Of the middle half of the samples, which need not be the median one.
         let ratio = phases(row) / row.time_median_s.unwrap();
         assert!((0.7..1.3).contains(&ratio), "{ratio} {row:?}");
         let is_beam = row.workload == "beam";

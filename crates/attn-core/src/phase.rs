@@ -217,6 +217,7 @@ mod tests {
 
     #[test]
     fn a_phase_within_a_phase_takes_its_time_away() {
+        let began = Instant::now();
         let ((), times) = collect(|| {
             timed(Phase::FeedForward, || {
                 work();
@@ -225,9 +226,11 @@ mod tests {
             });
             work(); // in no phase
         });
-        assert!((0.040..0.060).contains(&times[Phase::FeedForward]), "{times:?}");
-        assert!((0.020..0.040).contains(&times[Phase::Attention]), "{times:?}");
-        assert!((times.total_s() - times[Phase::FeedForward] - times[Phase::Attention]).abs() < 1e-12);
+        let elapsed_s = began.elapsed().as_secs_f64();
+        assert!(times[Phase::FeedForward] >= 0.040, "{times:?}");
+        assert!(times[Phase::Attention] >= 0.020, "{times:?}");
+        // Nothing is counted twice, and what is in no phase not at all.
+        assert!(times.total_s() <= elapsed_s - 0.020, "{times:?} of {elapsed_s}");
     }
 
     #[test]

@@ -172,23 +172,23 @@ table! {
         pub reset_s: Option<f64>,
         /// Tokens per second at the median, over all sequences.
         pub tokens_per_s: Option<f64>,
-        /// Seconds of a sample in which the prefix or prompt was computed, median over samples.
+        /// Seconds of a sample in which the prefix or prompt was computed, mean over the middle half of the samples.
         pub prefill_s: Option<f64>,
-        /// Seconds of a sample in the attention layers' projections, norms and rotations, median over samples.
+        /// Seconds of a sample in the attention layers' projections, norms and rotations, mean over the middle half of the samples.
         pub projections_s: Option<f64>,
-        /// Seconds of a sample in which caches were written and grown, median over samples.
+        /// Seconds of a sample in which caches were written and grown, mean over the middle half of the samples.
         pub cache_update_s: Option<f64>,
-        /// Seconds of a sample in scores, softmax and weighted sums, expanding heads and masks included, median over samples.
+        /// Seconds of a sample in scores, softmax and weighted sums, expanding heads and masks included, mean over the middle half of the samples.
         pub attention_s: Option<f64>,
-        /// Seconds of a sample in which caches followed their hypotheses, median over samples.
+        /// Seconds of a sample in which caches followed their hypotheses, mean over the middle half of the samples.
         pub reorder_s: Option<f64>,
-        /// Seconds of a sample in the feed-forward layers with their norms, median over samples.
+        /// Seconds of a sample in the feed-forward layers with their norms, mean over the middle half of the samples.
         pub feed_forward_s: Option<f64>,
-        /// Seconds of a sample in the projection to the vocabulary, median over samples.
+        /// Seconds of a sample in the projection to the vocabulary, mean over the middle half of the samples.
         pub vocabulary_s: Option<f64>,
-        /// Seconds of a sample in log-probabilities and choosing candidates, median over samples.
+        /// Seconds of a sample in log-probabilities and choosing candidates, mean over the middle half of the samples.
         pub choosing_s: Option<f64>,
-        /// Seconds of a sample in none of the phases, median over samples.
+        /// Seconds of a sample in none of the phases, mean over the middle half of the samples.
         pub other_s: Option<f64>,
         /// Seconds from the beginning of a sample to its first token: the prefix and the first step, median over samples.
         pub time_to_first_token_s: Option<f64>,
