@@ -104,7 +104,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         });
     }
     let mut notes = vec![
-        "medians of a sample; at the ends: the whole sample".to_owned(),
+        "means of the middle half of the samples; at the ends: the median sample".to_owned(),
         "percentages are of the bar".to_owned(),
     ];
     notes.extend(does_not_add_up(&drawn));
