@@ -320,10 +320,10 @@ pub struct CompareArgs {
 Examples:
   attn-bench verify                                 the built-in suite
   attn-bench verify conformance/                    every safetensors file in a folder
-  attn-bench verify saved-model/                    config.json, model.safetensors, expected.safetensors
+  attn-bench verify saved-model/                    a model with what it is to compute
   attn-bench verify --dtype bf16 --path fused")]
 pub struct VerifyArgs {
-    /// Conformance files, folders of them, or folders of a saved model; none is the built-in suite
+    /// Conformance files, folders of them, or of a saved model; none is the built-in suite
     #[arg(value_name = "FILE or DIR")]
     pub files: Vec<PathBuf>,
     /// Device to run on: cpu, cuda, cuda:N or auto

@@ -165,7 +165,7 @@ fn options_are_named() {
     help: write it as key=value with a dotted key, for example --set model.d_model=1024, --set variants.mtla.stride=[2,4] or --set workloads.0.decode.batch=8
     "#);
     assert_snapshot!(said(SWEEP, &["--filter", "varient=mha"]), @r#"
-    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, dtype, path, scope, device, cache_regime, launch_requested, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank
+    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, beam, n_layers, d_ff, vocab, decoder, habits, prefix, dtype, path, scope, device, cache_regime, launch_requested, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank
     help: did you mean `variant`?
     "#);
     assert_snapshot!(said(SWEEP, &["--shard", "1/9"]), @r#"

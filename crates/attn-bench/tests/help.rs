@@ -221,7 +221,7 @@ fn help_of_the_other_commands() {
 
     Arguments:
       [FILE or DIR]...
-              Conformance files, folders of them, or folders of a saved model; none is the built-in suite
+              Conformance files, folders of them, or of a saved model; none is the built-in suite
 
     Options:
           --device <DEVICE>
@@ -254,7 +254,7 @@ fn help_of_the_other_commands() {
     Examples:
       attn-bench verify                                 the built-in suite
       attn-bench verify conformance/                    every safetensors file in a folder
-      attn-bench verify saved-model/                    config.json, model.safetensors, expected.safetensors
+      attn-bench verify saved-model/                    a model with what it is to compute
       attn-bench verify --dtype bf16 --path fused
     "#);
     assert_snapshot!(help(&["list"]), @r#"

@@ -204,7 +204,7 @@ fn how_cases_are_run_has_its_limits() {
 fn what_an_option_set_is_blamed_on_the_option() {
     assert_snapshot!(problems(SWEEP, &["model.n_heads=5"]).join("\n"), @r#"impossible geometry: `model.d_model` 64 is not divisible by `model.n_heads` 5, so that `model.head_dim` has no default (set by --set model.n_heads=5) | 3:d_model (d_model)"#);
     assert_snapshot!(problems(SWEEP, &["model.n_hedas=5", "variants.merged.kv_rank=31"]).join("\n"), @r#"
-    unknown key `model.n_hedas`, expected one of: d_model, n_heads, head_dim (set by --set model.n_hedas=5) |
+    unknown key `model.n_hedas`, expected one of: d_model, n_heads, head_dim, n_layers, d_ff, vocab, decoder (set by --set model.n_hedas=5) |
     impossible geometry: the gate needs a multiple of 4, 31 is none (`variants[2].merged.kv_rank`) (set by --set variants.merged.kv_rank=31) |
     "#);
 }

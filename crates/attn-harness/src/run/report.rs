@@ -302,7 +302,8 @@ pub(super) fn conclude(
 fn set_phases(row: &mut Row, bursts: &[Burst]) {
     let mut phases: Vec<&Phases> = bursts.iter().flat_map(|burst| &burst.case.phases).collect();
     phases.sort_by(|a, b| a.total_s.total_cmp(&b.total_s));
-    let quarter = phases.len() / 4;
+    let n = phases.len();
+    let quarter = n.div_ceil(4).min(n.saturating_sub(1) / 2);
     let middle = &phases[quarter..phases.len() - quarter];
     let of = |seconds: &dyn Fn(&Phases) -> f64| {
         let sum: f64 = middle.iter().map(|phases| seconds(phases)).sum();
