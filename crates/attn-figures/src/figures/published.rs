@@ -58,6 +58,10 @@ impl Entry<'_> {
     }
 }
 
+/// A variant's place, its stride and its place among the rows: strides in their order, and what only the paper has among
+/// ours.
+type Place = (usize, Option<u64>, usize);
+
 /// Every variant of the rows and of the paper's task, in the order of figures.
 ///
 /// # Errors
@@ -67,8 +71,7 @@ pub(super) fn entries<'a>(task: &str, slice: &Slice<'_>, rows: &[&Row]) -> Resul
         .iter()
         .filter(|row| row.task == task && !row.is_flash)
         .collect();
-    // Variant's place, stride and label: strides in their order, and what only the paper has among ours.
-    let mut found: Vec<((usize, Option<u64>, usize), Entry<'_>)> = Vec::new();
+    let mut found: Vec<(Place, Entry<'_>)> = Vec::new();
     for (at, (key, _)) in slice.series(rows).into_iter().enumerate() {
         let Some(row) = rows.iter().find(|row| series_key(row) == key) else {
             continue;
@@ -84,7 +87,7 @@ pub(super) fn entries<'a>(task: &str, slice: &Slice<'_>, rows: &[&Row]) -> Resul
     // Those that are no variant here have no place among them.
     let known = |published: &&&Published| published.cache_elements.is_some();
     for published in printed.iter().filter(known) {
-        let is_there = |(_, entry): &(_, Entry<'_>)| entry.published.is_some_and(|own| own == *published);
+        let is_there = |(_, entry): &(Place, Entry<'_>)| entry.published.is_some_and(|own| own == *published);
         if found.iter().any(is_there) {
             continue;
         }
