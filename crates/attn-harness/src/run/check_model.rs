@@ -19,8 +19,9 @@ use crate::worker::job::Job;
 
 /// A log-probability is a difference of logits, and a sum over layers is behind each of them.
 const SEARCH_FACTOR: f64 = 4.0;
-/// What a search holds beside its caches: hypotheses, logits of its last step.
-const SEARCH_SLACK_BYTES: u64 = 1 << 20;
+/// What a search holds beside its caches: hypotheses, logits of its last step, and scratch that threads keep, which one
+/// search may leave where the other did not.
+const SEARCH_SLACK_BYTES: u64 = 16 << 20;
 
 /// Compares what a search found with a reference, and audits its caches. Searches first where nothing was yet.
 pub(super) fn verify(job: &Job, whole: &mut Whole) -> Result<Verdict, Failure> {
