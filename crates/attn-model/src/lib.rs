@@ -2,7 +2,7 @@
 //!
 //! A [`DecoderConfig`] puts a [`LayerConfig`](attn_core::LayerConfig) into every layer; [`Decoder`] computes logits of
 //! whole sequences ([`forward`](Decoder::forward), with gradients), or token by token over a [`State`]
-//! ([`prefill`](Decoder::prefill), [`step`](Decoder::step)). [`greedy`], [`generate`] and [`beam()`] generate over a
+//! ([`prefill`](Decoder::prefill), [`step`](Decoder::step)). [`greedy`], [`generate()`] and [`beam()`] generate over a
 //! batch, [`BeamSearch`] and [`Generation`] step by step; [`save`] and [`load`] keep models, [`verify_folder`] holds a
 //! saved one against what an independent implementation computed.
 //!
