@@ -102,7 +102,7 @@ impl JsonSchema for HabitsChoice {
     }
 }
 
-/// [`attn_core::Decoder`] for the schema.
+/// [`attn_core::DecoderKind`] for the schema.
 #[derive(JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(dead_code, reason = "read by the derive only")]
