@@ -169,7 +169,8 @@ impl GroupedAttention {
             k_proj: k_proj?,
             v_proj: v_proj?,
             out_proj: out_proj?,
-            rope: Rope::new(head_dim, config.rope_theta, config.rope_pairing)?,
+            rope: Rope::new(head_dim, config.rope_theta, config.rope_pairing)?
+                .anew(build.has(Habit::DenseMask)),
             head_dim,
             scale: (head_dim as f64).powf(-0.5),
         })

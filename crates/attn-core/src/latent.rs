@@ -10,6 +10,7 @@ use candle_core::{D, Tensor};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
+use crate::habits::Habit;
 use crate::linear::Linear;
 use crate::norm::{Norm, NormKind};
 use crate::ops::cuda::{self, LatentStep, LatentToken};
@@ -18,7 +19,7 @@ use crate::ops::{self, Entries};
 use crate::phase::{Phase, timed};
 use crate::rope::{Pairing, Rope};
 use crate::route::{for_products, product};
-use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
+use crate::variant::{Build, ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
 /// The settings MLA and MTLA share.
@@ -304,7 +305,7 @@ impl Latent {
     ///
     /// # Errors
     /// A weight is missing or misshapen.
-    pub fn new(config: LatentConfig, weights: &Weights) -> Result<Self> {
+    pub fn new(config: LatentConfig, weights: &Weights, build: &Build) -> Result<Self> {
         let LatentConfig {
             d_model: m,
             n_heads: h,
@@ -329,7 +330,8 @@ impl Latent {
             kv_norm: norm("kv_norm", r)?,
             wkv_b: Linear::load("wkv_b", h * (config.nope_dim + config.v_dim), r, false, weights)?,
             wo: Linear::load("wo", m, h * config.v_dim, bias, weights)?,
-            rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?,
+            rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?
+                .anew(build.has(Habit::DenseMask)),
             scale: (config.score_dim() as f64).powf(-0.5),
             config,
         })
@@ -373,15 +375,28 @@ impl Latent {
             if let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))? {
                 return Ok((c, k_r));
             }
-            let LatentConfig {
-                kv_rank: r,
-                rope_dim: d_r,
-                ..
-            } = self.config;
-            let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
-            let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
-            Ok((c, k_r.squeeze(2)?))
+            self.split_latents(&both, starts)
         })
+    }
+
+    /// The same, normalised and turned by an operation each: the seed's way.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    pub fn latents_apart(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
+        timed(Phase::CacheUpdate, || self.split_latents(&both, starts))
+    }
+
+    fn split_latents(&self, both: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        let LatentConfig {
+            kv_rank: r,
+            rope_dim: d_r,
+            ..
+        } = self.config;
+        let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
+        let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
+        Ok((c, k_r.squeeze(2)?))
     }
 
     /// The same, latents merged by a gate from the sums of `open` blocks on, in one pass; `None` where there is no
@@ -536,26 +551,33 @@ impl Latent {
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
     pub fn absorb(&self, q: &Tensor) -> Result<Tensor> {
-        let LatentConfig {
-            nope_dim: d_n,
-            rope_dim: d_r,
-            kv_rank: r,
-            ..
-        } = self.config;
-        let (b, n, h, _) = q.dims4()?;
-        let (w_uk, _) = self.up_projections()?;
-        let (nope, rope) = (q.narrow(3, 0, d_n)?, q.narrow(3, d_n, d_r)?);
-        if n == 1 {
+        let (nope, rope) = self.query_parts(q)?;
+        if q.dim(1)? == 1 {
+            let (w_uk, _) = self.up_projections()?;
             let (nope, rope) = (nope.squeeze(1)?, rope.squeeze(1)?);
             if let Some(q) = native::project_heads(&nope, &w_uk, Orientation::Inputs, Some(&rope))? {
                 return Ok(q.unsqueeze(1)?);
             }
         }
+        Ok(Tensor::cat(&[&self.absorbed(&nope)?, &rope], D::Minus1)?)
+    }
+
+    /// The parts of queries `[B, n, H, Dn + Dr]`.
+    fn query_parts(&self, q: &Tensor) -> Result<(Tensor, Tensor)> {
+        let LatentConfig {
+            nope_dim, rope_dim, ..
+        } = self.config;
+        Ok((q.narrow(3, 0, nope_dim)?, q.narrow(3, nope_dim, rope_dim)?))
+    }
+
+    /// `[B, n, H, Dn]` times every head's `W_UK`: `[B, n, H, r]`, in memory head by head.
+    fn absorbed(&self, nope: &Tensor) -> Result<Tensor> {
+        let (b, n, h, d_n) = nope.dims4()?;
+        let (w_uk, _) = self.up_projections()?;
         let nope = nope.permute((2, 0, 1, 3))?.reshape((h, b * n, d_n))?;
-        let nope = product(&nope, &w_uk)?
-            .reshape((h, b, n, r))?
-            .permute((1, 2, 0, 3))?; // [B, n, H, r]
-        Ok(Tensor::cat(&[&nope, &rope], D::Minus1)?)
+        Ok(product(&nope, &w_uk)?
+            .reshape((h, b, n, self.config.kv_rank))?
+            .permute((1, 2, 0, 3))?)
     }
 
     /// Weighted latents `[B, n, H, r]` through `W_UV` and the output projection: `[B, n, M]`.
@@ -604,14 +626,15 @@ impl Latent {
         } = self.config;
         let (b, n, h, _) = q.dims4()?;
         let l = c.dim(1)?;
-        let q = timed(Phase::Projections, || self.absorb(q))?.transpose(1, 2)?;
+        let (nope, rope) = self.query_parts(q)?;
+        let nope = timed(Phase::Projections, || self.absorbed(&nope))?;
         let latents = timed(Phase::Attention, || -> Result<Tensor> {
             // [B, H n, r] x [B, r, L]: one product a sequence, heads folded into rows.
-            let fold = |x: &Tensor, width: usize| x.contiguous()?.reshape((b, h * n, width));
+            let fold = |x: &Tensor, width: usize| x.transpose(1, 2)?.reshape((b, h * n, width));
             // Not copied: they may be views of the whole cache, which the seed keeps as two tensors and reads where they are.
             let (c, k_r) = (for_products(c)?, for_products(k_r)?);
-            let nope = product(&fold(&q.narrow(3, 0, r)?, r)?, &c.t()?)?;
-            let rope = product(&fold(&q.narrow(3, r, d_r)?, d_r)?, &k_r.t()?)?;
+            let nope = product(&fold(&nope, r)?, &c.t()?)?;
+            let rope = product(&fold(&rope, d_r)?, &k_r.t()?)?;
             let scores = (nope + rope)?.reshape((b, h, n, l))?;
             let weights = ops::seedlike::masked_softmax(&scores, mask, self.scale)?;
             Ok(product(&weights.reshape((b, h * n, l))?, &c)?.reshape((b, h, n, r))?)

@@ -34,6 +34,7 @@ pub struct Rope {
     dim: usize,
     theta: f64,
     pairing: Pairing,
+    is_anew: bool,
     table: Arc<RwLock<Arc<Table>>>,
 }
 
@@ -92,8 +93,16 @@ impl Rope {
             dim,
             theta,
             pairing,
+            is_anew: false,
             table: Arc::default(),
         })
+    }
+
+    /// The same embedding; where it `is_anew`, every call computes its angles and turns pairs operation by operation, as
+    /// the seed does.
+    #[must_use]
+    pub fn anew(self, is_anew: bool) -> Self {
+        Self { is_anew, ..self }
     }
 
     /// Turns the last `dim` columns of every head; columns before them pass through.
@@ -119,7 +128,7 @@ impl Rope {
         } else {
             x.contiguous()?
         };
-        if !has_kernels(&x) {
+        if self.is_anew || !has_kernels(&x) {
             return self.composed(&x, starts);
         }
         Ok(x.apply_op1(Rotate {
@@ -135,20 +144,12 @@ impl Rope {
     fn composed(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
         let ((b, t, h, d), half) = (x.dims4()?, self.dim / 2);
         let (dtype, wide) = (x.dtype(), accumulator_dtype(x.dtype()));
-        let end = starts.iter().max().map_or(0, |start| start + t);
-        let table = self.table(end);
-        let of_tokens = |table: &Tensor| -> Result<Tensor> {
-            let first = starts.first().copied().unwrap_or(0);
-            let (rows, sequences) = if starts.iter().all(|&start| start == first) {
-                (table.narrow(0, first, t)?, 1)
-            } else {
-                let at = |&start: &usize| (start..start + t).map(|i| i as u32);
-                let positions: Vec<u32> = starts.iter().flat_map(at).collect();
-                (select(table, &positions, 0)?, b)
-            };
-            Ok(rows.to_dtype(wide)?.reshape((sequences, t, 1, half))?)
+        let [cos, sin] = match self.is_anew {
+            true => self.turns(starts, t, x.device())?,
+            false => self.known_turns(starts, t, x.device())?,
         };
-        let [cos, sin] = table.on(x.device())?;
+        let sequences = cos.elem_count() / (t * half).max(1);
+        let of_tokens = |turns: &Tensor| turns.to_dtype(wide)?.reshape((sequences, t, 1, half));
         let (cos, sin) = (of_tokens(&cos)?, of_tokens(&sin)?);
 
         let turned = x.narrow(3, d - self.dim, self.dim)?.to_dtype(wide)?;
@@ -180,6 +181,38 @@ impl Rope {
         Ok(whole.contiguous()?)
     }
 
+    /// Cosines and sines of T tokens `[T, dim / 2]`, or of those of every sequence `[B T, dim / 2]` where they differ.
+    fn known_turns(&self, starts: &[usize], t: usize, device: &Device) -> Result<[Tensor; 2]> {
+        let table = self.table(starts.iter().max().map_or(0, |start| start + t));
+        let [cos, sin] = table.on(device)?;
+        Ok(match same(starts) {
+            Some(first) => [cos.narrow(0, first, t)?, sin.narrow(0, first, t)?],
+            None => {
+                let positions = positions(starts, t);
+                [select(&cos, &positions, 0)?, select(&sin, &positions, 0)?]
+            }
+        })
+    }
+
+    /// The same, computed.
+    fn turns(&self, starts: &[usize], t: usize, device: &Device) -> Result<[Tensor; 2]> {
+        let starts = match same(starts) {
+            Some(_) => &starts[..1],
+            None => starts,
+        };
+        let positions: Vec<f32> = positions(starts, t).iter().map(|&p| p as f32).collect();
+        let positions = Tensor::new(positions, device)?.unsqueeze(1)?;
+        let frequencies = Tensor::new(self.frequencies(), device)?.unsqueeze(0)?;
+        let angles = positions.broadcast_mul(&frequencies)?;
+        Ok([angles.cos()?, angles.sin()?])
+    }
+
+    fn frequencies(&self) -> Vec<f32> {
+        (0..self.dim / 2)
+            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32))
+            .collect()
+    }
+
     pub(crate) fn pairing(&self) -> Pairing {
         self.pairing
     }
@@ -192,10 +225,7 @@ impl Rope {
             return known;
         }
         let positions = positions.next_power_of_two();
-        let half = self.dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32))
-            .collect();
+        let frequencies = self.frequencies();
         let angles: Vec<f32> = (0..positions)
             .flat_map(|p| frequencies.iter().map(move |f| p as f32 * f))
             .collect();
@@ -208,6 +238,18 @@ impl Rope {
         *self.table.write().unwrap_or_else(|err| err.into_inner()) = table.clone();
         table
     }
+}
+
+/// The position that all sequences start at; `None` where they differ, or there are none.
+fn same(starts: &[usize]) -> Option<usize> {
+    let &first = starts.first()?;
+    starts.iter().all(|&start| start == first).then_some(first)
+}
+
+/// Positions of T tokens of every sequence, `[B T]`.
+fn positions(starts: &[usize], t: usize) -> Vec<u32> {
+    let of = |&start: &usize| (start..start + t).map(|i| i as u32);
+    starts.iter().flat_map(of).collect()
 }
 
 /// The rotation as one pass, with its inverse as gradient.
@@ -377,11 +419,12 @@ mod tests {
     fn composed_is_the_same_with_the_same_gradient() {
         for pairing in [Pairing::Neighbours, Pairing::Halves] {
             let rope = Rope::new(6, 100.0, pairing).unwrap();
-            for starts in [[2, 2], [0, 7]] {
+            for (starts, is_anew) in [([2, 2], false), ([0, 7], false), ([2, 2], true), ([0, 7], true)] {
+                let rope = rope.clone().anew(is_anew);
                 for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6), (DType::BF16, 0.0)] {
                     let x = candle_core::Var::from_tensor(&input(dtype)).unwrap();
                     let (a, b) = (
-                        rope.apply(&x, &starts).unwrap(),
+                        rope.clone().anew(false).apply(&x, &starts).unwrap(),
                         rope.composed(&x, &starts).unwrap(),
                     );
                     assert!(b.is_contiguous());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::ops::{batched, native};
 
 /// Calls of [`without_kernels`] that are under way.
 static WITHOUT_KERNELS: AtomicUsize = AtomicUsize::new(0);
@@ -38,6 +39,12 @@ pub fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
 /// [`crate::Error::Candle`] where shapes do not fit.
 pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
     if has_kernels(lhs) {
+        if let Some(product) = native::few_rows_product(lhs, rhs)? {
+            return Ok(product);
+        }
+        if let Some(product) = batched::product(lhs, rhs)? {
+            return Ok(product);
+        }
         return Ok(lhs.matmul(rhs)?);
     }
     Ok(without_gaps(lhs)?.matmul(&without_gaps(rhs)?)?)
@@ -91,6 +98,7 @@ pub fn select(x: &Tensor, rows: &[u32], dim: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::random_tensor;
     use candle_core::{DType, Device};
 
     /// What candle's CUDA backend takes of a left and of a right operand (`gemm_config`, candle-core 0.11.1).
@@ -135,6 +143,63 @@ mod tests {
         // What is taken is not copied.
         for view in [x.t()?, x.narrow(0, 1, 1)?] {
             assert_eq!(without_gaps(&view)?.stride(), view.stride());
+        }
+        Ok(())
+    }
+
+    /// Operands as the layers have them: keys transposed, views of a wider cache, heads folded, one matrix for all.
+    #[test]
+    fn every_way_gives_the_product() -> Result<()> {
+        for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
+            let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, dtype, &Device::Cpu);
+            for (rows, batch) in [(1, 5), (3, 1), (16, 4), (17, 6), (40, 2)] {
+                let wide = random(&[batch, 3, 33, 24], 1)?;
+                let keys = wide.narrow(3, 4, 16)?; // [B, 3, 33, 16]
+                let q = random(&[batch, rows, 3, 16], 2)?.transpose(1, 2)?;
+                let weights = random(&[batch, 3, rows, 33], 3)?;
+                let folded = |x: &Tensor| x.contiguous()?.flatten(0, 1);
+                let pairs = [
+                    (q.clone(), keys.t()?),
+                    (folded(&q)?, folded(&keys)?.t()?),
+                    (weights.clone(), keys.clone()),
+                    (folded(&weights)?, folded(&keys)?),
+                    (
+                        q.narrow(1, 1, 1)?.squeeze(1)?,
+                        keys.narrow(1, 2, 1)?.squeeze(1)?.t()?,
+                    ),
+                    (
+                        folded(&q)?,
+                        keys.narrow(0, 0, 1)?
+                            .narrow(1, 0, 1)?
+                            .flatten(0, 1)?
+                            .broadcast_as((3 * batch, 33, 16))?
+                            .t()?,
+                    ),
+                ];
+                for (lhs, rhs) in pairs {
+                    let exact = lhs.to_dtype(DType::F64)?.contiguous()?;
+                    let exact = exact.matmul(&rhs.to_dtype(DType::F64)?.contiguous()?)?;
+                    let y = product(&lhs, &rhs)?;
+                    assert_eq!((y.dims(), y.dtype()), (exact.dims(), dtype));
+                    let gap = (y.to_dtype(DType::F64)? - &exact)?
+                        .abs()?
+                        .max_all()?
+                        .to_scalar::<f64>()?;
+                    let scale = exact.abs()?.max_all()?.to_scalar::<f64>()?;
+                    let tolerance = match dtype {
+                        DType::F64 => 1e-14,
+                        DType::F32 => 1e-6,
+                        DType::F16 => 1e-3,
+                        _ => 8e-3,
+                    };
+                    assert!(
+                        gap <= tolerance * scale,
+                        "{dtype:?} {:?} {:?}: {gap}",
+                        lhs.layout(),
+                        rhs.layout()
+                    );
+                }
+            }
         }
         Ok(())
     }

@@ -43,12 +43,19 @@ impl Mla {
     /// # Errors
     /// A weight is missing or misshapen, or the path is not defined for the dtype.
     pub fn new(config: MlaConfig, weights: &Weights, build: &Build) -> Result<Self> {
-        let latent = Latent::new(config.0, &weights.for_build(build)?)?;
+        let latent = Latent::new(config.0, &weights.for_build(build)?, build)?;
         Ok(Self {
             geometry: config.geometry(),
             build: build.clone(),
             latent,
         })
+    }
+
+    fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+        match self.build.has(Habit::DenseMask) {
+            true => self.latent.latents_apart(x, starts),
+            false => self.latent.latents(x, starts),
+        }
     }
 
     /// Attention of queries at `start..` over latents from the sequence's beginning, output projected.
@@ -87,7 +94,7 @@ impl Attention for Mla {
             let n = queries.count(t)?;
             let starts = vec![0; b];
             let q = self.latent.queries(x, n, &starts)?;
-            let (c, k_r) = self.latent.latents(x, &starts)?;
+            let (c, k_r) = self.latents(x, &starts)?;
             self.attend(&q, &c, &k_r, t - n)
         })
     }
@@ -103,7 +110,7 @@ impl Attention for Mla {
             };
             let starts = cache.lens().to_vec();
             let q = self.latent.queries(x, n, &starts)?;
-            let (c, k_r) = self.latent.latents(x, &starts)?;
+            let (c, k_r) = self.latents(x, &starts)?;
             self.latent.write(cache, &starts, &c, &k_r)?;
             cache.advance(t);
             let (c, k_r) = match past {
@@ -138,7 +145,7 @@ impl Attention for Mla {
             );
             let q = q?;
             if !appended? {
-                let (c, k_r) = self.latent.latents(x, &starts)?;
+                let (c, k_r) = self.latents(x, &starts)?;
                 timed(Phase::CacheUpdate, || self.latent.write(cache, &starts, &c, &k_r))?;
                 cache.advance(1);
             }

@@ -33,7 +33,7 @@ impl Mtla {
         Ok(Self {
             geometry: config.geometry(),
             build: build.clone(),
-            latent: Latent::new(config.latent, &weights)?,
+            latent: Latent::new(config.latent, &weights, build)?,
             gate: Gate::new(&config, &weights)?,
         })
     }

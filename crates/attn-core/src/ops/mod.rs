@@ -11,6 +11,7 @@
 //! Operands are `[B, H, T, D]`, in memory head by head or token by token.
 
 mod attend;
+pub(crate) mod batched;
 pub mod composite;
 #[cfg_attr(not(feature = "cuda"), path = "no_cuda.rs")]
 pub(crate) mod cuda;
