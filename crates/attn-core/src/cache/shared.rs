@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use super::{Cache, Growth, reorder, unwritten};
 use crate::error::{Error, Result};
-use crate::geometry::Values;
 use crate::route::select;
 
 /// Closed slots of N sentences, each shared by a beam of sequences.
@@ -203,10 +202,5 @@ impl Cache {
             .enumerate()
             .map(|(b, &slot)| self.own(b, slot))
             .collect()
-    }
-
-    /// Width and place of the values.
-    pub fn layout(&self) -> Values {
-        self.entry.values
     }
 }
