@@ -3,104 +3,48 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use attn_core::{Build, Capacity, ModelDims, ParamValue, Params, Weights};
-use attn_model::{BeamOptions, DecoderConfig, DecoderKind, Prefix, Prompts, beam};
-use candle_core::{DType, Device, Tensor};
+use attn_core::{Build, Capacity};
+use attn_model::{BeamOptions, Prefix, Prompts, beam};
+use candle_core::{DType, Tensor};
 use common::*;
 use serde_json::Value;
 
 /// One file of format `attn-beam-1`.
 struct File {
-    config: DecoderConfig,
-    settings: Value,
+    model: FixtureModel,
     cases: Vec<Value>,
-    weights: Weights,
-    tensors: HashMap<String, Tensor>,
 }
 
 impl File {
     fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap();
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        let metadata = header.metadata().clone().unwrap();
-        assert_eq!(metadata["format"], "attn-beam-1");
-        let settings: Value = serde_json::from_str(&metadata["config"]).unwrap();
-        let size = |name: &str| settings[name].as_u64().unwrap() as usize;
-        let dims = ModelDims {
-            d_model: size("d_model"),
-            n_heads: size("n_heads"),
-            head_dim: settings["head_dim"]
-                .as_u64()
-                .or(settings["nope_dim"].as_u64())
-                .unwrap() as usize,
-        };
-        let variant = VARIANTS
-            .iter()
-            .find(|variant| variant.key == metadata["variant"])
-            .unwrap();
-        let mut params = Params::default();
-        for (name, value) in settings.as_object().unwrap() {
-            let value = match (variant.param(name).is_ok(), value) {
-                (false, _) => continue,
-                (true, Value::Bool(value)) => ParamValue::Bool(*value),
-                (true, value) => match value.as_u64() {
-                    Some(value) => ParamValue::Int(value),
-                    None => ParamValue::Float(value.as_f64().unwrap()),
-                },
-            };
-            params = params.with(name, value);
-        }
-        let attention = variant.configure(&dims, &params).unwrap();
-        let config = DecoderConfig::new(DecoderKind::Prefix, attention, size("n_layers"))
-            .with_d_ff(size("d_ff"))
-            .with_vocab(size("vocab"));
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
-        let weights = tensors
-            .iter()
-            .filter_map(|(name, t)| Some((name.strip_prefix("weights.")?.to_string(), t.clone())))
-            .collect();
+        let model = FixtureModel::read(path, "attn-beam-1");
         Self {
-            cases: serde_json::from_str(&metadata["cases"]).unwrap(),
-            config,
-            settings,
-            weights,
-            tensors,
+            cases: serde_json::from_str(&model.metadata["cases"]).unwrap(),
+            model,
         }
     }
 
     fn rows(&self, name: &str) -> Vec<Vec<i64>> {
-        self.tensors[name].to_vec2().unwrap()
+        self.model.tensors[name].to_vec2().unwrap()
     }
 }
 
 #[test]
 fn searches_find_what_the_reference_found() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let entries: Vec<_> = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    let is_beam = |path: &&std::path::PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("beam-") && name.ends_with(".safetensors")
-    };
-    let files: Vec<_> = entries.iter().filter(is_beam).collect();
-    if files.is_empty() {
-        return println!("no beam-*.safetensors among the fixtures: skipped");
-    }
-    for path in files {
+    let files = fixtures("beam-");
+    assert!(!files.is_empty());
+    for path in &files {
         let file = File::read(path);
-        let states = &file.tensors["prefix"];
-        let lens: Vec<usize> = file.tensors["prefix_lens"]
+        let states = &file.model.tensors["prefix"];
+        let lens: Vec<usize> = file.model.tensors["prefix_lens"]
             .to_vec1::<i64>()
             .unwrap()
             .iter()
             .map(|&len| len as usize)
             .collect();
-        let token = |name: &str| file.settings[name].as_u64().unwrap() as u32;
+        let token = |name: &str| file.model.settings[name].as_u64().unwrap() as u32;
         let prompts = |tokens: Vec<Vec<u32>>| {
             Prompts::new(tokens)
                 .with_prefix(states.clone())
@@ -110,11 +54,12 @@ fn searches_find_what_the_reference_found() {
             for dtype in [DType::F32, DType::F64] {
                 let what = format!("{} {compute} {dtype:?}", path.display());
                 let decoder = file
+                    .model
                     .config
-                    .build(&file.weights, &Build::cpu(compute, dtype))
+                    .build(&file.model.weights, &Build::cpu(compute, dtype))
                     .unwrap();
                 // Teacher-forced, whole and step by step.
-                let expected = &file.tensors["expected.logits"];
+                let expected = &file.model.tensors["expected.logits"];
                 let forced: Vec<Vec<u32>> = file
                     .rows("tokens")
                     .iter()
@@ -157,10 +102,11 @@ fn searches_find_what_the_reference_found() {
                             ..BeamOptions::new(beam_size, max_len, token("eos"))
                         };
                         let found = beam(&decoder, &start, &options).unwrap();
-                        let tokens: Vec<Vec<Vec<i64>>> = file.tensors[&format!("expected.{name}.tokens")]
+                        let tokens: Vec<Vec<Vec<i64>>> = file.model.tensors
+                            [&format!("expected.{name}.tokens")]
                             .to_vec3()
                             .unwrap();
-                        let scores: Vec<Vec<f64>> = file.tensors[&format!("expected.{name}.scores")]
+                        let scores: Vec<Vec<f64>> = file.model.tensors[&format!("expected.{name}.scores")]
                             .to_dtype(DType::F64)
                             .unwrap()
                             .to_vec2()

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test uses some of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use attn_core::{
@@ -9,6 +10,7 @@ use attn_core::{
 };
 use attn_model::{Decoder, DecoderConfig, DecoderKind};
 use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 
 pub const VOCAB: usize = 11;
 pub const DIMS: ModelDims = ModelDims {
@@ -117,4 +119,70 @@ pub fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64, what: &str)
 /// A direction to try a gradient along.
 pub fn direction(shape: &[usize]) -> Tensor {
     random_tensor(shape, 77, 9, DType::F64, &Device::Cpu).unwrap()
+}
+
+/// A decoder of an independent implementation, with what it computed.
+pub struct FixtureModel {
+    pub config: DecoderConfig,
+    pub settings: Value,
+    pub metadata: HashMap<String, String>,
+    pub weights: Weights,
+    pub tensors: HashMap<String, Tensor>,
+}
+
+impl FixtureModel {
+    pub fn read(path: &std::path::Path, format: &str) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata["format"], format);
+        let settings: Value = serde_json::from_str(&metadata["config"]).unwrap();
+        let size = |name: &str| settings[name].as_u64().unwrap() as usize;
+        let head_dim = settings["head_dim"].as_u64().or(settings["nope_dim"].as_u64());
+        let dims = ModelDims {
+            d_model: size("d_model"),
+            n_heads: size("n_heads"),
+            head_dim: head_dim.unwrap() as usize,
+        };
+        let key = &metadata["variant"];
+        let variant = VARIANTS.iter().find(|variant| variant.key == key).unwrap();
+        let mut params = Params::default();
+        for (name, value) in settings.as_object().unwrap() {
+            let value = match (variant.param(name).is_ok(), value) {
+                (false, _) => continue,
+                (true, Value::Bool(value)) => ParamValue::Bool(*value),
+                (true, value) => match value.as_u64() {
+                    Some(value) => ParamValue::Int(value),
+                    None => ParamValue::Float(value.as_f64().unwrap()),
+                },
+            };
+            params = params.with(name, value);
+        }
+        let attention = variant.configure(&dims, &params).unwrap();
+        let config = DecoderConfig::new(DecoderKind::Prefix, attention, size("n_layers"))
+            .with_d_ff(size("d_ff"))
+            .with_vocab(size("vocab"));
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        let weights = tensors
+            .iter()
+            .filter_map(|(name, t)| Some((name.strip_prefix("weights.")?.to_string(), t.clone())))
+            .collect();
+        Self {
+            config,
+            settings,
+            metadata,
+            weights,
+            tensors,
+        }
+    }
+}
+
+/// The fixtures whose names begin with `head`.
+pub fn fixtures(head: &str) -> Vec<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(head));
+    paths.sort();
+    paths
 }
