@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::Result;
 use crate::ops::{batched, native};
@@ -32,8 +32,9 @@ pub fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
 
 /// `lhs rhs` over the last two axes.
 ///
-/// The processor's product takes any strides; cuBLAS by way of candle takes matrices without gaps, as they are or
-/// transposed, and others are copied for it.
+/// The processor's product takes any strides within matrices; cuBLAS by way of candle takes matrices without gaps, as they
+/// are or transposed, and others are copied for it, as many rows of half precision are on the processor, where candle
+/// widens them.
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
@@ -45,7 +46,9 @@ pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
         if let Some(product) = batched::product(lhs, rhs)? {
             return Ok(product);
         }
-        return Ok(lhs.matmul(rhs)?);
+        if matches!(lhs.dtype(), DType::F32 | DType::F64) {
+            return Ok(lhs.matmul(rhs)?);
+        }
     }
     Ok(without_gaps(lhs)?.matmul(&without_gaps(rhs)?)?)
 }
@@ -99,7 +102,7 @@ pub fn select(x: &Tensor, rows: &[u32], dim: usize) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::weights::random_tensor;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     /// What candle's CUDA backend takes of a left and of a right operand (`gemm_config`, candle-core 0.11.1).
     fn cublas_takes(x: &Tensor) -> bool {
