@@ -114,7 +114,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         title: "What the seed's habits cost, one by one".to_owned(),
         subtitle: format!(
             "{}. Each habit's bar is its Shapley value, the mean over all orders of removing the habits, so that bars add up; \
-             whisker: from removed first to removed last; percentages are of the whole gain; in brackets: times as fast as MHA",
+             whisker: from removed first to removed last; percentages are of the whole gain, times stand where little of it is left; in brackets: times as fast as MHA",
             slice.rows.first().map(|row| sizes(row)).unwrap_or_default()
         ),
         notes,
@@ -187,6 +187,7 @@ fn ratio_text(ratio: f64) -> String {
 /// One step below the other, as long as the gains are.
 fn changes(start: f64, gains: &[Gain]) -> Vec<Step> {
     let whole: f64 = gains.iter().map(|gain| gain.mean).sum();
+    let moved: f64 = gains.iter().map(|gain| gain.mean.abs()).sum();
     let mut from = start;
     let mut steps = Vec::with_capacity(gains.len());
     for gain in gains {
@@ -196,16 +197,20 @@ fn changes(start: f64, gains: &[Gain]) -> Vec<Step> {
             from,
             to,
             ends: (from - most, from - least),
-            text: share(gain.mean, whole),
+            text: share(gain.mean, whole, moved),
         });
         from = to;
     }
     steps
 }
 
-/// A gain as a share of the whole one. Where that is no gain, shares would say the opposite of what happened.
-fn share(gain: f64, whole: f64) -> String {
-    if whole <= 0.0 {
+/// Gains and losses together over the whole gain, up to which shares of it are told.
+const MOST_MOVED: f64 = 2.0;
+
+/// A gain as a share of the whole one. Where that is no gain, shares would say the opposite of what happened; where little
+/// is left of the `moved`, gains and losses without their signs, they would be of hundreds of percent.
+fn share(gain: f64, whole: f64, moved: f64) -> String {
+    if whole <= 0.0 || moved > MOST_MOVED * whole {
         let sign = if gain < 0.0 { "+" } else { "−" };
         return format!("{sign}{}", Unit::Seconds.format(gain.abs(), 2, false));
     }
@@ -312,8 +317,9 @@ mod tests {
 
     #[test]
     fn where_removing_habits_does_not_help_there_are_no_shares() {
-        assert_eq!(share(-0.5, -1.0).replace('\u{a0}', " "), "+500 ms");
-        assert_eq!(share(0.25, -1.0).replace('\u{a0}', " "), "−250 ms");
-        assert_eq!(share(-0.001, 1.0).replace('\u{a0}', " "), "0 %");
+        assert_eq!(share(-0.5, -1.0, 2.0).replace('\u{a0}', " "), "+500 ms");
+        assert_eq!(share(0.25, -1.0, 2.0).replace('\u{a0}', " "), "−250 ms");
+        assert_eq!(share(-0.001, 1.0, 1.0).replace('\u{a0}', " "), "0 %");
+        assert_eq!(share(0.25, 0.1, 2.0).replace('\u{a0}', " "), "−250 ms");
     }
 }
