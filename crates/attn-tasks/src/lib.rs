@@ -10,14 +10,18 @@
 //! share one.
 #![warn(missing_docs)]
 
+mod batch;
 mod check;
 mod error;
+mod order;
 mod parts;
 mod rng;
 mod span;
 mod task;
 
+pub use batch::{Batch, Sources};
 pub use error::{Error, Result};
+pub use order::Order;
 pub use parts::Parts;
 pub use span::Span;
 pub use task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};
