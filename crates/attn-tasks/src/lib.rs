@@ -36,6 +36,7 @@ mod recall;
 mod registry;
 mod rng;
 mod span;
+mod speech;
 mod task;
 
 pub use batch::{Batch, Sources};
@@ -48,4 +49,5 @@ pub use parts::Parts;
 pub use recall::RecallConfig;
 pub use registry::{TaskConfig, names};
 pub use span::Span;
+pub use speech::{SoundConfig, SpeechConfig, UnderstandingConfig};
 pub use task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};

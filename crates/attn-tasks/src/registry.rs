@@ -11,6 +11,7 @@ use crate::entropy::{Entropy, EntropyConfig};
 use crate::error::Result;
 use crate::needle::{Needle, NeedleConfig};
 use crate::recall::{Recall, RecallConfig};
+use crate::speech::{Recognition, SpeechConfig, Translation, Understanding, UnderstandingConfig};
 use crate::task::Task;
 
 /// What the registry has to know of a task.
@@ -106,6 +107,9 @@ tasks! {
     Copy: Copying = CopyConfig, "The same tokens again.";
     Recall: Recall = RecallConfig, "Many keys, their values, and questions for them.";
     Needle: Needle = NeedleConfig, "A fact in a long text.";
+    SpeechTranslation: Translation = SpeechConfig, "Frames to a text in another language.";
+    SpeechRecognition: Recognition = SpeechConfig, "Frames to their words.";
+    SpokenUnderstanding: Understanding = UnderstandingConfig, "Frames to an intent and its slots.";
 }
 
 struct TaskVisitor;
