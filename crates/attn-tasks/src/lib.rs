@@ -37,7 +37,10 @@ mod registry;
 mod rng;
 mod span;
 mod speech;
+mod summarisation;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Sources};
 pub use copy::CopyConfig;
@@ -50,4 +53,5 @@ pub use recall::RecallConfig;
 pub use registry::{TaskConfig, names};
 pub use span::Span;
 pub use speech::{SoundConfig, SpeechConfig, UnderstandingConfig};
+pub use summarisation::SummarisationConfig;
 pub use task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};

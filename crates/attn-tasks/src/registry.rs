@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::needle::{Needle, NeedleConfig};
 use crate::recall::{Recall, RecallConfig};
 use crate::speech::{Recognition, SpeechConfig, Translation, Understanding, UnderstandingConfig};
+use crate::summarisation::{Summarisation, SummarisationConfig};
 use crate::task::Task;
 
 /// What the registry has to know of a task.
@@ -110,6 +111,7 @@ tasks! {
     SpeechTranslation: Translation = SpeechConfig, "Frames to a text in another language.";
     SpeechRecognition: Recognition = SpeechConfig, "Frames to their words.";
     SpokenUnderstanding: Understanding = UnderstandingConfig, "Frames to an intent and its slots.";
+    Summarisation: Summarisation = SummarisationConfig, "Records to those that matter.";
 }
 
 struct TaskVisitor;
