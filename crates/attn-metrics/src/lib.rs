@@ -3,6 +3,7 @@
 //! | metric | reference |
 //! |---|---|
 //! | [`bleu`](bleu()), [`chrf`](chrf()) | sacrebleu, version [`SACREBLEU`] |
+//! | [`wer`](wer()), [`cer`] | jiwer |
 //!
 //! Every metric is a function of hypotheses and references, and comes in two steps: what is counted in each example,
 //! and the value of all the counts together. The counts are [`Statistics`], which add up.
@@ -14,12 +15,14 @@ mod error;
 mod ngrams;
 mod statistics;
 mod text;
+mod wer;
 
 pub use bleu::{BleuCounts, BleuScore, Tokenizer, bleu, bleu_counts, bleu_signature};
 pub use chrf::{ChrfCounts, ChrfScore, ChrfVariant, chrf, chrf_counts, chrf_signature};
 pub use error::{Error, Result};
 pub use statistics::{Statistics, total};
 pub use text::single;
+pub use wer::{ErrorCounts, cer, cer_counts, wer, wer_counts};
 
 /// The version of sacrebleu that signatures name: the one the fixtures were made with.
 pub const SACREBLEU: &str = "2.6.0";
