@@ -241,6 +241,8 @@ pub struct Latent {
     wkv_b: Linear,
     wo: Linear,
     rope: Rope,
+    /// Whether everything is an operation by itself, as the seed has it.
+    is_by_operations: bool,
     scale: f64,
 }
 
@@ -315,6 +317,7 @@ impl Latent {
             ..
         } = config;
         let q_out = h * config.score_dim();
+        let is_by_operations = build.has(Habit::DenseMask);
         let norm = |name: &str, width: usize| Norm::load(config.norm, name, width, config.norm_eps, weights);
         let query = match q_rank {
             0 => QueryProjection::Plain(Linear::load("wq", q_out, m, bias, weights)?),
@@ -330,8 +333,8 @@ impl Latent {
             kv_norm: norm("kv_norm", r)?,
             wkv_b: Linear::load("wkv_b", h * (config.nope_dim + config.v_dim), r, false, weights)?,
             wo: Linear::load("wo", m, h * config.v_dim, bias, weights)?,
-            rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?
-                .anew(build.has(Habit::DenseMask)),
+            rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?.anew(is_by_operations),
+            is_by_operations,
             scale: (config.score_dim() as f64).powf(-0.5),
             config,
         })
@@ -365,38 +368,28 @@ impl Latent {
         Ok(q.reshape((b, n, self.config.n_heads, self.config.score_dim()))?)
     }
 
-    /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned.
+    /// Latents `[B, T, r]`, normalised, and rope keys `[B, T, Dr]`, turned: in one pass, but for the seed's way, which has
+    /// an operation for each.
     ///
     /// # Errors
     /// As [`queries`](Self::queries).
     pub fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
         let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
         timed(Phase::CacheUpdate, || {
-            if let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))? {
+            if !self.is_by_operations
+                && let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))?
+            {
                 return Ok((c, k_r));
             }
-            self.split_latents(&both, starts)
+            let LatentConfig {
+                kv_rank: r,
+                rope_dim: d_r,
+                ..
+            } = self.config;
+            let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
+            let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
+            Ok((c, k_r.squeeze(2)?))
         })
-    }
-
-    /// The same, normalised and turned by an operation each: the seed's way.
-    ///
-    /// # Errors
-    /// As [`queries`](Self::queries).
-    pub fn latents_apart(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
-        let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
-        timed(Phase::CacheUpdate, || self.split_latents(&both, starts))
-    }
-
-    fn split_latents(&self, both: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
-        let LatentConfig {
-            kv_rank: r,
-            rope_dim: d_r,
-            ..
-        } = self.config;
-        let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
-        let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
-        Ok((c, k_r.squeeze(2)?))
     }
 
     /// The same, latents merged by a gate from the sums of `open` blocks on, in one pass; `None` where there is no

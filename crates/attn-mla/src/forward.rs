@@ -51,13 +51,6 @@ impl Mla {
         })
     }
 
-    fn latents(&self, x: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
-        match self.build.has(Habit::DenseMask) {
-            true => self.latent.latents_apart(x, starts),
-            false => self.latent.latents(x, starts),
-        }
-    }
-
     /// Attention of queries at `start..` over latents from the sequence's beginning, output projected.
     fn attend(&self, q: &Tensor, c: &Tensor, k_r: &Tensor, start: usize) -> Result<Tensor> {
         if self.build.has(Habit::DenseMask) {
@@ -94,7 +87,7 @@ impl Attention for Mla {
             let n = queries.count(t)?;
             let starts = vec![0; b];
             let q = self.latent.queries(x, n, &starts)?;
-            let (c, k_r) = self.latents(x, &starts)?;
+            let (c, k_r) = self.latent.latents(x, &starts)?;
             self.attend(&q, &c, &k_r, t - n)
         })
     }
@@ -110,7 +103,7 @@ impl Attention for Mla {
             };
             let starts = cache.lens().to_vec();
             let q = self.latent.queries(x, n, &starts)?;
-            let (c, k_r) = self.latents(x, &starts)?;
+            let (c, k_r) = self.latent.latents(x, &starts)?;
             self.latent.write(cache, &starts, &c, &k_r)?;
             cache.advance(t);
             let (c, k_r) = match past {
@@ -145,7 +138,7 @@ impl Attention for Mla {
             );
             let q = q?;
             if !appended? {
-                let (c, k_r) = self.latents(x, &starts)?;
+                let (c, k_r) = self.latent.latents(x, &starts)?;
                 timed(Phase::CacheUpdate, || self.latent.write(cache, &starts, &c, &k_r))?;
                 cache.advance(1);
             }

@@ -19,7 +19,7 @@ impl Mtla {
         let s = self.geometry.stride;
         let starts = vec![0; b];
         let q = self.latent.queries(x, n, &starts)?;
-        let (c, k_r) = self.latent.latents_apart(x, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
         let blocks: Vec<u32> = (0..t).map(|i| (i / s) as u32).collect();
         let weights = self.gate.dense(&c, &blocks)?; // [B, T, T]
         let same_block: Vec<f64> = (0..t * t)
@@ -61,7 +61,7 @@ impl Mtla {
         let s = self.geometry.stride;
         let starts = cache.lens().to_vec();
         let q = self.latent.queries(x, 1, &starts)?;
-        let (c, k_r) = self.latent.latents_apart(x, &starts)?;
+        let (c, k_r) = self.latent.latents(x, &starts)?;
         let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
         let block = slots.first().copied().unwrap_or(0);
         timed(Phase::CacheUpdate, || {
