@@ -8,7 +8,7 @@ use crate::parts::{Parts, draw_in};
 use crate::registry::Registered;
 use crate::rng::{Rng, hash};
 use crate::span::Span;
-use crate::task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};
+use crate::task::{Example, Part, Probe, Source, Task, TaskSpec};
 
 /// What is copied. More tokens make it harder.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -59,16 +59,11 @@ impl Registered for Copying {
 
 impl Task for Copying {
     fn spec(&self) -> TaskSpec {
-        TaskSpec {
-            source: SourceKind::None,
-            max_source: 0,
-            vocab: FIRST_SYMBOL as usize + self.0.symbols,
-            max_text: 2 + 2 * self.0.tokens.max,
-            bos: BOS,
-            eos: None,
-            measure: Measure::TokenAccuracy,
-            best: 1.0,
-        }
+        TaskSpec::of_texts(
+            BOS,
+            FIRST_SYMBOL as usize + self.0.symbols,
+            2 + 2 * self.0.tokens.max,
+        )
     }
 
     fn len(&self, part: Part) -> Option<u64> {

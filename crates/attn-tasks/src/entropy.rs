@@ -8,7 +8,7 @@ use crate::markov::{Markov, contexts};
 use crate::parts::{Parts, draw_in};
 use crate::registry::Registered;
 use crate::rng::{Rng, hash};
-use crate::task::{Example, Measure, Part, Source, SourceKind, Task, TaskSpec};
+use crate::task::{Example, Measure, Part, Source, Task, TaskSpec};
 
 /// A Markov source. `order`, `symbols` and `branching` make it harder: it has about `symbols^order` contexts to learn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -84,14 +84,9 @@ impl Registered for Entropy {
 impl Task for Entropy {
     fn spec(&self) -> TaskSpec {
         TaskSpec {
-            source: SourceKind::None,
-            max_source: 0,
-            vocab: self.config.symbols + 1,
-            max_text: self.config.tokens + 1,
-            bos: BOS,
-            eos: None,
             measure: Measure::ExcessLoss,
             best: 0.0,
+            ..TaskSpec::of_texts(BOS, self.config.symbols + 1, self.config.tokens + 1)
         }
     }
 

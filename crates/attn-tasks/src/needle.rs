@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Check, MOST, power};
 use crate::error::Result;
-use crate::parts::{Parts, draw_in};
+use crate::parts::{Parts, draw_text};
 use crate::registry::Registered;
-use crate::rng::{Rng, hash};
+use crate::rng::Rng;
 use crate::span::Span;
-use crate::task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};
+use crate::task::{Example, Part, Probe, Source, Task, TaskSpec};
 
 /// What is hidden where. Longer texts, more needles and longer values make it harder.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -140,16 +140,11 @@ impl Needle {
 impl Task for Needle {
     fn spec(&self) -> TaskSpec {
         let fact = 2 + self.0.value_tokens;
-        TaskSpec {
-            source: SourceKind::None,
-            max_source: 0,
-            vocab: FIRST_KEY + self.0.keys + self.0.values + self.0.fillers,
-            max_text: 1 + self.0.tokens.max + fact * (self.0.needles.max + 1),
-            bos: BOS,
-            eos: None,
-            measure: Measure::TokenAccuracy,
-            best: 1.0,
-        }
+        TaskSpec::of_texts(
+            BOS,
+            FIRST_KEY + self.0.keys + self.0.values + self.0.fillers,
+            1 + self.0.tokens.max + fact * (self.0.needles.max + 1),
+        )
     }
 
     fn len(&self, part: Part) -> Option<u64> {
@@ -158,11 +153,6 @@ impl Task for Needle {
 
     fn example(&self, part: Part, index: u64) -> Example {
         let rng = &mut Rng::example(self.0.seed, Self::NAME, part, index);
-        draw_in(
-            part,
-            rng,
-            |rng| self.draw(rng),
-            |example| hash(example.text.iter().copied()),
-        )
+        draw_text(part, rng, |rng| self.draw(rng))
     }
 }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
 use crate::error::Result;
-use crate::rng::Rng;
-use crate::task::Part;
+use crate::rng::{Rng, hash};
+use crate::task::{Example, Part};
 
 /// Examples of each part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,11 @@ impl Part {
             _ => Self::Train,
         }
     }
+}
+
+/// The first example whose text belongs to `part`.
+pub(crate) fn draw_text(part: Part, rng: &mut Rng, draw: impl FnMut(&mut Rng) -> Example) -> Example {
+    draw_in(part, rng, draw, |example| hash(example.text.iter().copied()))
 }
 
 /// The first draw that belongs to `part`. Where it belongs its content alone says, so that nothing is in two parts.

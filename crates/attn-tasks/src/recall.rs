@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Check, MOST, power};
 use crate::error::Result;
-use crate::parts::{Parts, draw_in};
+use crate::parts::{Parts, draw_text};
 use crate::registry::Registered;
-use crate::rng::{Rng, hash};
+use crate::rng::Rng;
 use crate::span::Span;
-use crate::task::{Example, Measure, Part, Probe, Source, SourceKind, Task, TaskSpec};
+use crate::task::{Example, Part, Probe, Source, Task, TaskSpec};
 
 /// What is asked for. More pairs make it harder, and longer texts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -133,16 +133,11 @@ impl Recall {
 
 impl Task for Recall {
     fn spec(&self) -> TaskSpec {
-        TaskSpec {
-            source: SourceKind::None,
-            max_source: 0,
-            vocab: 1 + self.0.keys + self.0.values + self.0.fillers,
-            max_text: 1 + self.0.tokens,
-            bos: BOS,
-            eos: None,
-            measure: Measure::TokenAccuracy,
-            best: 1.0,
-        }
+        TaskSpec::of_texts(
+            BOS,
+            1 + self.0.keys + self.0.values + self.0.fillers,
+            1 + self.0.tokens,
+        )
     }
 
     fn len(&self, part: Part) -> Option<u64> {
@@ -151,11 +146,6 @@ impl Task for Recall {
 
     fn example(&self, part: Part, index: u64) -> Example {
         let rng = &mut Rng::example(self.0.seed, Self::NAME, part, index);
-        draw_in(
-            part,
-            rng,
-            |rng| self.draw(rng),
-            |example| hash(example.text.iter().copied()),
-        )
+        draw_text(part, rng, |rng| self.draw(rng))
     }
 }

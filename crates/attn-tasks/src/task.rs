@@ -151,6 +151,22 @@ pub struct TaskSpec {
     pub best: f64,
 }
 
+impl TaskSpec {
+    /// A language model's: texts without a source and without an end, judged token by token.
+    pub(crate) fn of_texts(bos: u32, vocab: usize, max_text: usize) -> Self {
+        Self {
+            source: SourceKind::None,
+            max_source: 0,
+            vocab,
+            max_text,
+            bos,
+            eos: None,
+            measure: Measure::TokenAccuracy,
+            best: 1.0,
+        }
+    }
+}
+
 /// A task.
 pub trait Task: Send + Sync {
     /// What a model needs to know.

@@ -2,14 +2,11 @@
 
 use super::grammar::{CLAUSE_WORDS, SpeechConfig};
 use super::sound::Sound;
+use super::{FIRST_TOKEN, spec, written};
 use crate::check::Check;
 use crate::error::Result;
 use crate::registry::Registered;
-use crate::task::{Example, Measure, Part, SourceKind, Task, TaskSpec};
-
-const BOS: u32 = 0;
-const EOS: u32 = 1;
-const FIRST_WORD: usize = 2;
+use crate::task::{Example, Measure, Part, Task, TaskSpec};
 
 /// The task. Tokens are beginning, end, and the words in the grammar's numbers.
 pub(crate) struct Recognition {
@@ -36,18 +33,14 @@ impl Registered for Recognition {
 impl Task for Recognition {
     fn spec(&self) -> TaskSpec {
         let words = CLAUSE_WORDS * self.config.clauses.max;
-        TaskSpec {
-            source: SourceKind::Frames {
-                dim: self.config.sound.dim,
-            },
-            max_source: self.sound.max_frames(words),
-            vocab: FIRST_WORD + self.config.n_words(),
-            max_text: words + 2,
-            bos: BOS,
-            eos: Some(EOS),
-            measure: Measure::Wer,
-            best: 0.0,
-        }
+        spec(
+            &self.sound,
+            words,
+            self.config.n_words(),
+            words,
+            Measure::Wer,
+            0.0,
+        )
     }
 
     fn len(&self, part: Part) -> Option<u64> {
@@ -57,9 +50,7 @@ impl Task for Recognition {
     fn example(&self, part: Part, index: u64) -> Example {
         let (clauses, mut rng) = self.config.utterance(part, index);
         let words = self.config.spoken(&clauses);
-        let mut text = vec![BOS];
-        text.extend(words.iter().map(|word| (FIRST_WORD + word) as u32));
-        text.push(EOS);
+        let text = written(words.iter().map(|word| (FIRST_TOKEN + word) as u32));
         Example::of_text(self.sound.speak(&words, &mut rng), text)
     }
 }

@@ -9,7 +9,7 @@ use crate::check::{Check, MOST, power};
 use crate::error::Result;
 use crate::rng::{NOISE_UNIT, Rng};
 use crate::span::Span;
-use crate::task::Source;
+use crate::task::{Source, SourceKind};
 
 /// Sizes of sounds. More noise makes every task over them harder, and so do fewer frames of a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -95,6 +95,11 @@ impl Sound {
             features,
             dim: self.config.dim,
         }
+    }
+
+    /// What a model hears.
+    pub(crate) fn source(&self) -> SourceKind {
+        SourceKind::Frames { dim: self.config.dim }
     }
 
     /// Frames of the longest utterance of so many words.

@@ -5,15 +5,12 @@
 
 use super::grammar::{CLAUSE_WORDS, Clause, Phrase, SpeechConfig};
 use super::sound::Sound;
+use super::{FIRST_TOKEN, spec, written};
 use crate::check::Check;
 use crate::error::Result;
 use crate::registry::Registered;
 use crate::rng::Rng;
-use crate::task::{Example, Measure, Part, SourceKind, Task, TaskSpec};
-
-const BOS: u32 = 0;
-const EOS: u32 = 1;
-const FIRST_WORD: usize = 2;
+use crate::task::{Example, Measure, Part, Task, TaskSpec};
 
 /// The task. Tokens are beginning, end, and the other language's words in no order that says anything.
 pub(crate) struct Translation {
@@ -43,7 +40,10 @@ impl Registered for Translation {
             config: *config,
             sound,
             genders,
-            forms: forms.into_iter().map(|form| (FIRST_WORD + form) as u32).collect(),
+            forms: forms
+                .into_iter()
+                .map(|form| (FIRST_TOKEN + form) as u32)
+                .collect(),
         })
     }
 }
@@ -74,18 +74,7 @@ impl Translation {
 impl Task for Translation {
     fn spec(&self) -> TaskSpec {
         let words = CLAUSE_WORDS * self.config.clauses.max;
-        TaskSpec {
-            source: SourceKind::Frames {
-                dim: self.config.sound.dim,
-            },
-            max_source: self.sound.max_frames(words),
-            vocab: FIRST_WORD + self.forms.len(),
-            max_text: words + 2,
-            bos: BOS,
-            eos: Some(EOS),
-            measure: Measure::Bleu,
-            best: 100.0,
-        }
+        spec(&self.sound, words, self.forms.len(), words, Measure::Bleu, 100.0)
     }
 
     fn len(&self, part: Part) -> Option<u64> {
@@ -94,9 +83,7 @@ impl Task for Translation {
 
     fn example(&self, part: Part, index: u64) -> Example {
         let (clauses, mut rng) = self.config.utterance(part, index);
-        let mut text = vec![BOS];
-        text.extend(clauses.iter().flat_map(|clause| self.translate(clause)));
-        text.push(EOS);
+        let text = written(clauses.iter().flat_map(|clause| self.translate(clause)));
         let words = self.config.spoken(&clauses);
         Example::of_text(self.sound.speak(&words, &mut rng), text)
     }

@@ -6,13 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::sound::{Sound, SoundConfig};
+use super::{FIRST_TOKEN, spec, written};
 use crate::check::{Check, MOST, power};
 use crate::error::Result;
 use crate::parts::{Parts, draw_in};
 use crate::registry::Registered;
 use crate::rng::{Rng, hash};
 use crate::span::Span;
-use crate::task::{Example, Measure, Part, SourceKind, Task, TaskSpec};
+use crate::task::{Example, Measure, Part, Task, TaskSpec};
 
 /// What can be wanted. More words, more intents and more noise make it harder.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,9 +61,7 @@ impl Default for UnderstandingConfig {
     }
 }
 
-const BOS: u32 = 0;
-const EOS: u32 = 1;
-const FIRST_INTENT: usize = 2;
+const FIRST_INTENT: usize = FIRST_TOKEN;
 
 /// The task. Tokens are beginning, end, intents, kinds of slots and their values.
 pub(crate) struct Understanding {
@@ -163,18 +162,10 @@ impl Understanding {
 
 impl Task for Understanding {
     fn spec(&self) -> TaskSpec {
-        TaskSpec {
-            source: SourceKind::Frames {
-                dim: self.config.sound.dim,
-            },
-            max_source: self.sound.max_frames(self.config.words.max),
-            vocab: FIRST_INTENT + self.config.intents + self.config.kinds + self.config.values,
-            max_text: 3 + 2 * self.config.slots.max,
-            bos: BOS,
-            eos: Some(EOS),
-            measure: Measure::ExactMatch,
-            best: 1.0,
-        }
+        let tokens = self.config.intents + self.config.kinds + self.config.values;
+        let longest = 1 + 2 * self.config.slots.max;
+        let words = self.config.words.max;
+        spec(&self.sound, words, tokens, longest, Measure::ExactMatch, 1.0)
     }
 
     fn len(&self, part: Part) -> Option<u64> {
@@ -186,13 +177,11 @@ impl Task for Understanding {
         let content = |said: &Utterance| hash(said.words.iter().map(|word| *word as u32));
         let said = draw_in(part, rng, |rng| self.draw(rng), content);
         let first_kind = FIRST_INTENT + self.config.intents;
-        let mut text = vec![BOS, (FIRST_INTENT + said.intent) as u32];
-        for [kind, value] in said.slots {
-            text.extend(
-                [first_kind + kind, first_kind + self.config.kinds + value].map(|token| token as u32),
-            );
-        }
-        text.push(EOS);
+        let slots = said.slots.iter();
+        let slots =
+            slots.flat_map(|[kind, value]| [first_kind + kind, first_kind + self.config.kinds + value]);
+        let tokens = std::iter::once(FIRST_INTENT + said.intent).chain(slots);
+        let text = written(tokens.map(|token| token as u32));
         Example::of_text(self.sound.speak(&said.words, rng), text)
     }
 
