@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::tokenize::Tokenizer;
 use crate::ngrams::ngrams;
-use crate::text::{check_lists, n_references, words};
+use crate::text::{count_each, n_references, words};
 use crate::{Result, SACREBLEU, Statistics, total};
 
 /// Longest n-gram.
@@ -72,11 +72,9 @@ where
     R: AsRef<[S]>,
     S: AsRef<str>,
 {
-    check_lists(hypotheses.len(), references)?;
-    let pairs = hypotheses.iter().zip(references);
-    Ok(pairs
-        .map(|(hypothesis, list)| count(hypothesis.as_ref(), list.as_ref(), tokenizer))
-        .collect())
+    count_each(hypotheses, references, |hypothesis, list| {
+        count(hypothesis, list, tokenizer)
+    })
 }
 
 /// sacrebleu's signature of such a score.

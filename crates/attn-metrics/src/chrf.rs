@@ -7,7 +7,7 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 
 use crate::ngrams::{in_both, ngrams};
-use crate::text::{check_lists, n_references, words};
+use crate::text::{count_each, n_references, words};
 use crate::{Result, SACREBLEU, Statistics, total};
 
 /// Longest n-gram of characters.
@@ -95,11 +95,9 @@ where
     R: AsRef<[S]>,
     S: AsRef<str>,
 {
-    check_lists(hypotheses.len(), references)?;
-    let pairs = hypotheses.iter().zip(references);
-    Ok(pairs
-        .map(|(hypothesis, list)| count(hypothesis.as_ref(), list.as_ref(), variant))
-        .collect())
+    count_each(hypotheses, references, |hypothesis, list| {
+        count(hypothesis, list, variant)
+    })
 }
 
 /// sacrebleu's signature of such a score.

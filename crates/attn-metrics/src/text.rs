@@ -42,6 +42,24 @@ pub(crate) fn check_lists<R: AsRef<[S]>, S: AsRef<str>>(hypotheses: usize, refer
     }
 }
 
+/// What is counted in each example of lists of references.
+pub(crate) fn count_each<H, R, S, C>(
+    hypotheses: &[H],
+    references: &[R],
+    count: impl Fn(&str, &[S]) -> C,
+) -> Result<Vec<C>>
+where
+    H: AsRef<str>,
+    R: AsRef<[S]>,
+    S: AsRef<str>,
+{
+    check_lists(hypotheses.len(), references)?;
+    let pairs = hypotheses.iter().zip(references);
+    Ok(pairs
+        .map(|(hypothesis, list)| count(hypothesis.as_ref(), list.as_ref()))
+        .collect())
+}
+
 /// References of each example as a signature of sacrebleu has them: their number, or `var` where it differs.
 pub(crate) fn n_references<R: AsRef<[S]>, S: AsRef<str>>(references: &[R]) -> String {
     let mut numbers = references.iter().map(|list| list.as_ref().len());
