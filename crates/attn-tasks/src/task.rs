@@ -61,15 +61,33 @@ pub struct Example {
     pub text: Vec<u32>,
     /// Which of `text[1..]` are answers: the loss is taken there, and there alone answers are judged. Of `text.len() - 1`.
     pub is_answer: Vec<bool>,
-    /// Where the answers stand on the task's own axes, one for each answer or one for all of them: distance and load of a
-    /// recall, depth of a needle.
+    /// Where the answers stand on the task's own axes: one for each answer, one for all of them, or none where the task has
+    /// no such axes.
     pub probes: Vec<Probe>,
+}
+
+impl Example {
+    /// A text that answers as a whole.
+    pub fn of_text(source: Source, text: Vec<u32>) -> Self {
+        Self {
+            source,
+            is_answer: vec![true; text.len().saturating_sub(1)],
+            text,
+            probes: Vec::new(),
+        }
+    }
+
+    /// The answers, in their order.
+    pub fn answers(&self) -> impl Iterator<Item = u32> {
+        let told = self.text.iter().skip(1).zip(&self.is_answer);
+        told.filter(|(_, is_answer)| **is_answer).map(|(token, _)| *token)
+    }
 }
 
 /// Where an answer stands on a task's own axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Tokens between what is asked for and the question.
+    /// Tokens from what is asked for to the question, 1 where the one follows the other.
     pub distance: usize,
     /// Things that are to be remembered meanwhile.
     pub load: usize,
@@ -85,6 +103,11 @@ pub enum Part {
     Valid,
     /// What results are reported of.
     Test,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
 }
 
 /// What says how good answers are.
@@ -116,7 +139,7 @@ pub struct TaskSpec {
     pub max_source: usize,
     /// Tokens V of the texts' vocabulary.
     pub vocab: usize,
-    /// Longest text, in tokens.
+    /// Longest [`Example::text`], its beginning and end among its tokens.
     pub max_text: usize,
     /// The token that generated texts begin with.
     pub bos: u32,
@@ -144,8 +167,22 @@ pub trait Task: Send + Sync {
     /// Example `index` of a part: the same on every machine and in every order.
     fn example(&self, part: Part, index: u64) -> Example;
 
-    /// The words of a text, without its beginning and end: what corpus measures compare.
+    /// Nats of the answers of one of its examples, all of them together, under the law that made it; none where that law is
+    /// not known token by token. Excess loss is a model's nats less these.
+    fn true_nats(&self, _example: &Example) -> Option<f64> {
+        None
+    }
+
+    /// What corpus measures compare of a text: its words, without its beginning and what follows its end.
     fn words(&self, tokens: &[u32]) -> Vec<String> {
-        tokens.iter().map(u32::to_string).collect()
+        self.body(tokens).iter().map(u32::to_string).collect()
+    }
+
+    /// The tokens of a text without its beginning, up to its end.
+    fn body<'a>(&self, tokens: &'a [u32]) -> &'a [u32] {
+        let spec = self.spec();
+        let body = tokens.strip_prefix(&[spec.bos]).unwrap_or(tokens);
+        let end = body.iter().position(|token| Some(*token) == spec.eos);
+        &body[..end.unwrap_or(body.len())]
     }
 }
