@@ -1,0 +1,10 @@
+//! Tasks from data of one's own: speech, documents with summaries, parallel text and plain text.
+#![warn(missing_docs)]
+
+mod audio;
+mod error;
+mod files;
+mod tsv;
+
+pub use audio::AudioProblem;
+pub use error::{Error, Place, Result};
