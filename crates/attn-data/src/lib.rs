@@ -3,8 +3,10 @@
 
 mod audio;
 mod error;
+mod fbank;
 mod files;
 mod tsv;
 
 pub use audio::AudioProblem;
 pub use error::{Error, Place, Result};
+pub use fbank::{Fbank, FeatureConfig, Normalise};
