@@ -2,13 +2,23 @@
 #![warn(missing_docs)]
 
 mod audio;
+mod dataset;
 mod error;
 mod fbank;
 mod files;
+mod limits;
+mod packed;
+mod parts;
+mod report;
+mod target;
 mod tokenizer;
 mod tsv;
 
 pub use audio::AudioProblem;
+pub use dataset::Dataset;
 pub use error::{Error, Place, Result};
 pub use fbank::{Fbank, FeatureConfig, Normalise};
+pub use limits::Limits;
+pub use parts::Parts;
+pub use report::{PartReport, Report};
 pub use tokenizer::{BOS, EOS, PAD, SPECIALS, Tokenizer, TokenizerConfig, UNK};
