@@ -3,11 +3,14 @@
 
 mod audio;
 mod dataset;
+mod documents;
 mod error;
 mod fbank;
 mod files;
 mod limits;
 mod packed;
+mod pairs;
+mod parallel;
 mod parts;
 mod report;
 mod speech;
@@ -17,9 +20,11 @@ mod tsv;
 
 pub use audio::AudioProblem;
 pub use dataset::Dataset;
+pub use documents::DocumentsConfig;
 pub use error::{Error, Place, Result};
 pub use fbank::{Fbank, FeatureConfig, Normalise};
 pub use limits::Limits;
+pub use parallel::{ParallelConfig, ParallelFiles};
 pub use parts::Parts;
 pub use report::{PartReport, Report};
 pub use speech::{AudioCheck, Speech, SpeechConfig, SpeechTask};
