@@ -15,6 +15,7 @@ mod parts;
 mod report;
 mod speech;
 mod target;
+mod text;
 mod tokenizer;
 mod tsv;
 
@@ -28,4 +29,5 @@ pub use parallel::{ParallelConfig, ParallelFiles};
 pub use parts::Parts;
 pub use report::{PartReport, Report};
 pub use speech::{AudioCheck, Speech, SpeechConfig, SpeechTask};
+pub use text::TextConfig;
 pub use tokenizer::{BOS, EOS, PAD, SPECIALS, Tokenizer, TokenizerConfig, UNK};
