@@ -117,7 +117,9 @@ fn main() -> Result<(), Error> {
 /// A line of `/proc/self/status` in bytes, as JSON: `null` where there is none.
 fn status_bytes(key: &str) -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.map_or("null".to_string(), |kib| (1024 * kib).to_string())
 }

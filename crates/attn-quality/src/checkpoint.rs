@@ -6,8 +6,8 @@ use std::path::Path;
 
 use attn_core::Weights;
 use candle_core::{Device, Tensor};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 

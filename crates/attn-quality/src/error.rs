@@ -15,6 +15,9 @@ pub enum Error {
     /// The task's data failed.
     #[error(transparent)]
     Task(#[from] attn_tasks::Error),
+    /// A measure of texts failed.
+    #[error(transparent)]
+    Metric(#[from] attn_metrics::Error),
     /// Options that do not fit each other or the task.
     #[error("{what} is {got}, expected {expected}")]
     Input {

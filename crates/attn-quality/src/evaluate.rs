@@ -51,7 +51,11 @@ pub fn evaluate(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: u
     let order = Order::once(batch, n)?;
     let mut tally = Tally::default();
     for step in 0..order.steps().unwrap_or(0) {
-        let examples: Vec<Example> = order.indices(step).iter().map(|i| task.example(part, *i)).collect();
+        let examples: Vec<Example> = order
+            .indices(step)
+            .iter()
+            .map(|i| task.example(part, *i))
+            .collect();
         in_pool(|| tally.take(model, &examples))?;
     }
     if tally.answers == 0 {
@@ -74,7 +78,10 @@ pub fn evaluate(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: u
 impl Tally {
     fn take(&mut self, model: &TaskModel, examples: &[Example]) -> Result<()> {
         let batch = Batch::new(examples)?;
-        let logits = model.logits(&batch)?.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?;
+        let logits = model
+            .logits(&batch)?
+            .to_device(&candle_core::Device::Cpu)?
+            .to_dtype(DType::F64)?;
         let rows: Vec<Vec<Vec<f64>>> = logits.to_vec3()?;
         let likely = most_likely(&logits)?;
         for (b, example) in examples.iter().enumerate() {

@@ -9,9 +9,11 @@ mod checkpoint;
 mod error;
 mod evaluate;
 mod model;
+mod score;
 mod trainer;
 
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, ProbeCell, evaluate};
 pub use model::{ModelSizes, TaskModel, TaskModelConfig};
+pub use score::{Score, score};
 pub use trainer::{CurvePoint, End, Trainer, TrainingOptions};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use attn_core::{Build, LayerConfig, WeightSpec, Weights};
 use attn_model::{
-    Decoder, DecoderConfig, DecoderKind, Encoder, EncoderConfig, EncoderInput, GenerateOptions, Prompts, generate,
+    Decoder, DecoderConfig, DecoderKind, Encoder, EncoderConfig, EncoderInput, GenerateOptions, Prompts,
+    generate,
 };
 use attn_tasks::{Batch, SourceKind, Sources, TaskSpec};
 use candle_core::{Device, Tensor};
@@ -142,7 +143,11 @@ impl TaskModel {
         };
         let (b, s) = (batch.batch, batch.sources.len());
         if s > self.source_len {
-            return Err(Error::input("a source", s, format!("at most {} long", self.source_len)));
+            return Err(Error::input(
+                "a source",
+                s,
+                format!("at most {} long", self.source_len),
+            ));
         }
         let missing = self.source_len - s;
         let source = match &batch.sources {

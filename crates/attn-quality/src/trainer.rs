@@ -71,7 +71,11 @@ impl TrainingOptions {
             return Err(Error::input("lr", self.lr, "a positive number"));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            return Err(Error::input("label_smoothing", self.label_smoothing, "0 to below 1"));
+            return Err(Error::input(
+                "label_smoothing",
+                self.label_smoothing,
+                "0 to below 1",
+            ));
         }
         Ok(())
     }
@@ -162,7 +166,15 @@ impl<'a> Trainer<'a> {
             diverged: None,
             best: Vec::new(),
         };
-        Self::over(task, config, build, &weights, AdamW::new(options.adamw), state, Vec::new())
+        Self::over(
+            task,
+            config,
+            build,
+            &weights,
+            AdamW::new(options.adamw),
+            state,
+            Vec::new(),
+        )
     }
 
     /// The training that was kept in a folder, or a new one where there is none.
@@ -244,7 +256,10 @@ impl<'a> Trainer<'a> {
         let best = self.best.iter().enumerate();
         let best = best.flat_map(|(i, weights)| named(format!("best.{i}."), weights));
         Checkpoint {
-            weights: named("last.".to_string(), &self.weights).into_iter().chain(best).collect(),
+            weights: named("last.".to_string(), &self.weights)
+                .into_iter()
+                .chain(best)
+                .collect(),
             optimiser: self.optimiser.state(),
             state: self.state.clone(),
         }
@@ -315,7 +330,9 @@ impl<'a> Trainer<'a> {
         let loss = cross_entropy(&logits, &targets, &weights, options.label_smoothing)?;
         let mean: f64 = loss.mean.to_dtype(DType::F64)?.to_scalar()?;
         let grads = loss.mean.backward()?;
-        let norm = self.optimiser.step(&self.weights, &grads, options.schedule().at(step))?;
+        let norm = self
+            .optimiser
+            .step(&self.weights, &grads, options.schedule().at(step))?;
         if !(mean.is_finite() && norm.is_finite()) {
             self.state.diverged = Some(step);
             return Ok(());
@@ -335,8 +352,13 @@ impl<'a> Trainer<'a> {
         let options = self.state.options;
         let now = detached(&self.weights);
         let model = self.config.build(&now, &self.build)?;
-        let Evaluation { nats, accuracy, .. } =
-            evaluate(&model, self.task, Part::Valid, options.eval_examples, options.batch)?;
+        let Evaluation { nats, accuracy, .. } = evaluate(
+            &model,
+            self.task,
+            Part::Valid,
+            options.eval_examples,
+            options.batch,
+        )?;
         let (sum, n, grad_norm) = std::mem::take(&mut self.state.since);
         self.state.curve.push(CurvePoint {
             step: self.state.step,
@@ -355,7 +377,9 @@ impl<'a> Trainer<'a> {
         let place = self.state.best.partition_point(|best| *best <= nats);
         if place < options.average {
             // A copy: variables change where they are.
-            let copies = now.iter().map(|(name, tensor)| Ok((name.to_string(), tensor.copy()?)));
+            let copies = now
+                .iter()
+                .map(|(name, tensor)| Ok((name.to_string(), tensor.copy()?)));
             self.best.insert(place, copies.collect::<Result<_>>()?);
             self.state.best.insert(place, nats);
             self.best.truncate(options.average);

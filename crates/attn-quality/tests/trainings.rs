@@ -45,7 +45,7 @@ fn task(text: &str) -> Box<dyn Task> {
 
 fn small() -> [Box<dyn Task>; 2] {
     [
-        task(r#"{"copy": {"symbols": 8, "tokens": {"min": 3, "max": 5}}}"#),
+        task(r#"{"copy": {"symbols": 8, "tokens": {"min": 6, "max": 7}}}"#),
         task(r#"{"summarisation": {}}"#),
     ]
 }
@@ -87,7 +87,9 @@ fn a_training_that_is_left_goes_on_bit_by_bit() {
         assert_eq!(rest.curve(), whole.curve());
         let values = |trainer: &Trainer| -> Vec<(String, Vec<f32>)> {
             let trained = trainer.trained().unwrap();
-            let flat = trained.iter().map(|(name, t)| (name.to_string(), t.flatten_all().unwrap().to_vec1().unwrap()));
+            let flat = trained
+                .iter()
+                .map(|(name, t)| (name.to_string(), t.flatten_all().unwrap().to_vec1().unwrap()));
             flat.collect()
         };
         assert_eq!(values(&rest), values(&whole));
@@ -140,16 +142,29 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
             let prompts: Vec<Vec<u32>> = (0..batch.batch).map(begin).collect();
             let written = model.greedy(&batch, prompts.clone(), new_tokens, None).unwrap();
             // The same texts in one pass.
-            let texts: Vec<Vec<u32>> = prompts.iter().zip(&written).map(|(p, w)| [p.clone(), w.clone()].concat()).collect();
+            let texts: Vec<Vec<u32>> = prompts
+                .iter()
+                .zip(&written)
+                .map(|(p, w)| [p.clone(), w.clone()].concat())
+                .collect();
             let whole = Batch {
                 tokens: new_tokens,
-                inputs: texts.iter().flat_map(|text| text[..new_tokens].to_vec()).collect(),
+                inputs: texts
+                    .iter()
+                    .flat_map(|text| text[..new_tokens].to_vec())
+                    .collect(),
                 targets: texts.iter().flat_map(|text| text[1..].to_vec()).collect(),
                 weights: vec![1.0; batch.batch * new_tokens],
                 text_lens: vec![new_tokens; batch.batch],
                 ..batch.clone()
             };
-            let likely: Vec<Vec<u32>> = model.logits(&whole).unwrap().argmax(D::Minus1).unwrap().to_vec2().unwrap();
+            let likely: Vec<Vec<u32>> = model
+                .logits(&whole)
+                .unwrap()
+                .argmax(D::Minus1)
+                .unwrap()
+                .to_vec2()
+                .unwrap();
             assert_eq!(likely, written, "{}", variant.key);
         }
     }
