@@ -31,6 +31,7 @@ from turns import (
     facts,
     load_average,
     measure,
+    peak_bytes,
     ratio_interval,
     with_programs,
 )
@@ -115,6 +116,23 @@ def verdict(found):
     return f"All {len(found)} ratios lie in {low} to {high}."
 
 
+def memory_table(cases, programs, env):
+    lines = [
+        "Most bytes resident while a case runs three times, less what a program has before it: operands, weights, results.",
+        "",
+        "| case | ours | peer | ratio (peer / ours) |",
+        "|---|---:|---:|---:|",
+    ]
+    for case in cases:
+        peaks = {name: peak_bytes(name, shlex.split(command), env, case) for name, command in programs.items()}
+        if None in peaks.values():
+            lines.append(f"| {case} | not measured | not measured | - |")
+            continue
+        ours, peer = peaks["ours"], peaks["peer"]
+        lines.append(f"| {case} | {ours / 2**20:.0f} MiB | {peer / 2**20:.0f} MiB | {peer / ours:.1f} |")
+    return "\n".join(lines)
+
+
 def spread(samples):
     lines = ["| case | program | fastest | first quartile | third quartile | slowest |"]
     lines.append("|---|---|---|---|---|---|")
@@ -172,6 +190,7 @@ def main():
 
     samples, abouts = with_programs({"ours": ours, "peer": args.peer}, env, measure_all)
 
+    memory = memory_table(cases, {"ours": ours, "peer": args.peer}, env)
     found = ratios(samples, rng, names)
     main_table = table(found, names)
     print(main_table)
@@ -186,6 +205,10 @@ def main():
             main_table,
             "",
             *[f"- {key}: {value}" for key, value in known.items()],
+            "",
+            "## Memory",
+            "",
+            memory,
             "",
             "## Spread",
             "",

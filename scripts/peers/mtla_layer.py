@@ -119,10 +119,20 @@ class Case:
         return elapsed / DECODE_STEPS
 
 
+def status_bytes(key):
+    """A line of /proc/self/status in bytes; None where there is none."""
+    try:
+        with open("/proc/self/status") as file:
+            found = [line.split()[1] for line in file if line.startswith(f"{key}:")]
+    except OSError:
+        return None
+    return int(found[0]) * 1024 if found else None
+
+
 def main():
     versions = f"{PEER}, torch {torch.__version__}{ISA}, Python {sys.version.split()[0]}"
     about = {"ready": True, "versions": versions, "threads": torch.get_num_threads()}
-    print(json.dumps(about), flush=True)
+    print(json.dumps(about | {"rss_bytes": status_bytes("VmRSS")}), flush=True)
     name, case = None, None
     for line in sys.stdin:
         if line.strip() == "quit":
@@ -130,7 +140,8 @@ def main():
         if line.strip() != name:
             case = None  # one case's operands at a time
             name, case = line.strip(), Case(line)
-        print(json.dumps({"case": name, "time_s": case.run()}), flush=True)
+        time_s = case.run()
+        print(json.dumps({"case": name, "time_s": time_s, "rss_peak_bytes": status_bytes("VmHWM")}), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Program:
         self.child = subprocess.Popen(
             command, cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        self.rss_peak_bytes = None
         self.about = self.answer("ready")
 
     def answer(self, key):
@@ -48,6 +49,7 @@ class Program:
         message = self.answer("time_s")
         if message["case"] != case:
             raise SystemExit(f"{self.name}: asked for {case}, answered {message['case']}")
+        self.rss_peak_bytes = message.get("rss_peak_bytes")
         return message["time_s"]
 
     def turn(self, case):
@@ -68,6 +70,18 @@ class Program:
                 self.child.wait(timeout=10)
             except (BrokenPipeError, subprocess.TimeoutExpired):
                 self.child.kill()
+
+
+def peak_bytes(name, command, env, case, runs=3):
+    """Most bytes a program has resident while it runs a case, less what it has before; a process of its own for each case."""
+    program = Program(name, command, env)
+    try:
+        for _ in range(runs):
+            program.run(case)
+        before, peak = program.about.get("rss_bytes"), program.rss_peak_bytes
+    finally:
+        program.quit()
+    return None if before is None or peak is None else peak - before
 
 
 def without_broken_amx():

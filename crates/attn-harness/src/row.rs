@@ -46,6 +46,12 @@ table! {
         pub stride: Option<u64>,
         /// Rank of the hyper-network that weighs the tokens of a slot.
         pub hyper_rank: Option<u64>,
+        /// What the tokens of a slot are weighed by.
+        pub merge: Option<String>,
+        /// Whose rope key a slot has.
+        pub rope_key: Option<String>,
+        /// What a token sees in training.
+        pub train_mask: Option<String>,
         /// Whether projections have biases.
         pub bias: Option<bool>,
         /// Base of the rotary frequencies.
@@ -413,7 +419,7 @@ impl Row {
         fill!(count: n_kv_heads, kv_rank, q_rank, rope_dim, nope_dim, v_dim, stride, hyper_rank);
         fill!(flag: bias);
         fill!(real: rope_theta, norm_eps);
-        fill!(word: norm);
+        fill!(word: norm, merge, rope_key, train_mask);
     }
 
     /// Fills the columns of the times.

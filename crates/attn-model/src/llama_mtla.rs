@@ -11,7 +11,7 @@ use attn_core::DecoderKind;
 use attn_core::latent::LatentConfig;
 use attn_core::norm::NormKind;
 use attn_core::rope::Pairing;
-use attn_mtla::MtlaConfig;
+use attn_mtla::{Merging, MtlaConfig, SlotKey};
 use serde_json::Value;
 
 use crate::checkpoint::{MAX_LAYERS, MAX_SIZE, SavedModel, check_weights, read_weights};
@@ -158,6 +158,9 @@ pub(crate) fn load(dir: &Path, path: &Path, json: &Value) -> Result<SavedModel> 
         mlp_bias: settings.flag("mlp_bias")?,
         attention: Arc::new(MtlaConfig {
             hyper_rank: latent.kv_rank / 4,
+            merging: Merging::Hyper,
+            slot_key: SlotKey::Newest,
+            trains_causal: false,
             stride: settings.size("down_rate", 2, 1, MAX_SIZE)?,
             latent,
         }),

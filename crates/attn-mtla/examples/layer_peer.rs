@@ -114,6 +114,16 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
+/// A line of `/proc/self/status` in bytes, as JSON: `null` where there is none.
+fn status_bytes(key: &str) -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or("null".to_string(), |kib| (1024 * kib).to_string())
+}
+
 fn serve() -> Result<(), Error> {
     let path = match std::env::args().any(|arg| arg == "--seedlike") {
         true => Path::Seedlike,
@@ -123,8 +133,9 @@ fn serve() -> Result<(), Error> {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        r#"{{"ready": true, "versions": "attn-bench {}"}}"#,
-        env!("CARGO_PKG_VERSION")
+        r#"{{"ready": true, "versions": "attn-bench {}", "rss_bytes": {}}}"#,
+        env!("CARGO_PKG_VERSION"),
+        status_bytes("VmRSS")
     )?;
     let mut known: Option<(String, Case)> = None;
     for line in std::io::stdin().lock().lines() {
@@ -137,7 +148,12 @@ fn serve() -> Result<(), Error> {
             Some((of, case)) if of == name => case,
             _ => Case::new(name, path)?,
         };
-        writeln!(out, r#"{{"case": "{name}", "time_s": {}}}"#, case.run()?)?;
+        let time_s = case.run()?;
+        let rss_peak_bytes = status_bytes("VmHWM");
+        writeln!(
+            out,
+            r#"{{"case": "{name}", "time_s": {time_s}, "rss_peak_bytes": {rss_peak_bytes}}}"#
+        )?;
         known = Some((name.to_string(), case));
     }
     Ok(())

@@ -12,6 +12,7 @@ use candle_core::{DType, Tensor};
 use crate::cache::{merge_step, partial_sums};
 use crate::config::MtlaConfig;
 use crate::gate::Gate;
+use crate::merging::{Merging, SlotKey};
 use crate::sums::gated_sums;
 
 /// Multi-head temporal latent attention on either path.
@@ -21,6 +22,10 @@ pub struct Mtla {
     pub(crate) build: Build,
     pub(crate) latent: Latent,
     pub(crate) gate: Gate,
+    pub(crate) merging: Merging,
+    pub(crate) slot_key: SlotKey,
+    trains_causal: bool,
+    pub(crate) rope_dim: usize,
 }
 
 impl Mtla {
@@ -34,7 +39,11 @@ impl Mtla {
             geometry: config.geometry(),
             build: build.clone(),
             latent: Latent::new(config.latent, &weights, build)?,
-            gate: Gate::new(&config, &weights)?,
+            gate: Gate::new(&config, &weights, build)?,
+            merging: config.merging,
+            slot_key: config.slot_key,
+            trains_causal: config.trains_causal,
+            rope_dim: config.latent.rope_dim,
         })
     }
 
@@ -45,6 +54,48 @@ impl Mtla {
         } else {
             DType::F32
         }
+    }
+
+    /// Whether slots are weighted sums with their newest token's key, which kernels compute.
+    fn has_paper_slots(&self) -> bool {
+        self.merging != Merging::Last && self.slot_key == SlotKey::Newest
+    }
+
+    /// Latents `[B, 1, r]` of one token each, weighed, added to the slots under way or put in their place: what the slots
+    /// hold then.
+    pub(crate) fn merge_token(
+        &self,
+        c: &Tensor,
+        weighed: impl FnOnce() -> Result<Tensor>,
+        cache: &mut Cache,
+    ) -> Result<Tensor> {
+        if self.merging != Merging::Last {
+            return merge_step(&weighed()?, cache, self.geometry.stride);
+        }
+        let c = c.to_dtype(self.wide())?;
+        if cache.open().is_some() {
+            cache.set_open(c.squeeze(1)?.contiguous()?);
+        }
+        Ok(c)
+    }
+
+    /// [`merge`](Self::merge) of slots that no kernel computes; `open` also has the keys `[B, Dr]` of those under way.
+    fn merge_apart(&self, x: &Tensor, start: usize, open: [Option<&Tensor>; 2]) -> Result<Merged> {
+        let (b, t, _) = x.dims3()?;
+        let s = self.geometry.stride;
+        let (c, k_r) = self.latent.latents(x, &vec![start; b])?;
+        let sums = match self.merging {
+            Merging::Last => c.to_dtype(self.wide())?,
+            _ => {
+                let blocks: Vec<u32> = (start..start + t).map(|i| (i / s) as u32).collect();
+                partial_sums(&self.gate.apply(&c, &blocks, self.wide())?, open[0], start, s)?
+            }
+        };
+        Ok(Merged {
+            last: Some(sums.narrow(1, t - 1, 1)?.squeeze(1)?.contiguous()?),
+            c: sums.to_dtype(self.build.dtype)?,
+            k_r: self.slot_key.of_blocks(&k_r, open[1], start, s)?,
+        })
     }
 
     /// What T tokens at `start..start + T` add to their sequences; what they leave open where it `is_kept`.
@@ -122,6 +173,20 @@ impl Mtla {
         self.latent.output(&heads)
     }
 
+    /// Attention of the last `n` tokens over the partial sums of every token up to each, as training without the
+    /// stride-aware mask has it: more than a cache holds.
+    fn attend_causally(&self, q: &Tensor, merged: &Merged) -> Result<Tensor> {
+        let entries = self.latent.decompress(&merged.c, &merged.k_r)?;
+        self.latent.output(&ops::attend(&AttendInput {
+            q,
+            closed: Some(entries.entries()),
+            own: None,
+            start: merged.k_r.dim(1)? - q.dim(1)?,
+            stride: 1,
+            scale: self.latent.scale(),
+        })?)
+    }
+
     /// Writes the slots that T tokens touched, and keeps the sums of the one left open.
     fn store(&self, merged: &Merged, start: usize, cache: &mut Cache) -> Result<()> {
         let (b, t, s) = (merged.k_r.dim(0)?, merged.k_r.dim(1)?, self.geometry.stride);
@@ -159,10 +224,17 @@ impl Attention for Mtla {
             let (b, t, _) = self.geometry.check_input(x)?;
             let n = queries.count(t)?;
             if self.build.has(Habit::DenseMask) {
-                return Ok(self.forward_seedlike(x, n)?.0);
+                return Ok(self.forward_seedlike(x, n, self.trains_causal)?.0);
             }
             let q = self.latent.queries(x, n, &vec![0; b])?;
-            self.attend(&q, &self.merge(x, 0, None, false)?, 0, None)
+            let merged = match self.has_paper_slots() {
+                true => self.merge(x, 0, None, false)?,
+                false => self.merge_apart(x, 0, [None, None])?,
+            };
+            if self.trains_causal {
+                return self.attend_causally(&q, &merged);
+            }
+            self.attend(&q, &merged, 0, None)
         })
     }
 
@@ -180,7 +252,13 @@ impl Attention for Mtla {
             }
             let s = self.geometry.stride;
             let open = if past % s == 0 { None } else { cache.open() };
-            let merged = self.merge(x, past, open, true)?;
+            let merged = match self.has_paper_slots() {
+                true => self.merge(x, past, open, true)?,
+                false => {
+                    let keys = self.slot_key.open(cache, past, s, self.rope_dim)?;
+                    self.merge_apart(x, past, [open, keys.as_ref()])?
+                }
+            };
             let closed = match past / s {
                 0 => None,
                 slots => Some(self.latent.cached(cache, slots)?),
@@ -213,12 +291,13 @@ impl Attention for Mtla {
             };
             let table = timed(Phase::CacheUpdate, || self.gate.table(blocks, self.wide()))?;
             if self.build.habits == Habits::NONE
+                && self.has_paper_slots()
                 && let Some(y) = self.latent.step(x, cache, Some(&table))?
             {
                 return Ok(y);
             }
             // In one pass where the slot is there already.
-            let is_appended = !self.build.has(Habit::Cat);
+            let is_appended = !self.build.has(Habit::Cat) && self.has_paper_slots();
             // Side by side: neither has work for all threads from its begin to its end.
             let (q, appended) = join(
                 x.device(),
@@ -231,9 +310,10 @@ impl Attention for Mtla {
                 let (c, k_r) = self.latent.latents(x, &starts)?;
                 let blocks: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
                 timed(Phase::CacheUpdate, || {
-                    let gated = self.gate.apply(&c, &blocks, self.wide())?;
-                    let sums = merge_step(&gated, cache, s)?;
-                    self.latent.write(cache, &slots, &sums, &k_r)
+                    let keys = self.slot_key.of_step(&k_r, cache, s)?;
+                    let weighed = || self.gate.apply(&c, &blocks, self.wide());
+                    let sums = self.merge_token(&c, weighed, cache)?;
+                    self.latent.write(cache, &slots, &sums, &keys)
                 })?;
                 cache.advance(1);
             }

@@ -30,9 +30,11 @@ mod cache;
 mod config;
 mod forward;
 mod gate;
+mod merging;
 mod seedlike;
 mod sums;
 
 pub use cache::entry;
 pub use config::{MtlaConfig, VARIANT, configure};
 pub use forward::Mtla;
+pub use merging::{Merging, SlotKey};

@@ -8,13 +8,18 @@ use attn_core::route::{product, select};
 use attn_core::{Cache, Result};
 use candle_core::Tensor;
 
-use crate::cache::merge_step;
 use crate::forward::Mtla;
+use crate::merging::Merging;
 
 impl Mtla {
     /// Outputs of the last `n` tokens `[B, n, M]`, and for the cache: partial sums `[B, T, r]`, rope keys
-    /// `[B, T, Dr]`.
-    pub(crate) fn forward_seedlike(&self, x: &Tensor, n: usize) -> Result<(Tensor, Tensor, Tensor)> {
+    /// `[B, T, Dr]`. Queries see every token's partial sum where training `is_causal`.
+    pub(crate) fn forward_seedlike(
+        &self,
+        x: &Tensor,
+        n: usize,
+        is_causal: bool,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
         let (b, t, _) = x.dims3()?;
         let s = self.geometry.stride;
         let starts = vec![0; b];
@@ -27,8 +32,12 @@ impl Mtla {
             .map(|(i, j)| if j <= i && i / s == j / s { 1.0 } else { 0.0 })
             .collect();
         let same_block = Tensor::from_vec(same_block, (t, t), x.device())?.to_dtype(x.dtype())?;
-        let sums = product(&weights.broadcast_mul(&same_block)?, &c.contiguous()?)?;
-        let visible = |i: usize, j: usize| j == i || (j < i && (j + 1) % s == 0);
+        let sums = match self.merging {
+            Merging::Last => c.clone(),
+            _ => product(&weights.broadcast_mul(&same_block)?, &c.contiguous()?)?,
+        };
+        let k_r = self.slot_key.of_blocks(&k_r, None, 0, s)?;
+        let visible = |i: usize, j: usize| j == i || (j < i && (is_causal || (j + 1) % s == 0));
         let mask = dense_mask(t, visible, x.dtype(), x.device())?.narrow(0, t - n, n)?;
         Ok((self.latent.dense(&q, &sums, &k_r, Some(&mask))?, sums, k_r))
     }
@@ -42,7 +51,7 @@ impl Mtla {
             let outputs = steps.collect::<Result<Vec<_>>>()?;
             return Ok(Tensor::cat(&outputs[t - n..], 1)?);
         }
-        let (y, sums, k_r) = self.forward_seedlike(x, n)?;
+        let (y, sums, k_r) = self.forward_seedlike(x, n, false)?;
         let rows: Vec<u32> = (0..t)
             .filter(|i| (i + 1) % s == 0 || i + 1 == t)
             .map(|i| i as u32)
@@ -65,10 +74,13 @@ impl Mtla {
         let slots: Vec<usize> = starts.iter().map(|len| len / s).collect();
         let block = slots.first().copied().unwrap_or(0);
         timed(Phase::CacheUpdate, || {
-            let weight = self.gate.dense(&c, &[block as u32])?; // [B, 1, 1]
-            let gated = c.broadcast_mul(&weight)?.to_dtype(self.wide())?; // the open slot sums in f32
-            let sums = merge_step(&gated, cache, s)?;
-            self.latent.write(cache, &slots, &sums, &k_r)
+            let keys = self.slot_key.of_step(&k_r, cache, s)?;
+            let weighed = || -> Result<Tensor> {
+                let weight = self.gate.dense(&c, &[block as u32])?; // [B, 1, 1]
+                Ok(c.broadcast_mul(&weight)?.to_dtype(self.wide())?) // the open slot sums in f32
+            };
+            let sums = self.merge_token(&c, weighed, cache)?;
+            self.latent.write(cache, &slots, &sums, &keys)
         })?;
         cache.advance(1);
         let (c, k_r) = self.latent.cached(cache, block + 1)?;

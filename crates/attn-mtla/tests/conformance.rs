@@ -12,6 +12,16 @@ fn latent(more: &[(&str, ParamValue)]) -> Params {
         .fold(base, |params, (name, value)| params.with(name, value.clone()))
 }
 
+/// What the paper's way is held against.
+fn other(merge: &str, rope_key: &str, stride: u64) -> Params {
+    let text = |word: &str| ParamValue::Text(word.to_string());
+    latent(&[
+        ("merge", text(merge)),
+        ("rope_key", text(rope_key)),
+        ("stride", ParamValue::Int(stride)),
+    ])
+}
+
 #[test]
 fn agrees_with_independent_implementations() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -34,6 +44,14 @@ fn passes_the_conformance_suite() {
         latent(&[("stride", ParamValue::Int(4)), ("v_dim", ParamValue::Int(6))]),
         latent(&[("stride", ParamValue::Int(5)), ("hyper_rank", ParamValue::Int(3))]),
         latent(&[("stride", ParamValue::Int(17))]),
+        other("constant", "newest", 2),
+        other("mean", "newest", 3),
+        other("sum", "newest", 2),
+        other("last", "newest", 3),
+        other("hyper", "first", 3),
+        other("hyper", "mean", 2),
+        other("last", "mean", 4),
+        other("mean", "first", 1),
     ] {
         attn_testkit::suite(&attn_mtla::VARIANT, &dims, &params)
             .unwrap()
