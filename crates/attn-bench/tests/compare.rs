@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Output;
 
-use attn_harness::row::{Row, Sample};
+use attn_harness::row::{Details, Row, Sample};
 use attn_harness::status::{Status, Trust};
 use attn_harness::store::RunDir;
 use common::Place;
@@ -38,7 +38,7 @@ fn store(place: &Place, name: &str, cases: &[Case], machine: &str) {
             ..Sample::default()
         };
         let samples: Vec<Sample> = (0..time_s.map_or(0, |_| 8)).map(sample).collect();
-        run.append(&row, &samples, &[]).unwrap();
+        run.append(&row, &Details::of_samples(samples)).unwrap();
     }
     run.build_tables(&mut |_| {}).unwrap();
 }

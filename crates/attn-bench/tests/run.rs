@@ -42,7 +42,7 @@ fn a_run_leaves_verified_rows_samples_and_figures() {
     let run = Run::open(&place.path().join("r")).unwrap();
     assert_eq!(run.rows.len(), 7 * 2 * (6 + 2 + 2));
     assert_eq!(
-        run.samples.len(),
+        run.details.samples.len(),
         run.rows
             .iter()
             .map(|row| row.n_samples.unwrap() as usize)
@@ -129,9 +129,10 @@ fn positions_of_a_trajectory_count_its_samples_and_no_warm_up() {
     );
     place.prints(&["run", "sweep.yaml", "--out", "r"]);
     let run = Run::open(&place.path().join("r")).unwrap();
-    assert_eq!((run.rows.len(), run.positions.len()), (2, 2 * 7));
+    assert_eq!((run.rows.len(), run.details.positions.len()), (2, 2 * 7));
     for row in &run.rows {
         let of_row = run
+            .details
             .positions
             .iter()
             .filter(|position| position.case_id == row.case_id);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use attn_core::{ParamValue, Params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::columns::table;
 use crate::stats::Summary;
@@ -70,7 +70,7 @@ table! {
         pub decoder: Option<String>,
         /// Every setting of the variant as JSON, those without a column of their own included.
         pub params: String,
-        /// What was run: `decode`, `prefill`, `train_step`, `generate`, `trajectory`, `beam`.
+        /// What was run: `decode`, `prefill`, `train_step`, `generate`, `trajectory`, `beam`, `quality`.
         pub workload: String,
         /// What was timed: `layer` (projections, cache update, attention, output), `op` (attention alone) or `model` (a whole decoder).
         pub scope: String,
@@ -88,6 +88,18 @@ table! {
         pub prefix: Option<String>,
         /// Habits of the seed's code that path `seedlike` had, joined by `+`; `none` is the empty set.
         pub habits: Option<String>,
+        /// Task that a model was trained on, by its name in the sweep.
+        pub task: Option<String>,
+        /// Updates of a training.
+        pub train_steps: Option<u64>,
+        /// Layers of the encoder before the decoder, where the task has a source.
+        pub encoder_layers: Option<u64>,
+        /// States that a layer of the encoder looks at.
+        pub encoder_kernel: Option<u64>,
+        /// States of the encoder that are made one by their mean.
+        pub downsample: Option<u64>,
+        /// The task's settings and how it was trained, as JSON.
+        pub training: Option<String>,
         /// Consecutive steps in a sample; its time is divided by them.
         pub steps_per_sample: Option<u64>,
         /// Seed of weights and inputs.
@@ -202,6 +214,38 @@ table! {
         pub paper_time_s: Option<f64>,
         /// The paper's memory, in bytes: mean of allocated bytes looked at every 5 ms from before the model was built to the end of the first pass.
         pub paper_memory_bytes: Option<u64>,
+        /// What `quality` is: `excess_loss` (nats), `perplexity`, `token_accuracy` (0 to 1), `exact_match` (0 to 1), `bleu`, `wer` (percent) or `rouge_l` (percent).
+        pub quality_measure: Option<String>,
+        /// Whether more of it is better.
+        pub quality_higher_is_better: Option<bool>,
+        /// The best value that is possible, or known.
+        pub quality_best: Option<f64>,
+        /// How good trained models are at the examples kept for the test, as they are used: token by token through the cache. Mean over seeds.
+        pub quality: Option<f64>,
+        /// Lower end of the 95 % interval of that mean over seeds (Student's t).
+        pub quality_ci_low: Option<f64>,
+        /// Upper end of the 95 % interval of that mean over seeds (Student's t).
+        pub quality_ci_high: Option<f64>,
+        /// Standard deviation over seeds.
+        pub quality_sd: Option<f64>,
+        /// Seeds: trainings that differ in weights and order of the data alone.
+        pub n_seeds: Option<u64>,
+        /// Trainings that ended with a loss that is not finite.
+        pub n_diverged: Option<u64>,
+        /// Examples of a test.
+        pub test_examples: Option<u64>,
+        /// Loss of the test in nats an answer, mean over seeds.
+        pub test_nats: Option<f64>,
+        /// Share of the test's answers that are the most likely token given the right ones before, mean over seeds.
+        pub test_accuracy: Option<f64>,
+        /// Share of the test's answers that the model chooses alike through its cache and in one pass as in training, mean over seeds.
+        pub cache_agreement: Option<f64>,
+        /// Parameters of the whole model, its encoder included.
+        pub parameters: Option<u64>,
+        /// Time of a training with its evaluations, in seconds, mean over seeds; other trainings may have run beside it.
+        pub train_time_s: Option<f64>,
+        /// Median time of an update, in seconds; other trainings may have run beside it.
+        pub train_step_s: Option<f64>,
         /// Bytes of the cache at this length, by the closed formula.
         pub kv_bytes: Option<u64>,
         /// Bytes the cache holds allocated for its slots.
@@ -212,7 +256,7 @@ table! {
         pub kv_bytes_per_token: Option<f64>,
         /// Bytes of the layer's weights.
         pub weights_bytes: Option<u64>,
-        /// Most bytes the allocator, of a GPU its memory pool, held for the case at once during the measurement: weights, inputs, cache, scratch.
+        /// Most bytes the allocator, of a GPU its memory pool, held for the case at once during the measurement: weights, inputs, cache, scratch. Of a training: during an update.
         pub peak_bytes: Option<u64>,
         /// Most bytes the allocator held for the case at once while it was built.
         pub peak_build_bytes: Option<u64>,
@@ -394,6 +438,110 @@ table! {
         pub bytes_moved: u64,
         /// Whether the step completes a slot of the cache.
         pub closes_slot: bool,
+    }
+}
+
+table! {
+    /// One training of a case: one seed.
+    pub struct Training {
+        /// The case's hash.
+        pub case_id: String,
+        /// Seed of weights and order of the data.
+        pub seed: u64,
+        /// Updates done.
+        pub steps: u64,
+        /// The update at which a loss or gradient was not finite.
+        pub diverged_at: Option<u64>,
+        /// The task's measure on the test, through the cache.
+        pub quality: Option<f64>,
+        /// Loss of the test in nats an answer.
+        pub test_nats: Option<f64>,
+        /// Share of the test's answers that are the most likely token.
+        pub test_accuracy: Option<f64>,
+        /// Share of them that are chosen alike through the cache and in one pass.
+        pub cache_agreement: Option<f64>,
+        /// Time with evaluations, in seconds.
+        pub train_time_s: f64,
+        /// Median time of an update, in seconds.
+        pub train_step_s: Option<f64>,
+        /// Most bytes held at once during an update.
+        pub peak_bytes: Option<u64>,
+    }
+}
+
+table! {
+    /// A point of a training's curve.
+    pub struct CurvePoint {
+        /// The case's hash.
+        pub case_id: String,
+        /// Seed of the training.
+        pub seed: u64,
+        /// Updates before it.
+        pub step: u64,
+        /// Mean loss of the updates since the point before, in nats an answer, label smoothing included.
+        pub train_loss: f64,
+        /// Loss on the validation part, in nats an answer.
+        pub valid_nats: f64,
+        /// Share of its answers that are the most likely token.
+        pub valid_accuracy: f64,
+        /// Largest norm of the gradients since the point before.
+        pub grad_norm: f64,
+    }
+}
+
+table! {
+    /// Answers of a test at one place of the task's own axes.
+    pub struct Probe {
+        /// The case's hash.
+        pub case_id: String,
+        /// Seed of the training.
+        pub seed: u64,
+        /// Tokens from what is asked for to the question.
+        pub distance: u64,
+        /// Things that were to be remembered meanwhile.
+        pub load: u64,
+        /// Share of the answers that are the most likely token.
+        pub accuracy: f64,
+        /// Answers.
+        pub answers: u64,
+    }
+}
+
+/// What belongs to a row and is stored in tables of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    /// Timed samples.
+    pub samples: Vec<Sample>,
+    /// Positions of a trajectory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub positions: Vec<Position>,
+    /// Trainings, one a seed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trainings: Vec<Training>,
+    /// Their curves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<CurvePoint>,
+    /// Their tests' answers by place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
+}
+
+impl Details {
+    /// Those of a case that was sampled.
+    pub fn of_samples(samples: Vec<Sample>) -> Self {
+        Self {
+            samples,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.samples.extend(other.samples);
+        self.positions.extend(other.positions);
+        self.trainings.extend(other.trainings);
+        self.curves.extend(other.curves);
+        self.probes.extend(other.probes);
     }
 }
 

@@ -7,6 +7,8 @@
 //! | `log.jsonl` | one line a case, its samples included, flushed to the disk before the next case starts |
 //! | `rows.parquet`, `samples.parquet` | built from the log when the run ends |
 //! | `positions.parquet` | the same, where the sweep has trajectories |
+//! | `trainings.parquet`, `curves.parquet`, `probes.parquet` | the same, where it trains: one row a seed, a point of its curve, a place of its test |
+//! | `checkpoints/` | trainings that have not ended, to go on from |
 //! | `README.md` | question, command, summary |
 
 mod error;
@@ -25,7 +27,7 @@ use serde_json::Value;
 use self::files::{TableFile, read_parquet, read_text, replace_file, sync_folder, write_file};
 use self::log::{Entry, Index};
 use crate::columns::read_column;
-use crate::row::{Position, Row, Sample};
+use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 
 pub use self::error::StoreError;
@@ -39,6 +41,10 @@ const LOG: &str = "log.jsonl";
 const ROWS: &str = "rows.parquet";
 const SAMPLES: &str = "samples.parquet";
 const POSITIONS: &str = "positions.parquet";
+const TRAININGS: &str = "trainings.parquet";
+const CURVES: &str = "curves.parquet";
+const PROBES: &str = "probes.parquet";
+const CHECKPOINTS: &str = "checkpoints";
 const README: &str = "README.md";
 const COMMANDS: &str = "commands";
 const SESSIONS: &str = "sessions";
@@ -190,7 +196,8 @@ impl RunDir {
         if sweep_yaml != run.sweep_yaml {
             replace_file(&dir.join(SWEEP), sweep_yaml.as_bytes())?;
         }
-        for table in [rows, dir.join(SAMPLES), dir.join(POSITIONS)] {
+        let tables = [SAMPLES, POSITIONS, TRAININGS, CURVES, PROBES].map(|name| dir.join(name));
+        for table in std::iter::once(rows).chain(tables) {
             match fs::remove_file(&table) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::io("remove", &table)(source));
@@ -233,18 +240,18 @@ impl RunDir {
         &self.dir
     }
 
+    /// Where a case keeps what it has not ended: a folder that is removed once its row is stored.
+    pub fn checkpoint(dir: &Path, case_id: &str) -> PathBuf {
+        dir.join(CHECKPOINTS).join(case_id)
+    }
+
     /// Writes a case as one line of the log, down to the disk. A case written again replaces the earlier one
     /// when the run is read.
     ///
     /// # Errors
     /// [`StoreError::Io`]; the log then ends where it did before.
-    pub fn append(
-        &mut self,
-        row: &Row,
-        samples: &[Sample],
-        positions: &[Position],
-    ) -> Result<(), StoreError> {
-        self.append_all(std::iter::once((row, samples, positions)))
+    pub fn append(&mut self, row: &Row, details: &Details) -> Result<(), StoreError> {
+        self.append_all(std::iter::once((row, details)))
     }
 
     /// Writes cases that ended together as [`append`](Self::append) does, and waits for the disk once.
@@ -253,28 +260,35 @@ impl RunDir {
     /// [`StoreError::Io`]; the log then ends where it did before.
     pub fn append_all<'a>(
         &mut self,
-        cases: impl Iterator<Item = (&'a Row, &'a [Sample], &'a [Position])>,
+        cases: impl Iterator<Item = (&'a Row, &'a Details)>,
     ) -> Result<(), StoreError> {
         let path = self.dir.join(LOG);
         let start = self.log.metadata().map_err(StoreError::io("read", &path))?.len();
-        let write = || {
-            for (row, samples, positions) in cases {
+        let mut stored = Vec::new();
+        let mut write = || {
+            for (row, details) in cases {
                 let entry = Entry {
                     row: row.clone(),
-                    samples: samples.to_vec(),
-                    positions: positions.to_vec(),
+                    details: details.clone(),
                 };
                 let mut line = serde_json::to_vec(&entry)?;
                 line.push(b'\n');
                 // One write a case, so that a full disk tears one line at most.
                 self.log.write_all(&line)?;
+                stored.push(&row.case_id);
             }
             self.log.sync_data()
         };
         write().map_err(|source| {
             let _ = self.log.set_len(start);
             StoreError::io("write", &path)(source)
-        })
+        })?;
+        for case_id in stored {
+            // What is left of a training that is stored wastes room and does no harm.
+            let _ = fs::remove_dir_all(Self::checkpoint(&self.dir, case_id));
+            let _ = fs::remove_dir(self.dir.join(CHECKPOINTS));
+        }
+        Ok(())
     }
 
     /// Builds the parquet files from the log; `each` sees all rows on their way, some at a time, in the order of the
@@ -285,54 +299,24 @@ impl RunDir {
     pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
         let index = Index::of(&self.dir.join(LOG))?;
         let mut metadata = None;
-        let mut files: Option<[TableFile; 2]> = None;
-        let mut positions: Option<TableFile> = None;
-        let open = |metadata: &[(String, String)]| -> Result<[TableFile; 2], StoreError> {
-            let table = |name: &str, empty| TableFile::new(&self.dir.join(name), &empty, metadata);
-            Ok([
-                table(ROWS, Row::to_frame(&[])?)?,
-                table(SAMPLES, Sample::to_frame(&[])?)?,
-            ])
-        };
+        let mut tables = Tables::new(&self.dir);
         index.read(ROWS_AT_ONCE, |entries| {
             let mut rows = Vec::with_capacity(entries.len());
-            let (mut samples, mut at) = (Vec::new(), Vec::new());
+            let mut details = Details::default();
             for entry in entries {
                 rows.push(entry.row);
-                samples.extend(entry.samples);
-                at.extend(entry.positions);
+                details.extend(entry.details);
             }
             let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
-            let [row_file, sample_file] = match &mut files {
-                Some(files) => files,
-                None => files.insert(open(metadata)?),
-            };
-            row_file.write(&Row::to_frame(&rows)?)?;
-            sample_file.write(&Sample::to_frame(&samples)?)?;
-            if !at.is_empty() {
-                let file = match &mut positions {
-                    Some(file) => file,
-                    None => positions.insert(TableFile::new(
-                        &self.dir.join(POSITIONS),
-                        &Position::to_frame(&[])?,
-                        metadata,
-                    )?),
-                };
-                file.write(&Position::to_frame(&at)?)?;
-            }
+            tables.write(&rows, &details, metadata)?;
             each(&rows);
             Ok(())
         })?;
-        let [row_file, sample_file] = match files {
-            Some(files) => files,
+        if metadata.is_none() {
             // A run without cases has its tables too.
-            None => open(&describe_tables(&[]))?,
-        };
-        if let Some(positions) = positions {
-            positions.finish()?;
+            tables.write(&[], &Details::default(), &describe_tables(&[]))?;
         }
-        sample_file.finish()?;
-        row_file.finish()?;
+        tables.finish()?;
         sync_folder(&self.dir);
         Ok(())
     }
@@ -352,6 +336,57 @@ impl RunDir {
     }
 }
 
+/// The tables of a run on their way to its folder: rows and samples always, others where they have something.
+struct Tables<'a> {
+    dir: &'a Path,
+    files: Vec<(&'static str, TableFile)>,
+}
+
+impl<'a> Tables<'a> {
+    fn new(dir: &'a Path) -> Self {
+        Self {
+            dir,
+            files: Vec::new(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        rows: &[Row],
+        details: &Details,
+        metadata: &[(String, String)],
+    ) -> Result<(), StoreError> {
+        for (name, table) in [
+            (SAMPLES, Sample::to_frame(&details.samples)?),
+            (POSITIONS, Position::to_frame(&details.positions)?),
+            (TRAININGS, Training::to_frame(&details.trainings)?),
+            (CURVES, CurvePoint::to_frame(&details.curves)?),
+            (PROBES, Probe::to_frame(&details.probes)?),
+            // The last to appear: where there are rows, all is there.
+            (ROWS, Row::to_frame(rows)?),
+        ] {
+            let is_always = [ROWS, SAMPLES].contains(&name);
+            let at = self.files.iter().position(|(known, _)| *known == name);
+            let at = match at {
+                Some(at) => at,
+                None if table.height() == 0 && !is_always => continue,
+                None => {
+                    let file = TableFile::new(&self.dir.join(name), &table.clear(), metadata)?;
+                    self.files.push((name, file));
+                    self.files.len() - 1
+                }
+            };
+            self.files[at].1.write(&table)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        self.files.sort_by_key(|(name, _)| *name == ROWS);
+        self.files.into_iter().try_for_each(|(_, file)| file.finish())
+    }
+}
+
 /// A run read back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Run {
@@ -359,10 +394,8 @@ pub struct Run {
     pub dir: PathBuf,
     /// One row a case.
     pub rows: Vec<Row>,
-    /// Every sample; empty where `samples.parquet` was not kept.
-    pub samples: Vec<Sample>,
-    /// Every position of the trajectories.
-    pub positions: Vec<Position>,
+    /// What belongs to the rows; without samples where `samples.parquet` was not kept.
+    pub details: Details,
     /// The machine and the build; null where the file is missing.
     pub environment: Value,
     /// The sweep as run; empty where the file is missing.
@@ -384,8 +417,7 @@ impl Run {
             index.read(ROWS_AT_ONCE, |entries| {
                 for entry in entries {
                     run.rows.push(entry.row);
-                    run.samples.extend(entry.samples);
-                    run.positions.extend(entry.positions);
+                    run.details.extend(entry.details);
                 }
                 Ok(())
             })?;
@@ -393,10 +425,10 @@ impl Run {
             return Ok(run);
         }
         run.rows = Row::from_frame(&read_parquet(&rows, None)?)?;
+        run.details = details_of(dir)?;
         if samples.is_file() {
-            run.samples = Sample::from_frame(&read_parquet(&samples, None)?)?;
+            run.details.samples = Sample::from_frame(&read_parquet(&samples, None)?)?;
         }
-        run.positions = positions_of(dir)?;
         Ok(run)
     }
 
@@ -473,19 +505,35 @@ pub fn columns_of(dir: &Path, columns: &[&str]) -> Result<DataFrame, StoreError>
     Ok(table.select(known.copied())?)
 }
 
-/// Every position of a run's trajectories.
+/// What belongs to a run's rows, its samples left out.
 ///
 /// # Errors
 /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
-pub fn positions_of(dir: &Path) -> Result<Vec<Position>, StoreError> {
-    let (rows, positions) = (dir.join(ROWS), dir.join(POSITIONS));
-    if positions.is_file() {
-        return Position::from_frame(&read_parquet(&positions, None)?);
+pub fn details_of(dir: &Path) -> Result<Details, StoreError> {
+    if !dir.join(ROWS).is_file() {
+        return Ok(Details {
+            samples: Vec::new(),
+            ..Run::open(dir)?.details
+        });
     }
-    if rows.is_file() {
-        return Ok(Vec::new());
+    let read = |name: &str| -> Result<Option<DataFrame>, StoreError> {
+        let path = dir.join(name);
+        path.is_file().then(|| read_parquet(&path, None)).transpose()
+    };
+    let mut details = Details::default();
+    if let Some(table) = read(POSITIONS)? {
+        details.positions = Position::from_frame(&table)?;
     }
-    Ok(Run::open(dir)?.positions)
+    if let Some(table) = read(TRAININGS)? {
+        details.trainings = Training::from_frame(&table)?;
+    }
+    if let Some(table) = read(CURVES)? {
+        details.curves = CurvePoint::from_frame(&table)?;
+    }
+    if let Some(table) = read(PROBES)? {
+        details.probes = Probe::from_frame(&table)?;
+    }
+    Ok(details)
 }
 
 fn case_ids(table: &DataFrame) -> Result<Vec<String>, StoreError> {
@@ -563,7 +611,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", temporary.path().join(LOG)).unwrap();
         let mut writer = RunDir::append_to(temporary.path()).unwrap();
-        let error = writer.append(&Row::default(), &[], &[]).unwrap_err();
+        let error = writer.append(&Row::default(), &Details::default()).unwrap_err();
         let text = error.to_string();
         assert!(
             error.is_machine_fault() && text.contains(LOG) && text.contains("free some space"),

@@ -45,7 +45,7 @@ fn run(cases: impl IntoIterator<Item = (Row, Vec<Sample>)>) -> Run {
     let mut run = Run::default();
     for (row, samples) in cases {
         run.rows.push(row);
-        run.samples.extend(samples);
+        run.details.samples.extend(samples);
     }
     run
 }
@@ -193,7 +193,7 @@ fn replicas_that_differ_widen_the_interval() {
     // Two processes 10 % apart, with little noise in each.
     let replicas = |scale: [f64; 2]| {
         let mut run = one((0..16).map(|i| NOISE[i % 8] * scale[i / 8]).collect::<Vec<_>>());
-        for (i, sample) in run.samples.iter_mut().enumerate() {
+        for (i, sample) in run.details.samples.iter_mut().enumerate() {
             sample.replica = Some(i as u64 / 8);
         }
         run

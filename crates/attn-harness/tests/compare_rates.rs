@@ -86,7 +86,7 @@ fn sides(world: World, slowdown: f64, rng: &mut ChaCha8Rng) -> [Run; 2] {
                 let mode = if rng.random() { world.modes } else { 0.0 };
                 let replica = round % replicas;
                 let log = drift + noise * deviate(rng) + hit + mode + processes[replica as usize];
-                run.samples.push(Sample {
+                run.details.samples.push(Sample {
                     case_id: case_id.clone(),
                     index: round,
                     time_s: time_s * log.exp() * if side == 1 { slowdown } else { 1.0 },

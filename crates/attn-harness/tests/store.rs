@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use attn_harness::row::{Row, Sample};
+use attn_harness::row::{Details, Row, Sample};
 use attn_harness::status::Status;
 use attn_harness::store::{
     Run, RunDir, StoreError, StoredCase, columns_of, default_name, positions_of, stored,
@@ -40,7 +40,7 @@ fn create(dir: &Path) -> RunDir {
 
 fn append(run: &mut RunDir, id: &str, time_s: f64) {
     let (row, samples) = case(id, time_s);
-    run.append(&row, &samples, &[]).unwrap();
+    run.append(&row, &Details::of_samples(samples)).unwrap();
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -72,10 +72,10 @@ fn a_run_is_written_case_by_case_and_read_back_exactly() {
         .unwrap();
     writer.finish("| a table |", &json!({})).unwrap();
     let after = Run::open(&dir).unwrap();
-    assert_eq!((&before.rows, &before.samples), (&after.rows, &after.samples));
+    assert_eq!((&before.rows, &before.details), (&after.rows, &after.details));
     assert_eq!(after.rows, [case("a", 0.1 + 0.2).0, case("b", 1.0 / 3.0).0]);
     assert_eq!(after.rows, passed);
-    assert_eq!(after.samples.len(), 6);
+    assert_eq!(after.details.samples.len(), 6);
     assert_eq!(
         (after.sweep_yaml.as_str(), after.commands()),
         (SWEEP, vec![COMMAND.to_string()])
@@ -216,7 +216,7 @@ fn more_rows_than_are_held_at_once_come_in_the_order_of_the_plan() {
     for i in (0..n).map(|i| i * 7 % n) {
         let (row, samples) = case(&format!("{i}"), i as f64);
         let row = Row { group: i, ..row };
-        writer.append(&row, &samples, &[]).unwrap();
+        writer.append(&row, &Details::of_samples(samples)).unwrap();
     }
     let before = Run::open(&dir).unwrap();
     let columns = ["case_id", "time_median_s", "no_such_column"];
@@ -227,7 +227,7 @@ fn more_rows_than_are_held_at_once_come_in_the_order_of_the_plan() {
     let after = Run::open(&dir).unwrap();
     assert_eq!((passed, after.rows.len()), (n as usize, n as usize));
     assert!(after.rows.iter().map(|row| row.group).eq(0..n));
-    assert_eq!((&before.rows, &before.samples), (&after.rows, &after.samples));
+    assert_eq!((&before.rows, &before.details), (&after.rows, &after.details));
     let from_table = columns_of(&dir, &columns).unwrap();
     assert_eq!(from_table.get_column_names(), ["case_id", "time_median_s"]);
     assert!(from_table.equals(&from_log));

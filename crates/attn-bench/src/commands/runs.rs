@@ -38,8 +38,8 @@ pub fn drawable(folders: &[PathBuf]) -> Result<Frame, Failure> {
     let mut frames = Vec::new();
     for folder in folders {
         let rows = store::columns_of(folder, Frame::COLUMNS).map_err(Failure::input)?;
-        let positions = store::positions_of(folder).map_err(Failure::input)?;
-        let positions = Position::to_frame(&positions).map_err(Failure::input)?;
+        let details = store::details_of(folder).map_err(Failure::input)?;
+        let positions = Position::to_frame(&details.positions).map_err(Failure::input)?;
         let frame = Frame::from_polars(&rows).and_then(|frame| frame.with_positions(&positions));
         frames.push(frame.map_err(Failure::input)?);
     }

@@ -21,7 +21,7 @@ pub(super) struct Side<'a> {
 impl<'a> Side<'a> {
     pub fn new(run: &'a Run) -> Self {
         let mut samples: HashMap<&str, Vec<&Sample>> = HashMap::new();
-        for sample in &run.samples {
+        for sample in &run.details.samples {
             samples.entry(&sample.case_id).or_default().push(sample);
         }
         Self {

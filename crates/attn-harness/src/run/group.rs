@@ -15,7 +15,7 @@ use crate::conditions::{ClockLooks, Conditions, Watch};
 use crate::nvml::{Counter, ENERGY_WINDOW_S};
 use crate::plan::{Case, Plan};
 use crate::progress::Observer;
-use crate::row::{Position, Row, Sample};
+use crate::row::{Details, Row};
 use crate::status::Status;
 use crate::sweep::Regime;
 use crate::table::workload_title;
@@ -39,8 +39,7 @@ pub(super) enum GroupEnd {
 pub(super) struct Done {
     pub(super) side: usize,
     pub(super) row: Row,
-    pub(super) samples: Vec<Sample>,
-    pub(super) positions: Vec<Position>,
+    pub(super) details: Details,
 }
 
 /// One case of one side on its way to a row.
@@ -196,10 +195,10 @@ fn conclude(item: Item<'_>, hall: &Hall<'_>, state: &State) -> Done {
         bill,
         ..
     } = item;
-    let (mut samples, mut positions) = (Vec::new(), Vec::new());
+    let mut details = Details::default();
     if !decided {
         let best_clock_rate = state.best_clock_rate;
-        (samples, positions) = report::conclude(&mut row, case, &bursts, &bill, hall.plan, best_clock_rate);
+        details = report::conclude(&mut row, case, &bursts, &bill, hall.plan, best_clock_rate);
         if alone {
             report::note(
                 &mut row,
@@ -215,8 +214,7 @@ fn conclude(item: Item<'_>, hall: &Hall<'_>, state: &State) -> Done {
     Done {
         side,
         row,
-        samples,
-        positions,
+        details,
     }
 }
 

@@ -122,9 +122,7 @@ impl<'a> Desk<'a> {
     fn store(&mut self, group: &'a [Case], measured: &[Done]) -> Result<(), RunError> {
         for (number, dir) in self.dirs.iter_mut().enumerate() {
             let cases = measured.iter().filter(|done| done.side == number);
-            dir.append_all(
-                cases.map(|done| (&done.row, done.samples.as_slice(), done.positions.as_slice())),
-            )?;
+            dir.append_all(cases.map(|done| (&done.row, &done.details)))?;
         }
         for done in measured {
             self.observer.case_finished(&done.row);

@@ -15,7 +15,7 @@ use crate::environment::Environment;
 use crate::memory::Kept;
 use crate::nvml::{Counter, Gpus};
 use crate::plan::{Case, Plan};
-use crate::row::{Position, Row, Sample};
+use crate::row::{Details, Position, Row, Sample};
 use crate::stats::{Summary, median, median_interval, outliers};
 use crate::status::Status;
 use crate::sweep::{DeviceRequest, Dtype};
@@ -208,7 +208,7 @@ pub(super) fn built(row: &mut Row, case: &Case, built: &Built) {
     }
 }
 
-/// What was measured; returns the samples to store, and the positions of a trajectory.
+/// What was measured; returns what is stored beside the row.
 pub(super) fn conclude(
     row: &mut Row,
     case: &Case,
@@ -216,7 +216,7 @@ pub(super) fn conclude(
     bill: &Bill,
     plan: &Plan,
     best_clock_rate: f64,
-) -> (Vec<Sample>, Vec<Position>) {
+) -> Details {
     let seed = plan.measure.seed.unwrap_or(plan.seed);
     let times: Vec<f64> = bursts
         .iter()
@@ -294,7 +294,11 @@ pub(super) fn conclude(
         composed: &composed,
     });
     (row.trust, row.trust_reason) = (Some(trust), reason);
-    (samples(row, bursts, &times), positions(row, case, bursts, seed))
+    Details {
+        samples: samples(row, bursts, &times),
+        positions: positions(row, case, bursts, seed),
+        ..Details::default()
+    }
 }
 
 /// Where the time of a sample of a whole decoder went: means over the middle half of the samples by their time, so that

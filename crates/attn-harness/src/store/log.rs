@@ -8,17 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Stored, StoredCase};
-use crate::row::{Position, Row, Sample};
+use crate::row::{Details, Row};
 
 /// A line of the log.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Entry {
     #[serde(flatten)]
     pub(super) row: Row,
-    #[serde(default)]
-    pub(super) samples: Vec<Sample>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) positions: Vec<Position>,
+    #[serde(flatten)]
+    pub(super) details: Details,
 }
 
 /// Where the entries of a log are.
