@@ -11,12 +11,15 @@ mod fair;
 mod filter;
 mod labels;
 mod predict;
+mod quality;
 mod shard;
 mod spec;
 mod totals;
 mod variants;
 mod whole;
 mod workloads;
+
+use std::path::PathBuf;
 
 use attn_core::{
     Cost, Geometry, Habits, ModelDims, ModelShape, Params, Path, Prefix, Scope, Variant, Workload,
@@ -32,6 +35,7 @@ pub use dominance::dominates;
 pub use fair::Fair;
 pub use filter::Filter;
 pub use predict::Rates;
+pub use quality::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, Quality, QualitySetting, Training};
 use predict::memory_bytes;
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
@@ -132,6 +136,9 @@ pub struct Case {
     pub dominated_by: Option<String>,
     /// What the variant was matched to, where the sweep says.
     pub fair: Option<Fair>,
+    /// What is trained and how, for the workload `quality`; then [`workload`](Self::workload) is an update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Box<Quality>>,
 }
 
 fn variant_key<S: serde::Serializer>(variant: &&'static Variant, serializer: S) -> Result<S::Ok, S::Error> {
@@ -163,6 +170,9 @@ pub struct Plan {
     /// The sweep as it runs, overrides applied.
     #[serde(skip)]
     pub sweep_yaml: String,
+    /// Where relative paths of the sweep begin.
+    #[serde(skip)]
+    pub base: PathBuf,
 }
 
 impl Plan {
@@ -213,7 +223,10 @@ impl Plan {
             return Err(source.error(found));
         }
         let (workloads, mut duplicates_removed) = workloads::expand(sweep, &mut found);
-        whole::check_scopes(sweep, &workloads, model.as_ref(), &mut found);
+        let trainings = quality::expand(sweep, &mut found);
+        if trainings.is_empty() || !workloads.is_empty() {
+            whole::check_scopes(sweep, &workloads, model.as_ref(), &mut found);
+        }
         let variants = variants::expand(sweep, setup.variants, &mut found);
         let steps = workloads::steps_per_sample(source, &workloads, &variants, &mut found);
         // What is wrong already would be wrong at every workload.
@@ -227,6 +240,14 @@ impl Plan {
                     break;
                 }
                 groups.push((point, variants));
+            }
+        }
+        let mut trained = Vec::with_capacity(trainings.len());
+        if found.is_empty() {
+            for point in &trainings {
+                let variants = matched.at(&point.at, &mut found);
+                predict::check_magnitude(source, &point.at, &variants, None, &mut found);
+                trained.push((point, variants));
             }
         }
         duplicates_removed += matched.n_equal;
@@ -272,6 +293,11 @@ impl Plan {
                 }
             }
         }
+        for (point, variants) in trained {
+            let more = point.cases(sweep, &variants, &dtypes, setup, group);
+            group += more.len();
+            cases.extend(more);
+        }
         dominance::mark(&mut cases);
         let measure = Measure {
             seed: Some(file.measure.seed.unwrap_or(file.seed)),
@@ -288,6 +314,7 @@ impl Plan {
             figures,
             duplicates_removed,
             sweep_yaml: source.yaml.clone(),
+            base: quality::base(sweep).to_path_buf(),
         })
     }
 
@@ -331,6 +358,14 @@ fn launches(file: &SweepFile, workload: &Workload) -> Vec<Option<Launch>> {
 }
 
 impl Case {
+    /// Name of the workload in rows.
+    pub fn workload_name(&self) -> &'static str {
+        match &self.quality {
+            Some(_) => QUALITY,
+            None => self.workload.name(),
+        }
+    }
+
     /// Whether nothing is known that keeps the case from running.
     pub fn runs_here(&self) -> bool {
         self.unsupported.is_none() && !self.predicted_oom

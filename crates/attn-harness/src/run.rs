@@ -19,6 +19,7 @@ mod saboteur;
 mod session;
 mod stopwatch;
 pub(crate) mod subject;
+mod training;
 mod work;
 
 use std::collections::{BTreeMap, HashSet};
@@ -155,6 +156,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
             workshop: Mutex::new(&mut *side.workshop),
             environment: &side.environment,
             plants: &side.plants,
+            folder: side.dir.path().to_path_buf(),
         });
         dirs.push(&mut *side.dir);
     }
@@ -173,12 +175,13 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         plan.measure.seed.unwrap_or(plan.seed),
     ));
     groups.retain(|group| group.iter().any(is_open));
+    let (trainings, timed): (Vec<&[Case]>, Vec<&[Case]>) = groups.into_iter().partition(is_training);
     let open = |build: usize| plan.cases.iter().filter(|case| hall.is_open(build, case)).count();
     let left: usize = (0..hall.builds.len()).map(open).sum();
     observer.run_started(&plan.name, left);
 
     let mut finished = true;
-    let is_left = |case: &&Case| case.runs_here() && is_open(case);
+    let is_left = |case: &&Case| case.quality.is_none() && case.runs_here() && is_open(case);
     if plan.measure.ceilings && plan.cases.iter().any(|case| is_left(&case)) {
         observer.phase("measuring what the machine can do");
         let left = plan.cases.iter().filter(is_left);
@@ -189,7 +192,7 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         observer,
         cases: vec![0; dirs.len()],
         dirs,
-        groups: groups.into(),
+        groups: timed.into(),
         out_of_memory,
         given_up: Vec::new(),
         interrupted: !finished,
@@ -199,6 +202,12 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
     state.ledger.worked_s = state.began.elapsed().as_secs_f64();
     let worked = lanes::work(&hall, &lanes, &desk, &state);
     state.ledger.add(&worked);
+    // Trainings come last: nothing is timed beside them.
+    let lanes = Lane::beside_each_other(&run.devices, plan, &run.gpus, &trainings);
+    if lanes::at(&desk).goes_on_with(trainings) {
+        let worked = lanes::work(&hall, &lanes, &desk, &state);
+        state.ledger.add(&worked);
+    }
     let desk = desk.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(error) = desk.error {
         return Err(error);
@@ -214,6 +223,10 @@ pub fn run(run: Run<'_>, sides: &mut [Side<'_>]) -> Result<Outcome, RunError> {
         ledger: state.ledger,
         ceilings: state.ceilings.into_measured(),
     })
+}
+
+fn is_training(group: &&[Case]) -> bool {
+    group.iter().any(|case| case.quality.is_some())
 }
 
 /// Waits, unless interrupted.

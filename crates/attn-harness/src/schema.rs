@@ -3,7 +3,7 @@
 use attn_core::{ParamKind, Variant, Workload};
 use serde_json::{Map, Value, json};
 
-use crate::plan::{SizeSpec, WORKLOADS, WorkloadSpec};
+use crate::plan::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, SizeSpec, WORKLOADS, WorkloadSpec};
 use crate::sweep::SweepFile;
 
 /// The schema, for editors and checks.
@@ -141,7 +141,19 @@ fn workload_entry() -> Value {
         choices.push(one_key(spec.name, about(spec), sizes.collect(), &[]));
         choices.push(json!({"const": spec.name, "description": about(spec)}));
     }
+    choices.push(quality_entry());
     json!({"description": "A workload with its sizes; a list is an axis.", "oneOf": choices})
+}
+
+fn quality_entry() -> Value {
+    let settings = QUALITY_SETTINGS.iter().map(|setting| {
+        let value = match setting.name {
+            "task" => json!({"type": "string"}),
+            _ => json!({"type": "integer", "minimum": 1, "maximum": setting.max}),
+        };
+        (setting.name.to_string(), described(axis(&value), setting.help))
+    });
+    one_key(QUALITY, QUALITY_SUMMARY, settings.collect(), &["task"])
 }
 
 fn scenario(spec: &WorkloadSpec) -> Value {

@@ -122,6 +122,25 @@ pub fn median_interval(samples: &[f64], seed: u64, resamples: usize) -> Option<I
     Some(Sorted::new(samples)?.median_interval(seed, resamples))
 }
 
+/// Standard deviation, and the 95 % interval of the mean by Student's t; `None` for fewer than two values.
+pub fn mean_interval(values: &[f64]) -> Option<(f64, Interval)> {
+    if values.len() < 2 {
+        return None;
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let sd = (squares / (n - 1.0)).sqrt();
+    let half = student_quantile(1.0 - CONFIDENCE, n - 1.0) * sd / n.sqrt();
+    Some((
+        sd,
+        Interval {
+            low: mean - half,
+            high: mean + half,
+        },
+    ))
+}
+
 /// The ratio of two medians with its bootstrap interval: both sides are resampled on their own. `None` where
 /// a side has no samples.
 pub fn ratio_of_medians(

@@ -241,8 +241,18 @@ impl RunDir {
     }
 
     /// Where a case keeps what it has not ended: a folder that is removed once its row is stored.
-    pub fn checkpoint(dir: &Path, case_id: &str) -> PathBuf {
+    fn checkpoint(dir: &Path, case_id: &str) -> PathBuf {
         dir.join(CHECKPOINTS).join(case_id)
+    }
+
+    /// The folder of a case in `dir`, made where it is not there yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn make_checkpoint(dir: &Path, case_id: &str) -> Result<PathBuf, StoreError> {
+        let folder = Self::checkpoint(dir, case_id);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        Ok(folder)
     }
 
     /// Writes a case as one line of the log, down to the disk. A case written again replaces the earlier one
@@ -265,7 +275,7 @@ impl RunDir {
         let path = self.dir.join(LOG);
         let start = self.log.metadata().map_err(StoreError::io("read", &path))?.len();
         let mut stored = Vec::new();
-        let mut write = || {
+        let write = || {
             for (row, details) in cases {
                 let entry = Entry {
                     row: row.clone(),

@@ -11,8 +11,11 @@ mod load;
 mod model;
 mod overrides;
 mod source;
+mod training;
 mod typing;
 mod values;
+
+use std::collections::BTreeMap;
 
 use attn_core::{DecoderKind, Path, Prefix, Scope};
 use schemars::JsonSchema;
@@ -27,6 +30,7 @@ pub use model::HabitsChoice;
 pub use overrides::Override;
 pub use source::Source;
 pub(crate) use source::unknown;
+pub use training::{OpenTask, TaskChoice, TrainingSettings};
 pub use values::{Axis, Entry, Scalar, Scenario};
 
 /// A sweep with the text it came from.
@@ -106,6 +110,13 @@ pub struct SweepFile {
     /// Chosen points beside the grid, each `{workload: name, size: value}` with single values.
     #[serde(default)]
     pub scenarios: Vec<Scenario>,
+    /// What the workload `quality` may name as its task: generated tasks with settings of their own
+    /// (`hard: {recall: {pairs: 64}}`), or data from files beside the sweep (`mine: {text: {train: a.txt, ..}}`).
+    #[serde(default)]
+    pub tasks: BTreeMap<String, TaskChoice>,
+    /// How models are trained, for `quality`.
+    #[serde(default)]
+    pub training: TrainingSettings,
     /// How long and how precisely to measure. It does not define a case.
     #[serde(default)]
     pub measure: Measure,
@@ -128,7 +139,7 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub head_dim: Option<u64>,
-    /// Layers of a whole decoder, for scope `model`. Default: 9.
+    /// Layers of a whole decoder, for scope `model` and for `quality`. Default: 9.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub n_layers: Option<u64>,
@@ -136,7 +147,7 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub d_ff: Option<u64>,
-    /// Tokens V of its vocabulary. Default: 8000.
+    /// Tokens V of its vocabulary. Default: 8000; for `quality` those of the task.
     #[serde(default)]
     #[schemars(range(min = 2))]
     pub vocab: Option<u64>,
@@ -145,6 +156,14 @@ pub struct Model {
     #[serde(default)]
     #[schemars(with = "Option<model::DecoderName>")]
     pub decoder: Option<DecoderKind>,
+    /// Layers of the encoder before it, for `quality` of a task with a source: convolutions, without attention. Default: 2.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub encoder_layers: Option<u64>,
+    /// States that a layer of the encoder looks at. Default: 5.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub encoder_kernel: Option<u64>,
 }
 
 /// Axes shared by all workloads of a sweep.

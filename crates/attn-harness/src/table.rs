@@ -59,6 +59,24 @@ pub struct Line {
     pub speedup_low: Option<f64>,
     /// Upper end of its 95 % interval.
     pub speedup_high: Option<f64>,
+    /// How good trained models are, for `quality`: mean over seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+    /// Lower end of its 95 % interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality_low: Option<f64>,
+    /// Upper end of its 95 % interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality_high: Option<f64>,
+    /// Of what it is the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality_measure: Option<String>,
+    /// Parameters of those models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<u64>,
+    /// Time of a training, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_time_s: Option<f64>,
     /// Tokens per second.
     pub tokens_per_s: Option<f64>,
     /// Bytes of the cache.
@@ -161,6 +179,15 @@ pub fn point_title(row: &Row) -> String {
 
 /// A row's workload with its sizes: `decode B=1 L=512`.
 pub fn workload_title(row: &Row) -> String {
+    if let Some(task) = &row.task {
+        let steps = row.train_steps.unwrap_or_default();
+        let batch = row.batch.unwrap_or_default();
+        let mut title = format!("{} of {task}, {steps} updates B={batch}", row.workload);
+        if let Some(n) = row.downsample.filter(|n| *n > 1) {
+            title.push_str(&format!(", {n} states made one"));
+        }
+        return title;
+    }
     let sizes = [
         ("B", row.batch),
         ("L", row.context),
@@ -177,13 +204,35 @@ pub fn workload_title(row: &Row) -> String {
     title
 }
 
-/// A row's time with half the width of its interval: `131 µs ±1.2 %`; its status where there is none.
+/// A row's time with half the width of its interval: `131 µs ±1.2 %`; the quality of what was trained; its status where
+/// there is neither.
 pub fn time_cell(row: &Row) -> String {
+    if let Some(quality) = row.quality {
+        let measure = row.quality_measure.as_deref().unwrap_or_default();
+        return format!("{measure} {}", quality_text(quality, row.quality_ci_low.zip(row.quality_ci_high)));
+    }
     time_text(
         row.status,
         row.time_median_s,
         row.time_ci_low_s.zip(row.time_ci_high_s),
     )
+}
+
+/// A quality with half the width of its interval: `0.934 ± 0.012`.
+fn quality_text(quality: f64, ci: Option<(f64, f64)>) -> String {
+    match ci {
+        Some((low, high)) => format!("{} ± {}", format_quality(quality), format_quality((high - low) / 2.0)),
+        None => format_quality(quality),
+    }
+}
+
+/// Four digits are more than seeds agree in.
+fn format_quality(quality: f64) -> String {
+    match quality.abs() {
+        q if q >= 100.0 => format!("{quality:.1}"),
+        q if q >= 10.0 => format!("{quality:.2}"),
+        _ => format!("{quality:.4}"),
+    }
 }
 
 fn time_text(status: Status, median: Option<f64>, ci: Option<(f64, f64)>) -> String {
@@ -213,6 +262,12 @@ impl Line {
             speedup: speedup.map(|ratio| ratio.value),
             speedup_low: speedup.map(|ratio| ratio.ci.low),
             speedup_high: speedup.map(|ratio| ratio.ci.high),
+            quality: row.quality,
+            quality_low: row.quality_ci_low,
+            quality_high: row.quality_ci_high,
+            quality_measure: row.quality_measure.clone(),
+            parameters: row.parameters,
+            train_time_s: row.train_time_s,
             tokens_per_s: row.tokens_per_s,
             kv_bytes: row.kv_bytes,
             kv_reduction: row.kv_bytes.zip(baseline_kv).and_then(kv_reduction),

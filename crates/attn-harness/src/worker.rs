@@ -11,6 +11,7 @@ mod protocol;
 mod serve;
 mod share;
 pub(crate) mod slate;
+pub(crate) mod train;
 
 pub use job::JobSpec;
 pub use plant::{Fault, PLANT, Plants};
@@ -23,3 +24,4 @@ pub use serve::serve;
 pub use share::Share;
 pub(crate) use share::thread_count;
 pub use slate::{Note, Phase};
+pub use train::{Progress, Trained, TrainingJob};

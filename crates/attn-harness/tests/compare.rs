@@ -138,12 +138,12 @@ fn fewer_than_four_samples_tell_nothing() {
 
     // Nine samples, of which three met in the same round.
     let mut new = paired(one([2.0; 9]));
-    new.samples.iter_mut().for_each(|sample| sample.round += 6);
+    new.details.samples.iter_mut().for_each(|sample| sample.round += 6);
     let case = assert_verdict(&paired(one([1.0; 9])), &new, Verdict::Unclear);
     assert!(case.why.unwrap().contains("3 pairs are too few"));
 
     let mut without = one([1.0; 5]);
-    without.samples.clear();
+    without.details.samples.clear();
     let case = assert_verdict(&without, &one([1.0; 5]), Verdict::Unclear);
     assert_eq!((case.n_base, case.n_new), (0, 5));
 }
@@ -175,14 +175,14 @@ fn pairs_match_by_replica_and_round_in_any_order() {
         (expected.ratio_ci_high.unwrap() - 1.2).abs() < 1e-12,
         "no noise is left"
     );
-    new.samples.reverse();
+    new.details.samples.reverse();
     assert_eq!(*only(&compared(&base, &new)), expected);
     // A turn that one side lost leaves its partner out.
-    base.samples.remove(2);
+    base.details.samples.remove(2);
     let case = only(&compared(&base, &new)).clone();
     assert_eq!((case.n_base, case.n_new, case.verdict), (7, 8, Verdict::Slower));
     // In another replica nothing meets.
-    base.samples
+    base.details.samples
         .iter_mut()
         .for_each(|sample| sample.replica = Some(1));
     assert_eq!(only(&compared(&base, &new)).verdict, Verdict::Unclear);

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use attn_harness::row::{Details, Row, Sample};
 use attn_harness::status::Status;
 use attn_harness::store::{
-    Run, RunDir, StoreError, StoredCase, columns_of, default_name, positions_of, stored,
+    Run, RunDir, StoreError, StoredCase, columns_of, default_name, details_of, stored,
 };
 use polars::prelude::{ParquetReader, SerReader};
 use serde_json::json;
@@ -231,7 +231,7 @@ fn more_rows_than_are_held_at_once_come_in_the_order_of_the_plan() {
     let from_table = columns_of(&dir, &columns).unwrap();
     assert_eq!(from_table.get_column_names(), ["case_id", "time_median_s"]);
     assert!(from_table.equals(&from_log));
-    assert!(positions_of(&dir).unwrap().is_empty());
+    assert_eq!(details_of(&dir).unwrap(), Details::default());
     // Without the log, the table tells what is held.
     drop(writer);
     fs::remove_file(dir.join("log.jsonl")).unwrap();

@@ -4,11 +4,20 @@ use std::collections::BTreeMap;
 
 use attn_core::in_pool;
 use attn_tasks::{Batch, Example, Order, Part, Probe, Task};
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::TaskModel;
+
+/// How a model reads what is before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All of a text at once, as in training.
+    Whole,
+    /// Token by token through its caches, as it is used.
+    Cached,
+}
 
 /// What a model does given the right tokens before each answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +28,9 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Answers.
     pub answers: usize,
+    /// Share of answers of which the most likely token is the same for both ways of [`Reading`]; none where it was read
+    /// one way.
+    pub agreement: Option<f64>,
     /// The share where the task has axes of its own.
     pub probes: Vec<ProbeCell>,
 }
@@ -39,14 +51,24 @@ struct Tally {
     nats: f64,
     right: usize,
     answers: usize,
+    /// Answers alike in both ways.
+    alike: usize,
     probes: BTreeMap<(usize, usize), [usize; 2]>,
 }
 
-/// Judges a model on the first `n` examples of a part, `batch` at a time.
+/// Judges a model on the first `n` examples of a part, `batch` at a time. Read through the caches, they are read whole as
+/// well, for [`Evaluation::agreement`].
 ///
 /// # Errors
 /// [`Error::Input`] where there is no answer among them.
-pub fn evaluate(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: usize) -> Result<Evaluation> {
+pub fn evaluate(
+    model: &TaskModel,
+    task: &dyn Task,
+    part: Part,
+    n: u64,
+    batch: usize,
+    reading: Reading,
+) -> Result<Evaluation> {
     let n = task.len(part).map_or(n, |len| len.min(n));
     let order = Order::once(batch, n)?;
     let mut tally = Tally::default();
@@ -56,7 +78,7 @@ pub fn evaluate(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: u
             .iter()
             .map(|i| task.example(part, *i))
             .collect();
-        in_pool(|| tally.take(model, &examples))?;
+        in_pool(|| tally.take(model, &examples, reading))?;
     }
     if tally.answers == 0 {
         return Err(Error::input("answers", 0, "at least 1 among the examples"));
@@ -71,19 +93,28 @@ pub fn evaluate(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: u
         nats: tally.nats / answers,
         accuracy: tally.right as f64 / answers,
         answers: tally.answers,
+        agreement: (reading == Reading::Cached).then(|| tally.alike as f64 / answers),
         probes: tally.probes.into_iter().map(cell).collect(),
     })
 }
 
 impl Tally {
-    fn take(&mut self, model: &TaskModel, examples: &[Example]) -> Result<()> {
+    fn take(&mut self, model: &TaskModel, examples: &[Example], reading: Reading) -> Result<()> {
         let batch = Batch::new(examples)?;
-        let logits = model
-            .logits(&batch)?
-            .to_device(&candle_core::Device::Cpu)?
-            .to_dtype(DType::F64)?;
-        let rows: Vec<Vec<Vec<f64>>> = logits.to_vec3()?;
-        let likely = most_likely(&logits)?;
+        let whole = on_processor(&model.logits(&batch)?)?;
+        // What is before the first answer of all texts may be read at once.
+        let first = |example: &Example| example.is_answer.iter().position(|is_answer| *is_answer);
+        let before = examples.iter().filter_map(first).min().unwrap_or(0);
+        let (rows, from) = match reading {
+            Reading::Whole => (whole.clone(), 0),
+            Reading::Cached => {
+                let steps = model.logits_through_caches(&batch, before + 1)?;
+                (on_processor(&Tensor::stack(&steps, 1)?)?, before)
+            }
+        };
+        let likely = most_likely(&rows)?;
+        let likely_whole = most_likely(&whole)?;
+        let rows: Vec<Vec<Vec<f64>>> = rows.to_vec3()?;
         for (b, example) in examples.iter().enumerate() {
             let mut probes = example.probes.iter();
             for (i, is_answer) in example.is_answer.iter().enumerate() {
@@ -91,9 +122,11 @@ impl Tally {
                     continue;
                 }
                 let target = example.text[i + 1];
-                let is_right = likely[b][i] == target;
-                self.nats += nats(&rows[b][i], target);
+                let (row, chosen) = (&rows[b][i - from], likely[b][i - from]);
+                let is_right = chosen == target;
+                self.nats += nats(row, target);
                 self.answers += 1;
+                self.alike += usize::from(chosen == likely_whole[b][i]);
                 self.right += usize::from(is_right);
                 // One for each answer, or one for all of them.
                 let probe = match example.probes.len() {
@@ -109,6 +142,10 @@ impl Tally {
         }
         Ok(())
     }
+}
+
+fn on_processor(logits: &Tensor) -> Result<Tensor> {
+    Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
 }
 
 fn most_likely(logits: &Tensor) -> Result<Vec<Vec<u32>>> {

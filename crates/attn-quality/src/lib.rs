@@ -5,6 +5,7 @@
 //! functions of seed and step, and what is kept is taken up bit by bit. [`evaluate()`] judges it.
 #![warn(missing_docs)]
 
+mod check;
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -12,8 +13,9 @@ mod model;
 mod score;
 mod trainer;
 
+pub use check::{Agreement, check};
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, ProbeCell, evaluate};
+pub use evaluate::{Evaluation, ProbeCell, Reading, evaluate};
 pub use model::{ModelSizes, TaskModel, TaskModelConfig};
 pub use score::{Score, score};
 pub use trainer::{CurvePoint, End, Trainer, TrainingOptions};

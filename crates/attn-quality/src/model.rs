@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attn_core::{Build, LayerConfig, WeightSpec, Weights};
+use attn_core::{Build, Capacity, LayerConfig, WeightSpec, Weights};
 use attn_model::{
     Decoder, DecoderConfig, DecoderKind, Encoder, EncoderConfig, EncoderInput, GenerateOptions, Prompts,
     generate,
@@ -91,11 +91,14 @@ impl TaskModelConfig {
         self.weight_specs().iter().map(WeightSpec::elements).sum()
     }
 
-    /// Bytes of all layers' caches a token of text or state of the prefix, with elements of `element` bytes.
-    pub fn cache_bytes_per_token(&self, element: usize) -> f64 {
-        let geometry = self.decoder.attention.geometry();
-        let slot = geometry.entry.elements() * element;
-        (self.decoder.n_layers * slot) as f64 / geometry.stride as f64
+    /// Bytes of all layers' caches of one sequence, with elements of `element` bytes, where the longest text has been
+    /// written behind its source.
+    pub fn kv_bytes(&self, spec: &TaskSpec, element: usize) -> u64 {
+        let states = self.encoder.as_ref().map_or(0, |encoder| encoder.states(self.source_len));
+        // The last token is chosen, and enters no cache.
+        let entries = states + spec.max_text.saturating_sub(1).max(1);
+        let layer = self.decoder.attention.geometry();
+        self.decoder.n_layers as u64 * layer.kv_bytes(1, entries, element)
     }
 
     /// The model over the given weights; over variables it sees their updates.
@@ -136,6 +139,35 @@ impl TaskModel {
         Ok(self.decoder.forward(states.as_ref(), &inputs)?)
     }
 
+    /// The same logits as text is written: the first `together` tokens are taken in at once, the others one by one through
+    /// the caches. Logits after token `together - 1` come first, each `[B, V]`.
+    ///
+    /// # Errors
+    /// As of [`logits`](Self::logits).
+    pub fn logits_through_caches(&self, batch: &Batch, together: usize) -> Result<Vec<Tensor>> {
+        let token = |b: usize, t: usize| batch.inputs[b * batch.tokens + t];
+        let together = together.clamp(1, batch.tokens);
+        let prompt = |b: usize| (0..together).map(|t| token(b, t)).collect();
+        let prompts = self.prompts(batch, (0..batch.batch).map(prompt).collect())?;
+        let longest = prompts.lens().into_iter().max().unwrap_or(0);
+        let capacity = Capacity::Exact(longest + batch.tokens - together);
+        let mut state = self.decoder.new_state(batch.batch, capacity)?;
+        let mut logits = vec![self.decoder.prefill(&prompts, &mut state)?];
+        for t in together..batch.tokens {
+            let tokens: Vec<u32> = (0..batch.batch).map(|b| token(b, t)).collect();
+            logits.push(self.decoder.step(&tokens, &mut state)?);
+        }
+        Ok(logits)
+    }
+
+    fn prompts(&self, batch: &Batch, tokens: Vec<Vec<u32>>) -> Result<Prompts> {
+        let prompts = Prompts::new(tokens);
+        Ok(match self.states(batch)? {
+            Some(states) => prompts.with_prefix(states),
+            None => prompts,
+        })
+    }
+
     /// The encoder's states `[B, S, M]`; `None` where the task has no source.
     fn states(&self, batch: &Batch) -> Result<Option<Tensor>> {
         let Some(encoder) = &self.encoder else {
@@ -174,10 +206,7 @@ impl TaskModel {
         max_len: usize,
         eos: Option<u32>,
     ) -> Result<Vec<Vec<u32>>> {
-        let mut prompts = Prompts::new(prompts);
-        if let Some(states) = self.states(batch)? {
-            prompts = prompts.with_prefix(states);
-        }
+        let prompts = self.prompts(batch, prompts)?;
         let options = GenerateOptions {
             eos,
             ..GenerateOptions::forced(max_len)

@@ -5,7 +5,7 @@ use attn_tasks::{Batch, Example, Measure, Order, Part, Task};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Reading, evaluate};
 use crate::model::TaskModel;
 
 /// How good a model is at a task.
@@ -19,13 +19,14 @@ pub struct Score {
     pub given: Evaluation,
 }
 
-/// Judges a model on the first `n` examples of a part by the task's measure; texts are written greedily.
+/// Judges a model on the first `n` examples of a part by the task's measure, as it is used: token by token through its
+/// caches. Texts are written greedily.
 ///
 /// # Errors
 /// [`Error::Input`] where there is no answer among them.
 pub fn score(model: &TaskModel, task: &dyn Task, part: Part, n: u64, batch: usize) -> Result<Score> {
     let measure = task.spec().measure;
-    let given = evaluate(model, task, part, n, batch)?;
+    let given = evaluate(model, task, part, n, batch, Reading::Cached)?;
     let value = match measure {
         Measure::ExcessLoss => given.nats - law_nats(task, part, n, given.answers)?,
         Measure::Perplexity => given.nats.exp(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Reading, evaluate};
 use crate::model::{TaskModel, TaskModelConfig};
 
 /// How to train.
@@ -57,7 +57,11 @@ impl Default for TrainingOptions {
 }
 
 impl TrainingOptions {
-    fn check(&self) -> Result<()> {
+    /// Checks them by themselves.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the first one that is out of range.
+    pub fn check(&self) -> Result<()> {
         let at_least_one = [
             ("steps", self.steps),
             ("batch", self.batch as u64),
@@ -125,6 +129,8 @@ struct State {
     since: (f64, u64, f64),
     curve: Vec<CurvePoint>,
     diverged: Option<u64>,
+    /// Seconds spent, as its caller counts them.
+    spent_s: f64,
     /// Losses of the best checkpoints, whose weights are `best.<i>.<name>`.
     best: Vec<f64>,
 }
@@ -164,6 +170,7 @@ impl<'a> Trainer<'a> {
             since: (0.0, 0, 0.0),
             curve: Vec::new(),
             diverged: None,
+            spent_s: 0.0,
             best: Vec::new(),
         };
         Self::over(
@@ -282,9 +289,30 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Whether the next update is followed by an evaluation.
+    pub fn evaluates_next(&self) -> bool {
+        let (next, options) = (self.state.step + 1, &self.state.options);
+        next % options.eval_every == 0 || next == options.steps
+    }
+
     /// Updates done.
     pub fn step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Counts seconds that were spent on it, over all the processes that it went through.
+    pub fn spend(&mut self, seconds: f64) {
+        self.state.spent_s += seconds;
+    }
+
+    /// All of those.
+    pub fn spent_s(&self) -> f64 {
+        self.state.spent_s
+    }
+
+    /// The update at which a loss or a gradient was not finite.
+    pub fn diverged(&self) -> Option<u64> {
+        self.state.diverged
     }
 
     /// What evaluations found so far.
@@ -339,9 +367,9 @@ impl<'a> Trainer<'a> {
         }
         let (sum, n, most) = self.state.since;
         self.state.since = (sum + mean, n + 1, most.max(norm));
+        let is_due = self.evaluates_next();
         self.state.step += 1;
-        let is_last = self.state.step == options.steps;
-        if self.state.step % options.eval_every == 0 || is_last {
+        if is_due {
             self.look()?;
         }
         Ok(())
@@ -358,6 +386,7 @@ impl<'a> Trainer<'a> {
             Part::Valid,
             options.eval_examples,
             options.batch,
+            Reading::Whole,
         )?;
         let (sum, n, grad_norm) = std::mem::take(&mut self.state.since);
         self.state.curve.push(CurvePoint {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use attn_core::{Build, LayerConfig, ModelDims, ParamValue, Params, Path, Variant};
 use attn_model::train::AdamWOptions;
-use attn_quality::{End, ModelSizes, TaskModelConfig, Trainer, TrainingOptions, evaluate};
+use attn_quality::{
+    End, ModelSizes, Reading, TaskModelConfig, Trainer, TrainingOptions, check, evaluate, score,
+};
 use attn_tasks::{Batch, Part, Task, TaskConfig};
 use candle_core::{D, DType};
 
@@ -125,10 +127,10 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
         for variant in VARIANTS {
             let config = TaskModelConfig::new(&spec, attention(variant), &SIZES);
             let mut trainer = Trainer::new(task.as_ref(), config, options(60), 3, &build()).unwrap();
-            let before = evaluate(&trainer.model().unwrap(), task.as_ref(), Part::Valid, 8, 4).unwrap();
+            let before = evaluate(&trainer.model().unwrap(), task.as_ref(), Part::Valid, 8, 4, Reading::Whole).unwrap();
             trainer.train_to(u64::MAX).unwrap();
             let model = trainer.model().unwrap();
-            let after = evaluate(&model, task.as_ref(), Part::Valid, 8, 4).unwrap();
+            let after = evaluate(&model, task.as_ref(), Part::Valid, 8, 4, Reading::Whole).unwrap();
             assert!(
                 after.nats < 0.9 * before.nats,
                 "{}: {} to {}",
@@ -136,6 +138,9 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
                 before.nats,
                 after.nats
             );
+            let tested = score(&model, task.as_ref(), Part::Test, 8, 4).unwrap();
+            assert!(tested.value.is_finite());
+            assert_eq!(tested.given.agreement, Some(1.0), "{}", variant.key);
             let batch = Batch::of(task.as_ref(), Part::Test, &[0, 1, 2]).unwrap();
             let new_tokens = 9;
             let begin = |b: usize| vec![batch.inputs[b * batch.tokens]];
@@ -166,6 +171,24 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
                 .to_vec2()
                 .unwrap();
             assert_eq!(likely, written, "{}", variant.key);
+        }
+    }
+}
+
+/// What training computes is what a plain formulation computes in f64, gradients included, for every variant.
+#[test]
+fn models_and_their_gradients_agree_with_a_plain_formulation() {
+    for task in small() {
+        for variant in VARIANTS {
+            let config = TaskModelConfig::new(&task.spec(), attention(variant), &SIZES);
+            for path in [Path::Fused, Path::Seedlike] {
+                let found = check(task.as_ref(), &config, 3, &Build::cpu(path, DType::F32)).unwrap();
+                let key = variant.key;
+                assert!(found.rows > 0);
+                assert!(found.logits < 1e-5 && found.gradients < 1e-4, "{key} {path}: {found:?}");
+            }
+            let exact = check(task.as_ref(), &config, 3, &Build::cpu(Path::Fused, DType::F64)).unwrap();
+            assert!(exact.logits < 1e-12 && exact.gradients < 1e-10, "{}: {exact:?}", variant.key);
         }
     }
 }

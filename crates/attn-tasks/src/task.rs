@@ -130,6 +130,16 @@ pub enum Measure {
     RougeL,
 }
 
+impl Measure {
+    /// Whether more of it is better.
+    pub fn higher_is_better(self) -> bool {
+        match self {
+            Self::ExcessLoss | Self::Perplexity | Self::Wer => false,
+            Self::TokenAccuracy | Self::ExactMatch | Self::Bleu | Self::RougeL => true,
+        }
+    }
+}
+
 /// What a model needs to know of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {

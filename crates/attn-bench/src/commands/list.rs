@@ -1,9 +1,9 @@
 //! `list`: what there is to choose from.
 
-use attn_core::{DecoderKind, Prefix, Variant, Workload};
+use attn_core::{DecoderKind, Prefix, Scope, Variant, Workload};
 use attn_figures::figures;
 use attn_harness::Dtype;
-use attn_harness::plan::{WORKLOADS, WorkloadSpec};
+use attn_harness::plan::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, WORKLOADS, WorkloadSpec};
 use attn_harness::row::Row;
 use attn_harness::sweep::{HabitsChoice, Hold, Launch, Regime};
 use serde_json::{Value, json};
@@ -76,7 +76,11 @@ fn text(topic: Topic) -> String {
             let lines = lines.map(|(spec, (name, help))| {
                 vec![name.to_string(), scopes(spec).join(", "), help.to_string()]
             });
-            let overview = table(&["workload", "scopes", "what it is"], lines.collect());
+            let quality = [QUALITY, Scope::Model.name(), QUALITY_SUMMARY].map(str::to_string).to_vec();
+            let overview = table(
+                &["workload", "scopes", "what it is"],
+                lines.chain([quality]).collect(),
+            );
             let sizes = WORKLOADS.iter().flat_map(|spec| {
                 spec.sizes.iter().map(|size| {
                     let default = size
@@ -90,7 +94,19 @@ fn text(topic: Topic) -> String {
                     ]
                 })
             });
-            overview + "\n" + &table(&["workload", "size", "default", "meaning"], sizes.collect())
+            let settings = QUALITY_SETTINGS.iter().map(|setting| {
+                let default = setting
+                    .default
+                    .map_or("required".to_string(), |value| value.to_string());
+                [QUALITY, setting.name, &default, setting.help].map(str::to_string).to_vec()
+            });
+            let sizes = table(
+                &["workload", "size", "default", "meaning"],
+                sizes.chain(settings).collect(),
+            );
+            let tasks = attn_tasks::names().iter().map(|(name, help)| [*name, *help]);
+            let tasks = table(&["task of quality", "what it asks for"], owned(tasks));
+            [overview, sizes, tasks].join("\n")
         }
         Topic::Axes => table(&["key", "value", "meaning"], owned(axes().into_iter())),
         Topic::Figures => table(
@@ -180,6 +196,7 @@ fn value(topic: Topic) -> Value {
                     .collect();
                 json!({"name": name, "summary": help, "scopes": scopes(spec), "sizes": sizes})
             })
+            .chain([quality_value()])
             .collect(),
         Topic::Axes => axes()
             .iter()
@@ -194,6 +211,22 @@ fn value(topic: Topic) -> Value {
             .map(|c| json!({"name": c.name, "kind": c.kind, "nullable": c.nullable, "doc": c.doc.trim()}))
             .collect(),
     }
+}
+
+fn quality_value() -> Value {
+    let settings = QUALITY_SETTINGS.iter();
+    let settings: Value = settings
+        .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
+        .collect();
+    let tasks = attn_tasks::names().iter();
+    let tasks: Value = tasks.map(|(name, help)| json!({"name": name, "summary": help})).collect();
+    json!({
+        "name": QUALITY,
+        "summary": QUALITY_SUMMARY,
+        "scopes": [Scope::Model.name()],
+        "sizes": settings,
+        "tasks": tasks,
+    })
 }
 
 fn variant_value(variant: &Variant) -> Value {

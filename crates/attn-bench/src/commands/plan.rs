@@ -112,7 +112,7 @@ fn memory_bytes(request: DeviceRequest) -> Option<u64> {
 fn case_value(case: &Case) -> Result<Value, Failure> {
     let mut value = serde_json::to_value(case).map_err(Failure::machine)?;
     if let Some(cells) = value.as_object_mut() {
-        cells.insert("workload".to_string(), json!(case.workload.name()));
+        cells.insert("workload".to_string(), json!(case.workload_name()));
         for size in ["batch", "context", "tokens", "new_tokens", "beam"] {
             let number = case.cell(size).and_then(|text| text.parse::<u64>().ok());
             cells.insert(size.to_string(), json!(number));

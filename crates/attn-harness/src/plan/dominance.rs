@@ -16,7 +16,9 @@ use super::Case;
 /// }
 /// ```
 pub fn dominates(a: &Case, b: &Case) -> bool {
-    a.variant.key == b.variant.key
+    a.quality.is_none()
+        && b.quality.is_none()
+        && a.variant.key == b.variant.key
         && a.dims == b.dims
         && a.workload.name() == b.workload.name()
         && (a.scope, a.path, a.dtype, a.device) == (b.scope, b.path, b.dtype, b.device)
@@ -58,7 +60,8 @@ fn not_below(b: [usize; 4], a: [usize; 4]) -> bool {
 pub(super) fn mark(cases: &mut [Case]) {
     // Cases of one layer, kind of workload, scope, path and dtype; a plan has one device.
     let mut lines: HashMap<_, Vec<usize>> = HashMap::new();
-    for (i, case) in cases.iter().enumerate().filter(|(_, case)| case.predicted_oom) {
+    let timed = cases.iter().enumerate().filter(|(_, case)| case.quality.is_none());
+    for (i, case) in timed.filter(|(_, case)| case.predicted_oom) {
         let settings = format!(
             "{:?} {:?} {:?} {:?} {:?}",
             case.params, case.dims, case.model, case.habits, case.prefix

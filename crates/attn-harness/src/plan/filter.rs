@@ -12,7 +12,7 @@ const GRAMMAR: &str = "conditions are joined by commas and all must hold, for ex
                        variant=mtla,batch=1,context>=2048; the comparisons are = != < <= > >=";
 
 /// Columns of a case beside the settings of its variant.
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 26] = [
     "case_id",
     "variant",
     "label",
@@ -28,6 +28,9 @@ const COLUMNS: [&str; 23] = [
     "decoder",
     "habits",
     "prefix",
+    "task",
+    "train_steps",
+    "downsample",
     "dtype",
     "path",
     "scope",
@@ -190,7 +193,7 @@ impl Case {
             "case_id" => Cow::Borrowed(self.id.as_str()),
             "variant" => Cow::Borrowed(self.variant.key),
             "label" => Cow::Borrowed(self.label.as_str()),
-            "workload" => Cow::Borrowed(self.workload.name()),
+            "workload" => Cow::Borrowed(self.workload_name()),
             "dtype" => Cow::Borrowed(self.dtype.name()),
             "path" => Cow::Borrowed(self.path.name()),
             "scope" => Cow::Borrowed(self.scope.name()),
@@ -228,6 +231,9 @@ impl Case {
             "decoder" => Cow::Borrowed(self.model?.decoder.name()),
             "habits" => self.habits?.to_string().into(),
             "prefix" => Cow::Borrowed(self.prefix?.name()),
+            "task" => Cow::Borrowed(self.quality.as_ref()?.training.task_name.as_str()),
+            "train_steps" => self.quality.as_ref()?.training.options.steps.to_string().into(),
+            "downsample" => self.quality.as_ref()?.training.sizes.downsample.to_string().into(),
             setting => self.params.0.get(setting)?.to_string().into(),
         })
     }

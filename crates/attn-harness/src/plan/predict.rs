@@ -11,6 +11,7 @@ use candle_core::DType;
 use serde::Serialize;
 
 use super::decoder_memory::{self, Running};
+use super::quality::Training;
 use super::spec::describe;
 use super::variants::VariantPoint;
 use super::whole::Way;
@@ -94,6 +95,36 @@ struct Identity<'a> {
     /// Left out for what searches nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix: Option<Prefix>,
+    /// Left out for what trains nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training: Option<&'a Training>,
+}
+
+/// The hash of all that defines a case.
+pub(super) fn id_of(case: &Case) -> String {
+    let identity = Identity {
+        version: 1,
+        variant: case.variant.key,
+        params: &case.params,
+        dims: case.dims,
+        workload: case.workload,
+        scope: case.scope,
+        path: case.path,
+        dtype: case.dtype,
+        device: case.device,
+        seed: case.seed,
+        regime: case.regime,
+        launch: case.launch.unwrap_or_default(),
+        model: case.model,
+        habits: case.habits.filter(|habits| *habits != Habits::ALL),
+        prefix: case.prefix,
+        training: case.quality.as_ref().map(|quality| &quality.training),
+    };
+    let mut hasher = blake3::Hasher::new();
+    // Writing into a hasher cannot fail, and no field of an identity can refuse to be written.
+    let written = serde_json::to_writer(&mut hasher, &identity);
+    debug_assert!(written.is_ok());
+    hasher.finalize().to_hex()[..16].to_string()
 }
 
 impl Shared {
@@ -152,8 +183,8 @@ impl Shared {
         let predicted_floor_s = setup.rates.floor_s(&cost);
         let sample_s = predicted_floor_s * self.steps_per_sample as f64;
         let memory_bytes = memory_bytes(measure, setup);
-        Case {
-            id: self.id(point),
+        let mut case = Case {
+            id: String::new(),
             group: self.group,
             variant: point.variant,
             label: point.label.clone(),
@@ -184,32 +215,10 @@ impl Shared {
             predicted_oom: memory_bytes.is_some_and(|memory| predicted_peak_bytes > memory),
             dominated_by: None,
             fair: point.fair.clone(),
-        }
-    }
-
-    fn id(&self, point: &VariantPoint) -> String {
-        let identity = Identity {
-            version: 1,
-            variant: point.variant.key,
-            params: &point.params,
-            dims: point.dims,
-            workload: self.workload,
-            scope: self.scope,
-            path: self.way.path,
-            dtype: self.way.dtype,
-            device: self.device,
-            seed: self.seed,
-            regime: self.regime,
-            launch: self.launch.unwrap_or_default(),
-            model: self.model,
-            habits: self.way.habits.filter(|habits| *habits != Habits::ALL),
-            prefix: self.way.prefix,
+            quality: None,
         };
-        let mut hasher = blake3::Hasher::new();
-        // Writing into a hasher cannot fail, and no field of an identity can refuse to be written.
-        let written = serde_json::to_writer(&mut hasher, &identity);
-        debug_assert!(written.is_ok());
-        hasher.finalize().to_hex()[..16].to_string()
+        case.id = id_of(&case);
+        case
     }
 
     fn unsupported(&self, setup: &Setup<'_>) -> Option<String> {

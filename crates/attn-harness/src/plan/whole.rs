@@ -6,6 +6,7 @@
 use attn_core::{DecoderKind, Habit, Habits, ModelShape, Path, Prefix, Scope, Workload};
 
 use super::axes;
+use super::quality;
 use super::spec::spec;
 use super::variants::MAX_SIZE;
 use super::workloads::WorkloadPoint;
@@ -14,7 +15,7 @@ use crate::locate::KeyPath;
 use crate::sweep::{Dtype, Sweep, SweepFile};
 
 /// Layers and tokens of the paper's speech translation.
-const LAYERS: u64 = 9;
+pub(super) const LAYERS: u64 = 9;
 const VOCAB: u64 = 8000;
 /// More layers than any decoder has.
 const MAX_LAYERS: u64 = 1024;
@@ -84,7 +85,7 @@ fn dtype_of(habits: Habits) -> Dtype {
 pub(super) fn shape(sweep: &Sweep, found: &mut Vec<Problem>) -> Option<ModelShape> {
     let (model, source) = (&sweep.file.model, &sweep.source);
     let at = KeyPath::of("model");
-    if !sweep.file.scopes.values.contains(&Scope::Model) {
+    if !sweep.file.scopes.values.contains(&Scope::Model) && !quality::is_asked(sweep) {
         let given = [
             model.n_layers.is_some(),
             model.d_ff.is_some(),
@@ -93,7 +94,7 @@ pub(super) fn shape(sweep: &Sweep, found: &mut Vec<Problem>) -> Option<ModelShap
         ];
         for (key, _) in KEYS.iter().zip(given).filter(|(_, given)| *given) {
             let problem = Problem::new(format!(
-                "`model.{key}` is given, but no case of this sweep is a whole decoder: `scopes` has no model"
+                "`model.{key}` is given, but no case of this sweep is a whole decoder: `scopes` has no model, `workloads` no quality"
             ))
             .with_help("remove it, or add scopes: [model] for workloads beam and generate");
             let problem = source.point(problem, &at.key(key), key);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use attn_core::{ParamValue, Workload};
 
 use super::axes::{self, Repeats};
+use super::quality::QUALITY;
 use super::spec::{SizeSpec, WORKLOADS, WorkloadSpec, describe, spec};
 use super::variants::VariantPoint;
 use crate::error::Problem;
@@ -43,7 +44,8 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> (Vec<WorkloadPo
         found.push(source.point(problem, &KeyPath::of("workloads"), ""));
     }
     let mut points = Vec::new();
-    for (i, entry) in file.workloads.iter().enumerate() {
+    let timed = file.workloads.iter().enumerate();
+    for (i, entry) in timed.filter(|(_, entry)| entry.name != QUALITY) {
         let at = KeyPath::of("workloads").index(i).key(&entry.name);
         let Some(spec) = known(source, &entry.name, &at, found) else {
             continue;
@@ -99,7 +101,11 @@ fn known(
 ) -> Option<&'static WorkloadSpec> {
     let spec = spec(name);
     if spec.is_none() {
-        let names = WORKLOADS.map(|spec| spec.name);
+        let mut names = WORKLOADS.map(|spec| spec.name).to_vec();
+        // A scenario has sizes alone.
+        if !at.starts_with(&KeyPath::of("scenarios")) {
+            names.push(QUALITY);
+        }
         found.push(source.point(unknown("workload", name, &names), at, ""));
     }
     spec
@@ -192,7 +198,7 @@ fn check_grid(sweep: &Sweep, found: &mut Vec<Problem>) {
     for name in GRID_SIZES {
         let used = |workload: &str| spec(workload).is_none_or(|spec| spec.size(name).is_some());
         if grid_axis(&sweep.file.grid, name).is_some()
-            && !sweep.file.workloads.iter().any(|entry| used(&entry.name))
+            && !sweep.file.workloads.iter().any(|entry| entry.name != QUALITY && used(&entry.name))
         {
             let at = KeyPath::of("grid").key(name);
             let problem = Problem::new(format!("no workload of this sweep has the size `{at}`"))

@@ -3,6 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,7 +12,9 @@ use std::time::Instant;
 use super::gpu::Probe;
 use super::group::{Done, GroupEnd, measure_group};
 use super::session::Crowd;
+use super::training::train_group;
 use super::{Ledger, RunError, State};
+use crate::device::Resolved;
 use crate::environment::Environment;
 use crate::nvml::{Counter, Gpus};
 use crate::plan::{Case, Plan, dominates};
@@ -27,6 +30,8 @@ pub(super) struct Build<'a> {
     pub(super) workshop: Mutex<&'a mut dyn Workshop>,
     pub(super) environment: &'a Environment,
     pub(super) plants: &'a Plants,
+    /// The run's folder.
+    pub(super) folder: PathBuf,
     /// Cases that have a row already.
     pub(super) stored: HashSet<String>,
 }
@@ -82,6 +87,35 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// As [`all`](Self::all), and of the processor as many as there is room for trainings beside each other.
+    pub(super) fn beside_each_other(
+        devices: &[DeviceRequest],
+        plan: &Plan,
+        gpus: &Gpus,
+        trainings: &[&[Case]],
+    ) -> Vec<Self> {
+        let mut lanes = Self::all(devices, plan, gpus);
+        let resolved = crate::device::resolve(plan.device);
+        if !devices.is_empty() || !matches!(resolved, Ok(Resolved::Cpu)) {
+            return lanes;
+        }
+        let of_case = |case: &Case| case.quality.as_ref().map(|quality| quality.threads);
+        let threads = trainings.iter().flat_map(|group| group.iter().filter_map(of_case)).max();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let of = (processors / threads.unwrap_or(1).max(1)).clamp(1, trainings.len().max(1));
+        lanes.extend((1..of).map(|_| Self {
+            device: None,
+            share: Share::default(),
+            probe: None,
+        }));
+        for (index, lane) in lanes.iter_mut().enumerate() {
+            lane.share = Share { index, of };
+        }
+        lanes
+    }
+}
+
 /// What the devices of a run change in turns.
 pub(super) struct Desk<'a> {
     pub(super) observer: &'a mut dyn Observer,
@@ -102,6 +136,17 @@ pub(super) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
+    /// Takes up other groups, where nothing ended the run; whether there is something to do.
+    pub(super) fn goes_on_with(&mut self, groups: Vec<&'a [Case]>) -> bool {
+        let is_over = self.interrupted || self.error.is_some() || !self.groups.is_empty();
+        if is_over || groups.is_empty() {
+            return false;
+        }
+        self.groups = groups.into();
+        self.given_up.clear();
+        true
+    }
+
     fn next(&mut self) -> Option<&'a [Case]> {
         if self.interrupted || self.error.is_some() {
             return None;
@@ -149,7 +194,7 @@ impl<'a> Desk<'a> {
 }
 
 /// The desk, for one at a time.
-fn at<'l, 'a>(desk: &'l Mutex<Desk<'a>>) -> MutexGuard<'l, Desk<'a>> {
+pub(super) fn at<'l, 'a>(desk: &'l Mutex<Desk<'a>>) -> MutexGuard<'l, Desk<'a>> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -205,7 +250,8 @@ fn work_together<'a>(hall: &Hall<'a>, lanes: &[&Lane], desk: &Mutex<Desk<'a>>, s
 fn attend<'a>(hall: &Hall<'a>, lane: &Lane, desk: &Mutex<Desk<'a>>, state: &mut State) {
     let mut observer = Voice {
         desk,
-        device: lane.device.filter(|_| lane.share.of > 1),
+        is_one_of_many: lane.share.of > 1,
+        device: lane.device,
         title: None,
     };
     loop {
@@ -220,7 +266,12 @@ fn attend<'a>(hall: &Hall<'a>, lane: &Lane, desk: &Mutex<Desk<'a>>, state: &mut 
         };
         let todo: Vec<Vec<&Case>> = (0..hall.builds.len()).map(todo).collect();
         let skip = |build: usize, case: &Case| at(desk).skip(build, case);
-        let measured = match measure_group(hall, lane, &todo, &skip, &mut observer, state) {
+        let outcome = if super::is_training(&group) {
+            train_group(hall, lane, &todo, &mut observer, state)
+        } else {
+            measure_group(hall, lane, &todo, &skip, &mut observer, state)
+        };
+        let measured = match outcome {
             Ok(GroupEnd::Measured(measured)) => measured,
             Ok(GroupEnd::Interrupted) => {
                 at(desk).interrupted = true;
@@ -248,14 +299,15 @@ fn attend<'a>(hall: &Hall<'a>, lane: &Lane, desk: &Mutex<Desk<'a>>, state: &mut 
 /// The observer for one of several lanes: it says which device it speaks of.
 struct Voice<'l, 'a> {
     desk: &'l Mutex<Desk<'a>>,
-    /// None where there is only one.
+    is_one_of_many: bool,
+    /// What it is called among many.
     device: Option<DeviceRequest>,
     title: Option<(String, usize)>,
 }
 
 impl Observer for Voice<'_, '_> {
     fn group_started(&mut self, title: &str, n_cases: usize) {
-        let title = match self.device {
+        let title = match self.device.filter(|_| self.is_one_of_many) {
             Some(device) => format!("{device} {title}"),
             None => title.to_string(),
         };
@@ -266,7 +318,7 @@ impl Observer for Voice<'_, '_> {
     fn phase(&mut self, words: &str) {
         let mut desk = at(self.desk);
         // Another lane may have spoken meanwhile.
-        if let (Some(_), Some((title, n_cases))) = (self.device, &self.title) {
+        if let (true, Some((title, n_cases))) = (self.is_one_of_many, &self.title) {
             desk.observer.group_started(title, *n_cases);
         }
         desk.observer.phase(words);

@@ -22,6 +22,9 @@ pub struct Ledger {
     /// Cases running alone for their energy, and idle GPUs.
     #[serde(default)]
     pub energy_s: f64,
+    /// Training models and testing them.
+    #[serde(default)]
+    pub training_s: f64,
     /// Looking at clocks and at the load of other processes.
     pub watching_s: f64,
     /// Deciding whether to go on, and the statistics of rows.
@@ -48,6 +51,7 @@ impl Ledger {
         self.resetting_s += other.resetting_s;
         self.cooldown_s += other.cooldown_s;
         self.energy_s += other.energy_s;
+        self.training_s += other.training_s;
         self.watching_s += other.watching_s;
         self.statistics_s += other.statistics_s;
         self.starting_s += other.starting_s;
@@ -61,9 +65,9 @@ impl Ledger {
         self.total_s.max(self.worked_s)
     }
 
-    /// Warm-up and samples: what the run is for.
+    /// Warm-up, samples and trainings: what the run is for.
     pub fn measuring_s(&self) -> f64 {
-        self.warmup_s + self.sampling_s
+        self.warmup_s + self.sampling_s + self.training_s
     }
 
     /// What makes measuring honest: ceilings, building and filling, verification, flushes, pauses, clocks.
@@ -87,6 +91,11 @@ impl Ledger {
         if self.measuring_s() == 0.0 {
             return format!("time: {:.1} s, nothing was measured", self.total_s);
         }
+        let what = match (self.warmup_s + self.sampling_s > 0.0, self.training_s > 0.0) {
+            (true, true) => "warm-up, samples and trainings",
+            (false, true) => "trainings",
+            _ => "warm-up and samples",
+        };
         let percent = |part: f64| 100.0 * part / self.whole_s().max(f64::MIN_POSITIVE);
         let mut care = vec![
             ("verification", self.verifying_s),
@@ -103,8 +112,8 @@ impl Ledger {
             .map(|(what, spent_s)| format!("{what} {:.1} %", percent(spent_s)))
             .collect();
         format!(
-            "time: {:.1} s, of which warm-up and samples {:.1} %, {}; scheduling, messages, statistics and storing {:.1} %, \
-             which is {:.1} % of warm-up and samples",
+            "time: {:.1} s, of which {what} {:.1} %, {}; scheduling, messages, statistics and storing {:.1} %, which is \
+             {:.1} % of {what}",
             self.total_s,
             percent(self.measuring_s()),
             if care.is_empty() {

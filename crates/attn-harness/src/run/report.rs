@@ -71,7 +71,7 @@ pub(super) fn describe(plan: &Plan, case: &Case, environment: &Environment) -> R
         d_model: count(case.dims.d_model),
         n_heads: count(case.dims.n_heads),
         head_dim: count(case.dims.head_dim),
-        workload: case.workload.name().to_string(),
+        workload: case.workload_name().to_string(),
         scope: case.scope.name().to_string(),
         n_layers: case.model.and_then(|model| count(model.n_layers)),
         d_ff: case.model.and_then(|model| count(model.d_ff)),
@@ -225,7 +225,7 @@ pub(super) fn conclude(
         .collect();
     let Some(summary) = Summary::of(&times, seed) else {
         (row.status, row.reason) = (Status::Crash, Some("no sample was taken".to_string()));
-        return (Vec::new(), Vec::new());
+        return Details::default();
     };
     row.status = Status::Ok;
     row.set_times(&summary);

@@ -3,8 +3,8 @@
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 
-use super::{Line, Point, time_text};
-use crate::units::{format_bytes, format_count};
+use super::{Line, Point, quality_text, time_text};
+use crate::units::{format_bytes, format_count, format_time};
 
 /// Tables fit a terminal of this many columns.
 const WIDTH: usize = 100;
@@ -12,8 +12,13 @@ const WIDTH: usize = 100;
 /// Spaces between columns.
 const GAP: usize = 2;
 
-const HEADER: [&str; 8] = [
+const N_COLUMNS: usize = 11;
+
+const HEADER: [&str; N_COLUMNS] = [
     "variant",
+    "quality (95 % CI)",
+    "parameters",
+    "training",
     "time (95 % CI)",
     "speed vs MHA",
     "tokens/s",
@@ -28,7 +33,7 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 
 /// Every point as a block, 100 columns wide at most where it is no Markdown.
 pub(super) fn render(points: &[Point], markdown: bool) -> String {
-    let mut cells: Vec<Vec<[String; 8]>> = points
+    let mut cells: Vec<Vec<[String; N_COLUMNS]>> = points
         .iter()
         .map(|point| point.variants.iter().map(Line::cells).collect())
         .collect();
@@ -143,17 +148,29 @@ fn push_notes(text: &mut String, point: &Point, markdown: bool) {
 }
 
 impl Line {
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; N_COLUMNS] {
         let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_string());
         // The star leads to the note below the block.
         let star = if self.note.is_some() { " *" } else { "" };
         [
             format!("{}{star}", self.label),
-            time_text(
-                self.status,
-                self.time_median_s,
-                self.time_ci_low_s.zip(self.time_ci_high_s),
-            ),
+            text(self.quality_measure.as_ref().map(|measure| match self.quality {
+                Some(quality) => {
+                    let ci = self.quality_low.zip(self.quality_high);
+                    format!("{measure} {}", quality_text(quality, ci))
+                }
+                None => self.status.to_string(),
+            })),
+            text(self.parameters.map(|n| format_count(n as f64))),
+            text(self.train_time_s.map(format_time)),
+            match self.quality_measure {
+                Some(_) => "-".to_string(),
+                None => time_text(
+                    self.status,
+                    self.time_median_s,
+                    self.time_ci_low_s.zip(self.time_ci_high_s),
+                ),
+            },
             text(
                 self.speedup
                     .map(|ratio| match self.speedup_low.zip(self.speedup_high) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::job::JobSpec;
 use super::share::Share;
 use super::slate::Note;
+use super::train::{Progress, Trained, TrainingJob};
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
 use crate::memory::Kept;
@@ -15,7 +16,7 @@ use crate::run::{Measured, Phases, Taken};
 use crate::sweep::{DeviceRequest, Dtype, Launch, Measure};
 
 /// Version of the messages: builds that differ in it cannot be compared side by side.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a worker is told before anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -83,6 +84,8 @@ pub enum Request {
         /// How long, in seconds; the sample that is under way then is taken to its end.
         seconds: f64,
     },
+    /// Train a case once for each of its seeds; answered by any number of [`Reply::Progress`], then by [`Reply::Trained`].
+    Train(Box<TrainingJob>),
     /// Say what the samples since [`Request::Warm`] needed; answered by [`Reply::Measured`] without times.
     Conclude {
         /// Numbers of the cases.
@@ -129,6 +132,10 @@ pub enum Reply {
         /// Its time and the time spent around it, in seconds, or what went wrong.
         taken: Result<Taken, String>,
     },
+    /// How far a training is.
+    Progress(Progress),
+    /// All trainings of a case have ended.
+    Trained(Box<Trained>),
     /// A case ran by itself.
     Burned {
         /// The samples it did and the seconds they took, or what went wrong.

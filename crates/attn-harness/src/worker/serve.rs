@@ -16,6 +16,7 @@ use super::job::{Job, JobSpec};
 use super::protocol::{Built, CaseMeasured, Memory, PROTOCOL, Reply, Request, Settings};
 use super::share::{Share, thread_count};
 use super::slate::{Chalk, Phase};
+use super::train::{School, Trained, TrainingJob};
 use crate::ceilings::Ceilings;
 use crate::conditions::ClockLooks;
 use crate::device::{self, DeviceError, Resolved};
@@ -192,6 +193,11 @@ impl Bench<'_> {
                 self.idle();
                 say(&Reply::Sampled { taken })
             }
+            Request::Train(job) => {
+                let trained = self.train(&job);
+                self.idle();
+                say(&Reply::Trained(Box::new(trained)))
+            }
             Request::Burn { case, seconds } => {
                 let burned = self.burn(case, seconds);
                 self.idle();
@@ -202,6 +208,31 @@ impl Bench<'_> {
                 self.conclude(&cases, nothing, ClockLooks::default())
             }
         }
+    }
+
+    fn train(&mut self, job: &TrainingJob) -> Trained {
+        prewarm();
+        let mut trained = Trained::default();
+        let place = match self.place_for(job.case.device) {
+            Ok(place) => place,
+            Err(failure) => {
+                trained.unsupported = Some(failure.into_reason());
+                return trained;
+            }
+        };
+        let mut school = School {
+            variants: self.variants,
+            place,
+            note: &|| note(&self.chalk, 0, Phase::Training),
+            // Where it cannot be said the runner is gone, and this process with it.
+            say: &mut |progress| drop(say(&Reply::Progress(progress))),
+        };
+        match crate::run::caught(|| school.train(job, &mut trained)) {
+            Ok(()) => {}
+            Err(Failure::Unsupported(reason)) => trained.unsupported = Some(reason),
+            Err(Failure::Failed(reason)) => trained.failed = Some(reason),
+        }
+        trained
     }
 
     fn sample(&mut self, case: usize) -> Result<Taken, String> {

@@ -26,15 +26,18 @@ pub enum Phase {
     Warming,
     /// A sample is taken.
     Sampling,
+    /// A model is trained or tested.
+    Training,
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Idle,
         Self::Building,
         Self::Verifying,
         Self::Warming,
         Self::Sampling,
+        Self::Training,
     ];
 
     /// As in `while verifying`.
@@ -45,6 +48,7 @@ impl Phase {
             Self::Verifying => "verifying",
             Self::Warming => "warming up",
             Self::Sampling => "sampling",
+            Self::Training => "training",
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn percent(mismatch: f64) -> String {
 /// The point of a case, with what varies beside the workload.
 pub(super) fn point(plan: &Plan, case: &Case) -> String {
     let mut text = match case.workload {
+        _ if case.quality.is_some() => training(case),
         Workload::Decode { batch, context } => format!("decode L={context} B={batch}"),
         Workload::Prefill { batch, tokens } => format!("prefill T={tokens} B={batch}"),
         Workload::TrainStep { batch, tokens } => format!("train_step T={tokens} B={batch}"),
@@ -114,12 +115,24 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
     text
 }
 
+/// `quality recall, 1000 updates B=16`.
+fn training(case: &Case) -> String {
+    let Some(quality) = &case.quality else { return String::new() };
+    let training = &quality.training;
+    let (steps, batch) = (training.options.steps, training.options.batch);
+    let mut text = format!("quality {}, {steps} updates B={batch}", training.task_name);
+    if training.sizes.downsample > 1 {
+        text += &format!(" downsample={}", training.sizes.downsample);
+    }
+    text
+}
+
 /// One line a workload and variant, in the order of the plan.
 pub(super) fn summary(plan: &Plan) -> String {
     let mut lines: Vec<(&'static str, &str, Vec<&Case>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for case in &plan.cases {
-        let key = (case.workload.name(), case.label.as_str());
+        let key = (case.workload_name(), case.label.as_str());
         let place = *places.entry(key).or_insert_with(|| {
             lines.push((key.0, key.1, Vec::new()));
             lines.len() - 1
