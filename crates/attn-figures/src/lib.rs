@@ -30,6 +30,7 @@ mod bars;
 mod canvas;
 mod columns;
 mod csv;
+mod details;
 mod error;
 mod figures;
 mod fit;
@@ -60,6 +61,6 @@ mod waterfalls;
 
 pub use error::Error;
 pub use figures::{FigureSpec, figures, find};
-pub use frame::{Frame, Position, Row};
+pub use frame::{CurvePoint, Frame, Position, Probe, Row, Training};
 pub use output::{Drawn, Outcome, Rendered, Skipped, draw_all, render};
 pub use png::to_png;

@@ -14,7 +14,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "roofline",
     summary: "Rate of computing against operations per byte, under the ceilings of the machine",
     needs: "measured",
-    uses: |row| !row.is_model(),
+    uses: |row| !row.is_model() && !row.is_quality(),
     dimensions: TIMED,
     sheet,
 };

@@ -19,7 +19,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "time-vs-cache",
     summary: "Time of a whole decoder against its cache elements, fitted by a constant and a slope, with residuals",
     needs: "whole-model",
-    uses: |row| row.is_model() && is_end(row),
+    uses: |row| row.is_timed_model() && is_end(row),
     dimensions: WAYS,
     sheet,
 };
