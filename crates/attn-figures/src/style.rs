@@ -50,6 +50,24 @@ impl Look {
     }
 }
 
+/// The colour of a share: from nearly white to a dark blue, darker in print and for every eye the larger it is.
+pub(crate) fn share_color(share: f64) -> RGBColor {
+    const STOPS: [(u8, u8, u8); 6] = [
+        (0xF4, 0xF7, 0xFB),
+        (0xD3, 0xE3, 0xF1),
+        (0x9F, 0xC6, 0xE2),
+        (0x56, 0x9F, 0xCE),
+        (0x1F, 0x6F, 0xB1),
+        (0x08, 0x30, 0x6B),
+    ];
+    let place = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let below = (place as usize).min(STOPS.len() - 2);
+    let part = place - below as f64;
+    let (a, b) = (STOPS[below], STOPS[below + 1]);
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
+    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
 /// White or ink, whichever can be read on the colour.
 pub(crate) fn text_on(color: RGBColor) -> RGBColor {
     if luminance(color) < 0.3 {
@@ -154,6 +172,19 @@ const EXTRA: &[Look] = &[
     look((0x7A, 0x5C, 0x3C), Pentagon),
     look((0x66, 0x33, 0xAA), Star),
 ];
+
+/// Of lines through all strides, which have no look of their own: MTLA's blue, then hues far from it.
+pub(crate) fn line_look(at: usize) -> Look {
+    const LOOKS: [Look; 6] = [
+        look((0x00, 0x72, 0xB2), Pentagon),
+        look((0x8A, 0x5F, 0xBF), Diamond),
+        look((0x56, 0xB4, 0xE9), Down),
+        look((0xCC, 0x79, 0xA7), Square),
+        look((0x00, 0x3D, 0x66), Star),
+        look((0x6B, 0x7F, 0x93), Circle),
+    ];
+    LOOKS[at % LOOKS.len()]
+}
 
 /// Where a known variant stands in every list; unknown ones follow, by name.
 pub(crate) fn rank(variant: &str) -> usize {
@@ -343,6 +374,14 @@ mod tests {
             .map(|key| key.1.clone())
             .collect();
         assert_eq!(order, ["M", "T", "A", "Z"]);
+    }
+
+    #[test]
+    fn a_larger_share_is_always_darker() {
+        let all: Vec<f64> = (0..=100u8)
+            .map(|i| luminance(share_color(f64::from(i) / 100.0)))
+            .collect();
+        assert!(all.windows(2).all(|pair| pair[1] < pair[0]), "{all:?}");
     }
 
     #[test]

@@ -232,6 +232,7 @@ fn panel(title: &str, places: &[Place], latent: Option<Line>, all: Option<Line>)
         label: place.label.clone(),
         look: place.look,
         points: vec![Point {
+            x_interval: None,
             x: place.elements,
             y: place.time,
             look: None,
@@ -249,6 +250,7 @@ fn panel(title: &str, places: &[Place], latent: Option<Line>, all: Option<Line>)
 
 fn point(x: f64, value: f64, grade: Grade) -> Point {
     Point {
+        x_interval: None,
         x,
         y: Measured {
             value,
