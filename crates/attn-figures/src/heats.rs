@@ -7,6 +7,8 @@ use crate::style::{AXIS, AXIS_TITLE_SIZE, GREY, INK, PANEL_TITLE_SIZE, TICK_SIZE
 
 const TITLE: f64 = 24.0;
 const TICKS: f64 = 22.0;
+/// A second line of the names of columns.
+const SECOND: f64 = 12.0;
 const AXIS_TITLE: f64 = 24.0;
 const GAP: f64 = 16.0;
 /// The scale of colours with its numbers.
@@ -29,6 +31,8 @@ struct Plan {
     /// Of the names of rows, with the title of their axis.
     left: f64,
     cell: (f64, f64),
+    /// Whether ranges that name columns take two lines.
+    is_broken: bool,
 }
 
 fn plan(heats: &Heats, width: f64) -> Plan {
@@ -48,15 +52,24 @@ fn plan(heats: &Heats, width: f64) -> Plan {
         .find(|columns| fits(*columns) >= NUMBERED + 6.0)
         .unwrap_or(1);
     let wide = fits(n_columns).min(WIDEST_CELL);
+    let is_wider = |name: &String| font::width(name, TICK_SIZE, Weight::Regular) > wide - 3.0;
     Plan {
         n_columns,
         left,
+        is_broken: heats.columns.iter().any(is_wider),
         cell: (wide, TALLEST_CELL.min(0.9 * wide).max(20.0)),
     }
 }
 
 fn panel_height(heats: &Heats, plan: &Plan) -> f64 {
-    TITLE + heats.rows.len() as f64 * plan.cell.1 + TICKS
+    TITLE + heats.rows.len() as f64 * plan.cell.1 + plan.ticks()
+}
+
+impl Plan {
+    /// Height of the names of columns.
+    fn ticks(&self) -> f64 {
+        if self.is_broken { TICKS + SECOND } else { TICKS }
+    }
 }
 
 /// Height of all panels, in a body of the given width.
@@ -89,7 +102,10 @@ pub(crate) fn draw(canvas: &Canvas<'_>, heats: &Heats, body: Rect) -> Drawn {
         }
     }
     let left = body.left + plan.left;
-    let under = (f64::midpoint(left, right), last_bottom + TICKS + AXIS_TITLE / 2.0);
+    let under = (
+        f64::midpoint(left, right),
+        last_bottom + plan.ticks() + AXIS_TITLE / 2.0 - 2.0,
+    );
     canvas.text(&heats.x_title, under, Type::center(AXIS_TITLE_SIZE, INK))?;
     let beside = (
         body.left + AXIS_TITLE_SIZE / 2.0,
@@ -124,7 +140,14 @@ fn draw_panel(canvas: &Canvas<'_>, heats: &Heats, panel: &HeatPanel, cells: Rect
     }
     for (column, name) in heats.columns.iter().enumerate() {
         let x = cells.left + (column as f64 + 0.5) * plan.cell.0;
-        canvas.text(name, (x, cells.bottom + 11.0), Type::center(TICK_SIZE, GREY))?;
+        let lines = match name.split_once('–') {
+            Some((from, to)) if plan.is_broken => vec![format!("{from}–"), to.to_owned()],
+            _ => vec![name.clone()],
+        };
+        for (at, line) in lines.iter().enumerate() {
+            let y = cells.bottom + 11.0 + at as f64 * SECOND;
+            canvas.text(line, (x, y), Type::center(TICK_SIZE, GREY))?;
+        }
     }
     Ok(())
 }
@@ -160,7 +183,7 @@ fn draw_scale(canvas: &Canvas<'_>, heats: &Heats, bar: Rect) -> Drawn {
     for step in 0..SCALE_STEPS {
         let [from, to] = [step, step + 1].map(|step| f64::from(step) / f64::from(SCALE_STEPS));
         let piece = Rect {
-            top: at(to) - 0.2,
+            top: (at(to) - 1.0).max(bar.top),
             bottom: at(from),
             ..bar
         };

@@ -123,6 +123,12 @@ fn draw_panel<'a>(canvas: &Canvas<'a>, panel: &LinePanel, plot: Rect) -> Result<
             Type::left(PANEL_TITLE_SIZE, INK).bold(),
         )?;
     }
+    // Bands first, or they would tint the lines of others.
+    for series in panel.series.iter().filter(|series| series.shape == Shape::Level) {
+        for point in &series.points {
+            draw_level(&area, panel, point.y, series.look)?;
+        }
+    }
     for series in &panel.series {
         draw_series(canvas, &area, panel, series)?;
     }
@@ -152,9 +158,6 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
         };
         let y = panel.y.scale.project(point.y.value);
         let ends = [(panel.x.range.0, y), (panel.x.range.1, y)];
-        if series.shape == Shape::Level {
-            draw_level(area, panel, point.y, series.look)?;
-        }
         let dashes = DashedLineSeries::new(ends, 60, 40, stroke(series.look.color, 1.5));
         return dashes
             .into_iter()

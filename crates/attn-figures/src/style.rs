@@ -260,9 +260,12 @@ impl Palette {
         let mut looks = BTreeMap::new();
         let mut taken: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         let mut strangers: Vec<&SeriesKey> = Vec::new();
-        // The usual ones choose first.
-        let (usual, others): (Vec<&SeriesKey>, Vec<&SeriesKey>) =
-            order.iter().partition(|key| parameters[*key].2);
+        // The usual ones choose first, and of several that differ in their labels alone the one with the first.
+        let mut chosen: BTreeSet<(&str, Option<u64>, Option<u64>)> = BTreeSet::new();
+        let (usual, others): (Vec<&SeriesKey>, Vec<&SeriesKey>) = order.iter().partition(|key| {
+            let (stride, heads, is_usual) = parameters[*key];
+            is_usual && chosen.insert((key.0.as_str(), stride, heads))
+        });
         for key in usual.into_iter().chain(others) {
             let Some(slots) = family(&key.0) else {
                 strangers.push(key);
@@ -349,6 +352,7 @@ mod tests {
         let mut rows: Vec<Row> = usual.to_vec();
         rows.extend(["constant", "mean", "sum", "last", "a", "b", "c", "d"].map(other));
         rows.push(halved.clone());
+        rows.push(row("mtla", Some(2), "MTLA s=2 r=32"));
         let palette = Palette::new(&rows);
         for row in &usual {
             assert_eq!(palette.look(&series_key(row)), alone.look(&series_key(row)));

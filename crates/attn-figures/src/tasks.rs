@@ -1,7 +1,7 @@
 //! What models were trained on, and what their quality is measured by.
 
 use crate::frame::Row;
-use crate::units::Unit;
+use crate::units::{Unit, in_steps};
 
 /// Trainings whose qualities may share an axis.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,14 +115,25 @@ impl Measure {
         }
     }
 
-    /// `+0.031`, `−2.1 %`.
-    pub(crate) fn difference(&self, value: f64) -> String {
-        let sign = if value < 0.0 { "−" } else { "+" };
-        let size = value.abs();
+    /// A value of it, to a hundredth of the range it is compared in.
+    pub(crate) fn value(&self, value: f64, range: f64) -> String {
         match self.unit {
-            Unit::Share => format!("{sign}{:.1}", 100.0 * size),
-            unit => format!("{sign}{}", unit.format(size, 2, false)),
+            Unit::Share => format!("{}\u{a0}%", in_steps(100.0 * value, self.step(range))),
+            _ => in_steps(value, self.step(range)),
         }
+    }
+
+    /// A difference with its sign, to the same digits; of shares in points.
+    pub(crate) fn difference(&self, value: f64, range: f64) -> String {
+        let sign = if value < 0.0 { "−" } else { "+" };
+        let scale = if self.unit == Unit::Share { 100.0 } else { 1.0 };
+        format!("{sign}{}", in_steps(scale * value.abs(), self.step(range)))
+    }
+
+    /// As it is written, so of shares in per cent.
+    fn step(&self, range: f64) -> f64 {
+        let scale = if self.unit == Unit::Share { 100.0 } else { 1.0 };
+        (scale * range.abs() / 100.0).max(1e-9)
     }
 }
 
@@ -148,9 +159,18 @@ mod tests {
     }
 
     #[test]
-    fn differences_have_a_sign_and_the_digits_of_their_measure() {
-        assert_eq!(Measure::named("token_accuracy").difference(-0.0312), "−3.1");
-        assert_eq!(Measure::named("bleu").difference(0.25), "+0.25");
-        assert_eq!(Measure::named("excess_loss").difference(0.0), "+0");
+    fn values_and_differences_have_the_same_digits() {
+        let told = |name: &str, value: f64, difference: f64, range: f64| {
+            let measure = Measure::named(name);
+            let text = format!(
+                "{} ({})",
+                measure.value(value, range),
+                measure.difference(difference, range)
+            );
+            text.replace('\u{a0}', " ")
+        };
+        assert_eq!(told("token_accuracy", 0.9123, -0.0312, 0.13), "91.2 % (−3.1)");
+        assert_eq!(told("bleu", 23.234, 0.246, 1.2), "23.23 (+0.25)");
+        assert_eq!(told("excess_loss", 0.0371, 0.0, 0.08), "0.0371 (+0.0000)");
     }
 }

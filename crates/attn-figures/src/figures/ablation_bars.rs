@@ -183,7 +183,9 @@ fn block(slice: &Slice<'_>, trained: &Trained<'_>, axis: &Axis, base: &Row, rows
     let name = series_key(base).1;
     let look = slice.frame.palette().look(&series_key(base));
     let start = quality(base)?.value;
-    let unit = trained.measure().unit;
+    let measure = trained.measure();
+    let [low, high] = axis.reach();
+    let range = high - low;
 
     let failed = slice.failed.iter().copied().filter(|row| {
         let is_new = rows.iter().all(|other| values(other) != values(row));
@@ -201,13 +203,13 @@ fn block(slice: &Slice<'_>, trained: &Trained<'_>, axis: &Axis, base: &Row, rows
         label: "base".to_owned(),
         look,
         value: trained.drawn(base, axis),
-        text: unit.format(start, 3, false),
+        text: measure.value(start, range),
     }];
     bars.extend(others.iter().map(|row| {
         let value = quality(row).filter(|_| row.is_ok());
         let text = value.map(|measured| {
-            let difference = trained.measure().difference(measured.value - start);
-            format!("{} ({difference})", unit.format(measured.value, 3, false))
+            let difference = measure.difference(measured.value - start, range);
+            format!("{} ({difference})", measure.value(measured.value, range))
         });
         Bar {
             label: label(&values(row), &usual),

@@ -19,7 +19,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
 
 /// More loads are put together like distances.
 const MOST_LOADS: usize = 8;
-const MOST_PANELS: usize = 12;
+const MOST_PANELS: usize = 20;
 
 fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let tasks = Tasks::of(slice)?;
