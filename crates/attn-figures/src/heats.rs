@@ -14,6 +14,7 @@ const GAP: f64 = 16.0;
 /// The scale of colours with its numbers.
 const SCALE: f64 = 78.0;
 const SCALE_STEPS: u32 = 50;
+const LONGEST_TITLE: f64 = 190.0;
 const MOST_COLUMNS: usize = 4;
 const TALLEST_CELL: f64 = 30.0;
 const WIDEST_CELL: f64 = 56.0;
@@ -31,6 +32,8 @@ struct Plan {
     /// Of the names of rows, with the title of their axis.
     left: f64,
     cell: (f64, f64),
+    /// From the left of one panel to the left of the next: a narrow one has room for its title.
+    pitch: f64,
     /// Whether ranges that name columns take two lines.
     is_broken: bool,
 }
@@ -42,23 +45,31 @@ fn plan(heats: &Heats, width: f64) -> Plan {
         .map(|name| font::width(name, TICK_SIZE, Weight::Regular));
     let left = names.fold(0.0, f64::max) + 10.0 + AXIS_TITLE;
     let n_cells = heats.columns.len().max(1) as f64;
-    let fits = |columns: usize| {
-        let gaps = GAP * (columns - 1) as f64;
-        (width - left - SCALE - gaps) / columns as f64 / n_cells
-    };
+    let titles = heats
+        .panels
+        .iter()
+        .map(|panel| font::width(&title(panel), PANEL_TITLE_SIZE, Weight::Bold));
+    let widest_title = titles.fold(0.0, f64::max);
+    let panel_width = |columns: usize| (width - left - SCALE + GAP) / columns as f64 - GAP;
+    let fits = |columns: usize| panel_width(columns) / n_cells;
     // As many panels a row as leave room for the numbers.
     let n_columns = (1..=heats.panels.len().clamp(1, MOST_COLUMNS))
         .rev()
-        .find(|columns| fits(*columns) >= NUMBERED + 6.0)
+        .find(|columns| fits(*columns) >= NUMBERED + 6.0 && panel_width(*columns) >= widest_title)
         .unwrap_or(1);
     let wide = fits(n_columns).min(WIDEST_CELL);
     let is_wider = |name: &String| font::width(name, TICK_SIZE, Weight::Regular) > wide - 3.0;
     Plan {
         n_columns,
         left,
+        pitch: (n_cells * wide).max(widest_title) + GAP,
         is_broken: heats.columns.iter().any(is_wider),
         cell: (wide, TALLEST_CELL.min(0.9 * wide).max(20.0)),
     }
+}
+
+fn title(panel: &HeatPanel) -> String {
+    font::fit(&panel.title, PANEL_TITLE_SIZE, Weight::Bold, LONGEST_TITLE)
 }
 
 fn panel_height(heats: &Heats, plan: &Plan) -> f64 {
@@ -86,7 +97,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, heats: &Heats, body: Rect) -> Drawn {
     for (row, panels) in heats.panels.chunks(plan.n_columns).enumerate() {
         let top = body.top + row as f64 * panel_height(heats, &plan) + TITLE;
         for (at, panel) in panels.iter().enumerate() {
-            let left = body.left + plan.left + at as f64 * (panel_width + GAP);
+            let left = body.left + plan.left + at as f64 * plan.pitch;
             let cells = Rect {
                 left,
                 right: left + panel_width,
@@ -112,9 +123,11 @@ pub(crate) fn draw(canvas: &Canvas<'_>, heats: &Heats, body: Rect) -> Drawn {
         f64::midpoint(body.top + TITLE, last_bottom),
     );
     canvas.text_upwards(&heats.y_title, beside, Type::center(AXIS_TITLE_SIZE, INK))?;
+    let n_columns = heats.panels.len().min(plan.n_columns) as f64;
+    let right = left + n_columns * plan.pitch - GAP;
     let scale = Rect {
-        left: right + 22.0,
-        right: right + 36.0,
+        left: right + SCALE - 56.0,
+        right: right + SCALE - 42.0,
         top: body.top + TITLE,
         bottom: last_bottom.min(body.top + TITLE + 220.0),
     };
@@ -122,7 +135,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, heats: &Heats, body: Rect) -> Drawn {
 }
 
 fn draw_panel(canvas: &Canvas<'_>, heats: &Heats, panel: &HeatPanel, cells: Rect, plan: &Plan) -> Drawn {
-    let title = font::fit(&panel.title, PANEL_TITLE_SIZE, Weight::Bold, cells.width());
+    let title = title(panel);
     let kind = Type::left(PANEL_TITLE_SIZE, panel.look.ink()).bold();
     canvas.text(&title, (cells.left, cells.top - 11.0), kind)?;
     for (row, values) in panel.cells.iter().enumerate() {

@@ -29,11 +29,14 @@ const TASKS: [Task; 5] = [
     ("speech translation", "bleu", true, None, 23.2, 0.25, 0.12),
     ("speech recognition", "wer", false, None, 12.6, -0.35, 0.2),
 ];
+/// Where settings are changed one by one.
+const ABLATIONS: &str = "quality-ablations";
 const SEEDS: u64 = 5;
 const STEPS: u64 = 2000;
 
 /// A variant and the settings that it was trained with.
 struct Model {
+    sweep: &'static str,
     variant: Variant,
     label: String,
     merge: Option<&'static str>,
@@ -50,6 +53,7 @@ struct Model {
 /// Everything as it usually is, and at a stride of two what may be otherwise.
 fn models() -> Vec<Model> {
     let usual = |variant: &Variant| Model {
+        sweep: "quality",
         variant: *variant,
         label: variant.0.to_owned(),
         merge: variant.3.map(|_| "hyper"),
@@ -64,18 +68,22 @@ fn models() -> Vec<Model> {
     let wide: Variant = ("MTLA s=8", "mtla", None, Some(8), 288.0, 4350.0);
     all.push(usual(&wide));
     let halved = |at: usize| Model {
+        sweep: ABLATIONS,
         downsample: 2,
         size: 0.55,
         penalty: 0.6,
         ..usual(&VARIANTS[at])
     };
-    all.extend([halved(0), halved(3)]);
-    let base = || usual(&VARIANTS[4]);
+    let base = |at: usize| Model {
+        sweep: ABLATIONS,
+        ..usual(&VARIANTS[at])
+    };
+    all.extend([base(0), halved(0), base(3), halved(3), base(4)]);
     let merged = |name: &'static str, penalty: f64| Model {
         label: format!("MTLA s=2 merge={name}"),
         merge: Some(name),
         penalty,
-        ..base()
+        ..base(4)
     };
     all.extend([
         merged("constant", 0.15),
@@ -87,21 +95,21 @@ fn models() -> Vec<Model> {
         label: format!("MTLA s=2 rope={name}"),
         rope_key: Some(name),
         penalty,
-        ..base()
+        ..base(4)
     };
     all.extend([rope("first", 0.3), rope("mean", 0.9)]);
     all.push(Model {
         label: "MTLA s=2 mask=causal".into(),
         train_mask: Some("causal"),
         penalty: 2.2,
-        ..base()
+        ..base(4)
     });
     all.push(Model {
         label: "MTLA s=2 r=32".into(),
         kv_rank: Some(32),
         size: 0.55,
         penalty: 0.2,
-        ..base()
+        ..base(4)
     });
     all
 }
@@ -155,7 +163,7 @@ fn trained(task: &Task, model: &Model, salt: u64) -> (Row, Vec<Training>) {
     let halvings = (4096.0 / bytes(model)).log2().max(0.0);
     let lost = 0.12 * halvings * halvings + model.penalty;
     let mean = top - slope * lost;
-    let case_id = format!("{name} {} {}", model.label, model.downsample);
+    let case_id = format!("{} {name} {} {}", model.sweep, model.label, model.downsample);
     let seed = |seed: u64| Training {
         case_id: case_id.clone(),
         seed,
@@ -196,8 +204,12 @@ fn trained(task: &Task, model: &Model, salt: u64) -> (Row, Vec<Training>) {
         n_diverged: Some(0),
         test_examples: Some(1000),
         kv_bytes_per_token: Some(bytes(model)),
-        sweep_name: Some("quality-cpu".into()),
-        question: Some("What does a smaller cache cost in quality?".into()),
+        sweep_name: Some(model.sweep.into()),
+        question: Some(if model.sweep == ABLATIONS {
+            "What is each setting of a compressed cache worth?".into()
+        } else {
+            "What does a smaller cache cost in quality?".into()
+        }),
         time_median_s: None,
         ..super::base(&model.variant, "quality", 32)
     };

@@ -82,7 +82,7 @@ fn family(row: &Row) -> Family {
 
 fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let mut tasks = Tasks::of(slice)?;
-    tasks.retain(|trained| !families(trained).is_empty());
+    tasks.retain(|trained| !families(slice, trained).is_empty());
     if tasks.all.is_empty() {
         return Err(
             "no variant was trained with two settings of merge, rope_key, train_mask, kv_rank or downsample"
@@ -96,7 +96,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         .iter()
         .any(|trained| trained.measure().unit == crate::units::Unit::Share);
     if shares {
-        notes.push("differences of shares in points of a per cent".to_owned());
+        notes.push("differences of shares in percentage points".to_owned());
     }
     notes.extend(tasks.notes());
     Ok(Sheet {
@@ -112,8 +112,18 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     })
 }
 
-/// The families of a task that have two settings, with their base first.
-fn families<'a>(trained: &Trained<'a>) -> Vec<(&'a Row, Vec<&'a Row>)> {
+/// Rows that failed and are of the family and of settings that no row of it has.
+fn failed<'a>(slice: &Slice<'a>, trained: &Trained<'_>, rows: &[&Row]) -> Vec<&'a Row> {
+    let is_one = |row: &&Row| {
+        let is_new = rows.iter().all(|other| values(other) != values(row));
+        let is_related = rows.iter().all(|other| family(other) == family(row));
+        is_new && is_related && trained.task.may_be_of(row)
+    };
+    slice.failed.iter().copied().filter(is_one).collect()
+}
+
+/// The families of a task that were to be trained with two settings, each with its base.
+fn families<'a>(slice: &Slice<'_>, trained: &Trained<'a>) -> Vec<(&'a Row, Vec<&'a Row>)> {
     let mut all: BTreeMap<Family, Vec<&Row>> = BTreeMap::new();
     let mut order: Vec<Family> = Vec::new();
     for row in &trained.rows {
@@ -127,7 +137,10 @@ fn families<'a>(trained: &Trained<'a>) -> Vec<(&'a Row, Vec<&'a Row>)> {
         }
     }
     let of = |family: &Family| {
-        let rows = all.remove(family).filter(|rows| rows.len() > 1)?;
+        let rows = all.remove(family)?;
+        if rows.len() < 2 && failed(slice, trained, &rows).is_empty() {
+            return None;
+        }
         let base = base(&rows)?;
         Some((base, rows))
     };
@@ -160,7 +173,7 @@ fn n_differences(a: &Values, b: &Values) -> usize {
 }
 
 fn panel(slice: &Slice<'_>, trained: &Trained<'_>) -> BlockPanel {
-    let families = families(trained);
+    let families = families(slice, trained);
     let in_families = |row: &Row| {
         families
             .iter()
@@ -187,10 +200,7 @@ fn block(slice: &Slice<'_>, trained: &Trained<'_>, axis: &Axis, base: &Row, rows
     let [low, high] = axis.reach();
     let range = high - low;
 
-    let failed = slice.failed.iter().copied().filter(|row| {
-        let is_new = rows.iter().all(|other| values(other) != values(row));
-        trained.task.may_be_of(row) && family(row) == family(base) && is_new
-    });
+    let failed = failed(slice, trained, rows);
     let mut others: Vec<&Row> = rows
         .iter()
         .copied()

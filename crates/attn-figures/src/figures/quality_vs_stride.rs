@@ -2,7 +2,7 @@
 
 use super::FigureSpec;
 use super::points::values;
-use super::quality::{INTERVAL, Tasks, Trained, named, point, quality};
+use super::quality::{INTERVAL, Tasks, Trained, named, point};
 use crate::axis::{Axis, Scale};
 use crate::frame::Row;
 use crate::sheet::{Body, Grid, LinePanel, Point, Series, Shape, Sheet};
@@ -173,13 +173,11 @@ mod tests {
             variant: "mtla".into(),
             kv_rank: Some(rank),
             merge: merge.map(str::to_owned),
-            quality: Some(1.0),
             ..Row::default()
         };
         let kinds = [row(Some("hyper"), 64), row(Some("mean"), 64), row(None, 32)].map(|row| settings(&row));
         let names: Vec<String> = kinds.iter().map(|kind| name(kind, &kinds)).collect();
         assert_eq!(names, ["MTLA r=64", "MTLA r=64 merge mean", "MTLA r=32"]);
         assert_eq!(name(&kinds[1], &kinds[..2]), "MTLA merge mean");
-        assert!(quality(&row(None, 1)).is_some());
     }
 }
