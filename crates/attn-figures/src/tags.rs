@@ -15,7 +15,7 @@ const FURTHER: [f64; 6] = [0.0, 10.0, 20.0, 34.0, 50.0, 70.0];
 /// How bad it is to cover a square pixel of a name or marker, of a line, and of a dot.
 const HARD: f64 = 10.0;
 const SOFT: f64 = 2.5;
-const FAINT: f64 = 2.0;
+const FAINT: f64 = 3.0;
 /// Times that every name may move once the others have their places.
 const ROUNDS: usize = 4;
 

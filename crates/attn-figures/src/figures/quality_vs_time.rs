@@ -60,15 +60,28 @@ fn step(row: &Row) -> Option<Measured> {
     })
 }
 
+/// Times to compare at, and what there were beside them.
+struct Chosen<'a> {
+    times: BTreeMap<SeriesKey, &'a Row>,
+    n_places: usize,
+    /// Trained variants with a time at any place.
+    n_timed: usize,
+}
+
 /// The place at which most trained models have a time; of several, the plainest workload on the fused path, there
 /// the largest context and the largest batch.
-fn chosen<'a>(slice: &Slice<'a>, tasks: &Tasks<'_>) -> Option<(usize, BTreeMap<SeriesKey, &'a Row>)> {
+fn chosen<'a>(slice: &Slice<'a>, tasks: &Tasks<'_>) -> Option<Chosen<'a>> {
     let trained = tasks.all.iter().flat_map(|trained| &trained.rows);
     let trained: BTreeSet<SeriesKey> = trained.map(|row| series_key(row)).collect();
     let is_timed = |row: &&Row| row.is_ok() && is_end(row) && step(row).is_some() && place(row).is_some();
     let timed = slice.frame.rows().iter().filter(is_timed);
     let timed: Vec<&Row> = timed.filter(|row| trained.contains(&series_key(row))).collect();
     let (timed, _) = latest(&timed, place, time);
+    let n_timed = timed
+        .iter()
+        .map(|row| series_key(row))
+        .collect::<BTreeSet<_>>()
+        .len();
     let mut places: BTreeMap<Place, BTreeMap<SeriesKey, &Row>> = BTreeMap::new();
     for row in timed {
         if let Some(place) = place(row) {
@@ -91,13 +104,20 @@ fn chosen<'a>(slice: &Slice<'a>, tasks: &Tasks<'_>) -> Option<(usize, BTreeMap<S
                 place.batch,
             )
         })
-        .map(|(_, rows)| (n_places, rows))
+        .map(|(_, times)| Chosen {
+            times,
+            n_places,
+            n_timed,
+        })
 }
 
 fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let mut tasks = Tasks::of(slice)?;
-    let (n_places, times) =
-        chosen(slice, &tasks).ok_or("no decode, generate or beam row has the label of a trained model")?;
+    let Chosen {
+        times,
+        n_places,
+        n_timed,
+    } = chosen(slice, &tasks).ok_or("no decode, generate or beam row has the label of a trained model")?;
     let without = tasks
         .all
         .iter()
@@ -137,13 +157,18 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     Ok(Sheet {
         title: "What quality costs in time".to_owned(),
         subtitle: format!(
-            "Quality on the test against the time of {}: {}, the largest at which most variants have a time{}",
+            "Quality on the test against the time of {}: {}, the largest at which {} timed variants are{}",
             if example.workload == "decode" {
                 "a decode step"
             } else {
                 "a generated token"
             },
             workload(example),
+            if times.len() == n_timed {
+                format!("all {n_timed}")
+            } else {
+                format!("{} of {n_timed}", times.len())
+            },
             tasks.updates()
         ),
         notes,

@@ -318,7 +318,7 @@ fn times_come_from_other_rows_at_the_largest_place_with_all() {
         "quality-vs-time",
         all.clone(),
         &[
-            "decode, context 1k, batch 8",
+            "decode, context 1k, batch 8, the largest at which all 4 timed variants are",
             "Time per decode step",
             "measured on Example CPU, 1 thread, f32, fused path, layer scope, hot caches",
             "one of 2 places with times",
@@ -334,7 +334,7 @@ fn times_come_from_other_rows_at_the_largest_place_with_all() {
         "quality-vs-time",
         all,
         &[
-            "decode, context 512, batch 8",
+            "decode, context 512, batch 8, the largest at which all 4 timed variants are",
             "times are of width 512, qualities of width 128",
         ],
     );
@@ -432,7 +432,8 @@ fn recall_is_weighed_by_answers_in_bins_of_distance() {
         find("recall-heatmap").unwrap(),
     )
     .unwrap();
-    let names: Vec<String> = both.into_iter().map(|one| one.unwrap_err().name).collect();
+    let mut names: Vec<String> = both.into_iter().map(|one| one.unwrap_err().name).collect();
+    names.sort();
     assert_eq!(names, ["recall-heatmap-recall", "recall-heatmap-speech"]);
 }
 
