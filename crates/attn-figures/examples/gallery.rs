@@ -5,6 +5,8 @@
 
 #[path = "gallery/decoders.rs"]
 mod decoders;
+#[path = "gallery/trainings.rs"]
+mod trainings;
 
 use attn_figures::{Frame, Outcome, Position, Row, draw_all};
 use std::path::PathBuf;
@@ -27,6 +29,15 @@ const BANDWIDTH: f64 = 12e9;
 const COMPUTE: f64 = 60e9;
 const OVERHEAD_S: f64 = 60e-6;
 
+const FIGURES_OF_TRAININGS: [&str; 6] = [
+    "quality-vs-cache",
+    "quality-vs-time",
+    "quality-vs-stride",
+    "ablation-bars",
+    "recall-heatmap",
+    "learning-curves",
+];
+
 fn main() -> Result<(), attn_figures::Error> {
     let folder = std::env::args_os()
         .nth(1)
@@ -36,7 +47,11 @@ fn main() -> Result<(), attn_figures::Error> {
     rows.extend(trajectories);
     rows.extend(decoders::rows());
     let frame = Frame::from_rows(rows).and_positions(positions);
-    for outcome in draw_all(&frame, &[], &folder)? {
+    let mut outcomes = draw_all(&frame, &[], &folder)?;
+    // Trainings have a frame of their own, for what they are called would change the colours of the others.
+    let trained = FIGURES_OF_TRAININGS.map(str::to_owned);
+    outcomes.extend(draw_all(&trainings::frame(), &trained, &folder)?);
+    for outcome in outcomes {
         match outcome {
             Outcome::Drawn(figure) => println!("{}", figure.svg.display()),
             Outcome::Skipped(figure) => println!("skipped {}: {}", figure.name, figure.reason),

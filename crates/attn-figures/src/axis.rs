@@ -19,7 +19,7 @@ impl Scale {
         }
     }
 
-    fn unproject(self, place: f64) -> f64 {
+    pub(crate) fn unproject(self, place: f64) -> f64 {
         match self {
             Scale::Linear => place,
             Scale::Log => 10f64.powf(place),
@@ -72,6 +72,25 @@ impl Axis {
         }
     }
 
+    /// A linear axis with room for text around the values; `least` is the narrowest range they may have.
+    pub(crate) fn around(title: &str, unit: Unit, values: impl Iterator<Item = f64>, least: f64) -> Self {
+        let (low, high) = ends(Scale::Linear, values);
+        let half = (high - low).max(least) / 2.0;
+        let middle = f64::midpoint(low, high);
+        let range = (middle - 1.2 * half, middle + 1.2 * half);
+        Self {
+            title: title.to_owned(),
+            scale: Scale::Linear,
+            range,
+            ticks: ticks::linear(range.0, range.1, unit),
+        }
+    }
+
+    /// The values at both ends.
+    pub(crate) fn reach(&self) -> [f64; 2] {
+        [self.range.0, self.range.1].map(|place| self.scale.unproject(place))
+    }
+
     /// A linear axis from zero.
     pub(crate) fn from_zero(title: &str, unit: Unit, high: f64) -> Self {
         let high = if high > 0.0 && high.is_finite() { high } else { 1.0 };
@@ -88,14 +107,7 @@ impl Axis {
 /// The projected range of the values with a share of it added at both ends. One narrower than `least` is
 /// widened: noise must not fill a panel.
 fn padded(scale: Scale, values: impl Iterator<Item = f64>, share: f64, least: f64) -> (f64, f64) {
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for place in values.map(|value| scale.project(value)) {
-        low = low.min(place);
-        high = high.max(place);
-    }
-    if low > high {
-        (low, high) = (0.0, 1.0);
-    }
+    let (mut low, mut high) = ends(scale, values);
     if high - low < least {
         let middle = f64::midpoint(low, high);
         let half = least.max(0.1) / 2.0;
@@ -103,6 +115,16 @@ fn padded(scale: Scale, values: impl Iterator<Item = f64>, share: f64, least: f6
     }
     let pad = (high - low) * share;
     (low - pad, high + pad)
+}
+
+/// The least and the largest projected value; zero and one where there is none.
+fn ends(scale: Scale, values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for place in values.map(|value| scale.project(value)) {
+        low = low.min(place);
+        high = high.max(place);
+    }
+    if low > high { (0.0, 1.0) } else { (low, high) }
 }
 
 #[cfg(test)]

@@ -225,6 +225,19 @@ impl<'a> Canvas<'a> {
             .map_err(|e| e.to_string())
     }
 
+    /// A small faint point.
+    pub(crate) fn dot(&self, at: (f64, f64), color: RGBColor) -> Drawn {
+        let style = ShapeStyle {
+            color: color.mix(0.45),
+            filled: true,
+            stroke_width: 0,
+        };
+        let radius = (1.9 * UNITS) as i32;
+        self.root
+            .draw(&Circle::new(units(at), radius, style))
+            .map_err(|e| e.to_string())
+    }
+
     /// plotters' own coordinates on a part of the page.
     pub(crate) fn plot(&self, rect: Rect, x: (f64, f64), y: (f64, f64)) -> PlotArea<'a> {
         let (left, top) = units((rect.left, rect.top));

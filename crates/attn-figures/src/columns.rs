@@ -3,6 +3,16 @@
 use crate::Error;
 use polars::prelude::{Column, DataFrame, DataType};
 
+/// Reads columns into the fields of their names, one value an element: `fill!(rows, table, real: a, b)`.
+macro_rules! fill {
+    ($all:ident, $table:ident, $read:ident: $($field:ident),+) => {$(
+        for (element, value) in $all.iter_mut().zip($read($table, stringify!($field))?) {
+            element.$field = value;
+        }
+    )+};
+}
+pub(crate) use fill;
+
 /// The table's column, or `None` where an older run does not have it (or holds nothing but nulls).
 fn find<'a>(table: &'a DataFrame, column: &'static str) -> Option<&'a Column> {
     table.column(column).ok().filter(|c| c.dtype() != &DataType::Null)

@@ -1,18 +1,28 @@
 //! The rows of one or several runs, typed.
 
-use crate::columns::{count, flag, real, required_count, required_text, text};
+use crate::columns::{count, fill, flag, real, required_text, text};
 use crate::{Error, style::Palette};
 use polars::prelude::DataFrame;
 use std::collections::BTreeMap;
 
-pub use crate::row::{Position, Row};
+pub use crate::details::{CurvePoint, Position, Probe, Training};
+pub use crate::row::Row;
 
-/// Rows, the positions of trajectories among them, and one colour and marker for each variant.
+/// Rows, what belongs to them, and one colour and marker for each variant.
 #[derive(Debug, Clone)]
 pub struct Frame {
     rows: Vec<Row>,
-    positions: Vec<Position>,
+    details: Details,
     palette: Palette,
+}
+
+/// Of tables other than that of the rows.
+#[derive(Debug, Clone, Default)]
+struct Details {
+    positions: Vec<Position>,
+    trainings: Vec<Training>,
+    curves: Vec<CurvePoint>,
+    probes: Vec<Probe>,
 }
 
 impl Frame {
@@ -47,6 +57,13 @@ impl Frame {
         "n_kv_heads",
         "kv_rank",
         "rope_dim",
+        "merge",
+        "rope_key",
+        "train_mask",
+        "task",
+        "train_steps",
+        "encoder_layers",
+        "downsample",
         "batch",
         "context",
         "tokens",
@@ -80,6 +97,22 @@ impl Frame {
         "vocabulary_s",
         "choosing_s",
         "other_s",
+        "quality_measure",
+        "quality_higher_is_better",
+        "quality_best",
+        "quality",
+        "quality_ci_low",
+        "quality_ci_high",
+        "quality_sd",
+        "n_seeds",
+        "n_diverged",
+        "test_examples",
+        "test_nats",
+        "test_accuracy",
+        "cache_agreement",
+        "parameters",
+        "train_time_s",
+        "train_step_s",
         "fair_mismatch",
         "flops",
         "bytes_moved",
@@ -107,26 +140,25 @@ impl Frame {
             })
             .collect();
 
-        macro_rules! fill {
-            ($read:ident: $($field:ident),+) => {$(
-                for (row, value) in rows.iter_mut().zip($read(table, stringify!($field))?) {
-                    row.$field = value;
-                }
-            )+};
-        }
-        fill!(text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
-        fill!(text: path_requested, path_resolved, trust, sweep_name, question, machine);
-        fill!(text: cache_regime, launch_requested, launch_resolved, fair, fair_reference);
-        fill!(text: decoder, prefix, habits);
-        fill!(count: d_model, n_heads, n_layers, d_ff, vocab, beam);
-        fill!(count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
-        fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
-        fill!(real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);
-        fill!(real: reserved_peak_bytes, paper_memory_bytes, paper_time_s, time_to_first_token_s);
-        fill!(real: prefill_s, projections_s, cache_update_s, attention_s, reorder_s);
-        fill!(real: feed_forward_s, vocabulary_s, choosing_s, other_s);
-        fill!(real: fair_mismatch, flops, bytes_moved, achieved_flops_per_s);
-        fill!(real: ceiling_flops_per_s, ceiling_bytes_per_s);
+        fill!(rows, table, text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
+        fill!(rows, table, text: path_requested, path_resolved, trust, sweep_name, question, machine);
+        fill!(rows, table, text: cache_regime, launch_requested, launch_resolved, fair, fair_reference);
+        fill!(rows, table, text: decoder, prefix, habits);
+        fill!(rows, table, count: d_model, n_heads, n_layers, d_ff, vocab, beam);
+        fill!(rows, table, count: stride, n_kv_heads, kv_rank, rope_dim, batch, context, tokens, new_tokens, threads);
+        fill!(rows, table, real: time_median_s, time_ci_low_s, time_ci_high_s, tokens_per_s);
+        fill!(rows, table, real: kv_bytes, kv_allocated_bytes, kv_bytes_per_token, weights_bytes, peak_bytes);
+        fill!(rows, table, real: reserved_peak_bytes, paper_memory_bytes, paper_time_s, time_to_first_token_s);
+        fill!(rows, table, real: prefill_s, projections_s, cache_update_s, attention_s, reorder_s);
+        fill!(rows, table, real: feed_forward_s, vocabulary_s, choosing_s, other_s);
+        fill!(rows, table, real: fair_mismatch, flops, bytes_moved, achieved_flops_per_s);
+        fill!(rows, table, real: ceiling_flops_per_s, ceiling_bytes_per_s);
+        fill!(rows, table, text: merge, rope_key, train_mask, task, quality_measure);
+        fill!(rows, table, flag: quality_higher_is_better);
+        fill!(rows, table, count: train_steps, encoder_layers, downsample, n_seeds, n_diverged);
+        fill!(rows, table, count: test_examples, parameters);
+        fill!(rows, table, real: quality, quality_best, quality_ci_low, quality_ci_high, quality_sd);
+        fill!(rows, table, real: test_nats, test_accuracy, cache_agreement, train_time_s, train_step_s);
         for (row, label) in rows.iter_mut().zip(text(table, "label")?) {
             row.label = label.unwrap_or_else(|| default_label(row));
         }
@@ -138,19 +170,25 @@ impl Frame {
         let palette = Palette::new(&rows);
         Self {
             rows,
-            positions: Vec::new(),
+            details: Details::default(),
             palette,
         }
     }
 
-    /// The rows of several frames, one after the other.
+    /// The rows of several frames with all that belongs to them, one after the other.
     pub fn joined(frames: Vec<Self>) -> Self {
-        let (mut rows, mut positions) = (Vec::new(), Vec::new());
+        let (mut rows, mut all) = (Vec::new(), Details::default());
         for frame in frames {
             rows.extend(frame.rows);
-            positions.extend(frame.positions);
+            all.positions.extend(frame.details.positions);
+            all.trainings.extend(frame.details.trainings);
+            all.curves.extend(frame.details.curves);
+            all.probes.extend(frame.details.probes);
         }
-        Self::from_rows(rows).and_positions(positions)
+        Self {
+            details: all,
+            ..Self::from_rows(rows)
+        }
     }
 
     /// The same rows with the positions of their trajectories, from a table such as `positions.parquet`.
@@ -159,40 +197,82 @@ impl Frame {
     /// [`Error::MissingColumn`] and [`Error::Value`] where a position has no case or no number;
     /// [`Error::ColumnType`] where a column does not hold what its name promises.
     pub fn with_positions(self, table: &DataFrame) -> Result<Self, Error> {
-        let case_id = required_text(table, "case_id")?;
-        let number = required_count(table, "position")?;
-        let mut positions: Vec<Position> = (case_id.into_iter().zip(number))
-            .map(|(case_id, position)| Position {
-                case_id,
-                position,
-                ..Position::default()
-            })
-            .collect();
-        macro_rules! fill {
-            ($read:ident: $($field:ident),+) => {$(
-                for (position, value) in positions.iter_mut().zip($read(table, stringify!($field))?) {
-                    position.$field = value;
-                }
-            )+};
-        }
-        fill!(real: time_median_s, time_ci_low_s, time_ci_high_s, kv_bytes);
-        fill!(flag: closes_slot);
-        Ok(self.and_positions(positions))
+        Ok(self.and_positions(Position::read(table)?))
+    }
+
+    /// The same rows with their trainings, from a table such as `trainings.parquet`.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] and [`Error::Value`] where a training has no case or no seed;
+    /// [`Error::ColumnType`] where a column does not hold what its name promises.
+    pub fn with_trainings(self, table: &DataFrame) -> Result<Self, Error> {
+        Ok(self.and_trainings(Training::read(table)?))
+    }
+
+    /// The same rows with the curves of their trainings, from a table such as `curves.parquet`.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] and [`Error::Value`] where a point has no case, seed or step;
+    /// [`Error::ColumnType`] where a column does not hold what its name promises.
+    pub fn with_curves(self, table: &DataFrame) -> Result<Self, Error> {
+        Ok(self.and_curves(CurvePoint::read(table)?))
+    }
+
+    /// The same rows with the answers of their tests by place, from a table such as `probes.parquet`.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] and [`Error::Value`] where a place has no case, seed, distance or load;
+    /// [`Error::ColumnType`] where a column does not hold what its name promises.
+    pub fn with_probes(self, table: &DataFrame) -> Result<Self, Error> {
+        Ok(self.and_probes(Probe::read(table)?))
     }
 
     /// The same rows with positions that are already typed.
-    pub fn and_positions(self, positions: Vec<Position>) -> Self {
-        Self { positions, ..self }
+    pub fn and_positions(mut self, positions: Vec<Position>) -> Self {
+        self.details.positions = positions;
+        self
+    }
+
+    /// The same rows with trainings that are already typed.
+    pub fn and_trainings(mut self, trainings: Vec<Training>) -> Self {
+        self.details.trainings = trainings;
+        self
+    }
+
+    /// The same rows with curves that are already typed.
+    pub fn and_curves(mut self, curves: Vec<CurvePoint>) -> Self {
+        self.details.curves = curves;
+        self
+    }
+
+    /// The same rows with answers that are already typed.
+    pub fn and_probes(mut self, probes: Vec<Probe>) -> Self {
+        self.details.probes = probes;
+        self
     }
 
     /// The positions of a case in ascending order; where a position is there twice, the last counts.
     pub(crate) fn positions(&self, case_id: &str) -> Vec<&Position> {
-        let own = self
-            .positions
-            .iter()
-            .filter(|position| position.case_id == case_id);
-        let last: BTreeMap<u64, &Position> = own.map(|position| (position.position, position)).collect();
-        last.into_values().collect()
+        let own = self.details.positions.iter().filter(|it| it.case_id == case_id);
+        last_of_each(own, |it| it.position)
+    }
+
+    /// The trainings of a case by seed; where one is there twice, the last counts.
+    pub(crate) fn trainings(&self, case_id: &str) -> Vec<&Training> {
+        let own = self.details.trainings.iter().filter(|it| it.case_id == case_id);
+        last_of_each(own, |it| it.seed)
+    }
+
+    /// The curves of a case by seed and step; where a point is there twice, the last counts.
+    pub(crate) fn curves(&self, case_id: &str) -> Vec<&CurvePoint> {
+        let own = self.details.curves.iter().filter(|it| it.case_id == case_id);
+        last_of_each(own, |it| (it.seed, it.step))
+    }
+
+    /// The places of a case by seed, load and distance; where one is there twice, the last counts.
+    pub(crate) fn probes(&self, case_id: &str) -> Vec<&Probe> {
+        let own = self.details.probes.iter().filter(|it| it.case_id == case_id);
+        last_of_each(own, |it| (it.seed, it.load, it.distance))
     }
 
     /// The rows, in the order of the table.
@@ -203,6 +283,12 @@ impl Frame {
     pub(crate) fn palette(&self) -> &Palette {
         &self.palette
     }
+}
+
+/// The last element of each key, in the order of the keys.
+fn last_of_each<'a, T, K: Ord>(all: impl Iterator<Item = &'a T>, key: fn(&T) -> K) -> Vec<&'a T> {
+    let last: BTreeMap<K, &T> = all.map(|one| (key(one), one)).collect();
+    last.into_values().collect()
 }
 
 /// What an unlabelled row is called: `MTLA s=2`, `GQA (2)`.

@@ -2,7 +2,7 @@
 
 use crate::canvas::{Canvas, Drawn, Rect, Type};
 use crate::font::{self, Weight};
-use crate::sheet::{Body, LinePanel, Shape};
+use crate::sheet::{Body, Grid, LinePanel, Shape};
 use crate::style::{INK, LABEL_SIZE, Look, SAVED, WASTED, WHOLE};
 use plotters::style::RGBColor;
 
@@ -39,6 +39,7 @@ pub(crate) fn entries(body: &Body) -> Vec<(String, Sample)> {
         Body::Lines(panels) if crate::lines::labels_at_ends(panels) => Vec::new(),
         Body::Lines(panels) => of_series(panels.iter()),
         Body::Fits(fits) => of_series(fits.iter().map(|fit| &fit.panel)),
+        Body::Grid(grid) => of_grid(grid),
         Body::Stacks(stacks) => stacks.segments.iter().map(area).collect(),
         Body::Waterfalls(_) => [
             ("a whole run", WHOLE),
@@ -48,8 +49,19 @@ pub(crate) fn entries(body: &Body) -> Vec<(String, Sample)> {
         .iter()
         .map(area)
         .collect(),
-        Body::Bars(_) | Body::Tables(_) => Vec::new(),
+        Body::Bars(_) | Body::Tables(_) | Body::Blocks(_) | Body::Heats(_) => Vec::new(),
     }
+}
+
+/// What is named neither at its end nor beside its points.
+fn of_grid(grid: &Grid) -> Vec<(String, Sample)> {
+    let mut entries = of_series(grid.panels.iter());
+    entries.retain(|(_, sample)| match sample {
+        Sample::Curve(_, Shape::Tagged | Shape::Reference | Shape::Level) => false,
+        Sample::Curve(_, Shape::Curve | Shape::Band) => !grid.is_named,
+        _ => true,
+    });
+    entries
 }
 
 /// Every series once, in the order of the panels.
@@ -122,7 +134,12 @@ pub(crate) fn draw(canvas: &Canvas<'_>, legend: &Legend, (left, top): (f64, f64)
 
 fn draw_curve(canvas: &Canvas<'_>, look: Look, shape: Shape, (left, right): (f64, f64), y: f64) -> Drawn {
     match shape {
-        Shape::Scatter => {}
+        Shape::Scatter | Shape::Tagged => {}
+        Shape::Dots => {
+            for part in [0.2, 0.5, 0.8] {
+                canvas.dot((left + part * (right - left), y), look.color)?;
+            }
+        }
         Shape::Dashed => {
             let third = (right - left) / 3.0;
             canvas.line(&[(left, y), (left + third, y)], look.color, 1.8)?;
@@ -130,7 +147,7 @@ fn draw_curve(canvas: &Canvas<'_>, look: Look, shape: Shape, (left, right): (f64
         }
         _ => canvas.line(&[(left, y), (right, y)], look.color, 1.8)?,
     }
-    if matches!(shape, Shape::Curve | Shape::Scatter) {
+    if shape.is_marked() {
         canvas.marker((f64::midpoint(left, right), y), look, false)?;
     }
     Ok(())

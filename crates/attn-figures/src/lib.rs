@@ -17,7 +17,7 @@
 //! let out = std::env::temp_dir().join(format!("attn-figures-doc-{}", std::process::id()));
 //! let drawn = draw_all(&Frame::from_rows(rows), &["latency-vs-context".to_owned()], &out)?;
 //! assert!(matches!(&drawn[0], Outcome::Drawn(figure) if figure.svg.ends_with("latency-vs-context.svg")));
-//! assert_eq!(figures().len(), 18);
+//! assert_eq!(figures().len(), 24);
 //! # std::fs::remove_dir_all(&out).ok();
 //! # Ok::<(), attn_figures::Error>(())
 //! ```
@@ -27,16 +27,20 @@
 
 mod axis;
 mod bars;
+mod blocks;
 mod canvas;
 mod columns;
 mod csv;
+mod details;
 mod error;
 mod figures;
 mod fit;
 mod fits;
 mod font;
 mod frame;
+mod grid;
 mod habits;
+mod heats;
 mod labels;
 mod legend;
 mod lines;
@@ -54,12 +58,14 @@ mod slice;
 mod stacks;
 mod style;
 mod table;
+mod tags;
+mod tasks;
 mod ticks;
 mod units;
 mod waterfalls;
 
 pub use error::Error;
 pub use figures::{FigureSpec, figures, find};
-pub use frame::{Frame, Position, Row};
+pub use frame::{CurvePoint, Frame, Position, Probe, Row, Training};
 pub use output::{Drawn, Outcome, Rendered, Skipped, draw_all, render};
 pub use png::to_png;

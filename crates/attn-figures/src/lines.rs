@@ -3,16 +3,18 @@
 use crate::axis::Axis;
 use crate::canvas::{Canvas, Drawn, PlotArea, Rect, Type, pixel, stroke};
 use crate::font::{self, Weight};
-use crate::sheet::{Grade, LinePanel, Point, Series, Shape};
+use crate::sheet::{Grade, LinePanel, Measured, Point, Series, Shape};
 use crate::style::{
-    AXIS, AXIS_TITLE_SIZE, GREY, GRID, INK, LABEL_SIZE, MINOR_GRID, PANEL_TITLE_SIZE, TICK_SIZE,
+    AXIS, AXIS_TITLE_SIZE, GREY, GRID, INK, LABEL_SIZE, Look, MINOR_GRID, PANEL_TITLE_SIZE, TICK_SIZE,
 };
-use crate::{names, ticks};
+use crate::{names, tags, ticks};
 use plotters::prelude::{Color, DashedLineSeries, LineSeries, PathElement, Polygon};
 
 /// Of the panels with their axes.
 pub(crate) const HEIGHT: f64 = 440.0;
 const PANEL_GAP: f64 = 18.0;
+/// Of single seeds from the mean over them.
+pub(crate) const DOTS_LEFT: f64 = 7.0;
 
 /// Whether every curve is named at its end in the last panel; otherwise there is a legend. Names need a
 /// panel where every series ends, most of them at its right border.
@@ -38,7 +40,17 @@ pub(crate) fn labels_at_ends(panels: &[LinePanel]) -> bool {
 }
 
 pub(crate) fn draw(canvas: &Canvas<'_>, panels: &[LinePanel], body: Rect) -> Drawn {
-    let named = labels_at_ends(panels);
+    draw_as(canvas, panels, labels_at_ends(panels), names::LONGEST, body)
+}
+
+/// Draws panels whose curves are named at their ends or not, with names no wider than `longest`.
+pub(crate) fn draw_as(
+    canvas: &Canvas<'_>,
+    panels: &[LinePanel],
+    named: bool,
+    longest: f64,
+    body: Rect,
+) -> Drawn {
     // References are named in their own panel: each panel has its own.
     let names_of = |at: usize, panel: &LinePanel| -> f64 {
         let here = panel
@@ -46,7 +58,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, panels: &[LinePanel], body: Rect) -> Dra
             .iter()
             .filter(|s| is_named(s, named, ends_row(panels, at)));
         let widest = here
-            .map(|s| font::width(&names::shown(s), LABEL_SIZE, Weight::Regular))
+            .map(|s| font::width(&names::shown(s, longest), LABEL_SIZE, Weight::Regular))
             .fold(0.0, f64::max);
         if widest > 0.0 {
             widest + names::LEADER_WIDTH + 4.0
@@ -79,9 +91,11 @@ pub(crate) fn draw(canvas: &Canvas<'_>, panels: &[LinePanel], body: Rect) -> Dra
             top: body.top + if titled { 24.0 } else { 6.0 },
             bottom: body.bottom - 44.0,
         };
-        draw_panel(canvas, panel, plot, |series| {
-            is_named(series, named, ends_row(panels, at))
-        })?;
+        let named = |series: &&Series| is_named(series, named, ends_row(panels, at));
+        let ends: Vec<&Series> = panel.series.iter().filter(named).collect();
+        let area = draw_panel(canvas, panel, plot)?;
+        names::draw(canvas, &area, panel, plot, &ends, longest)?;
+        tags::draw(canvas, &area, panel, plot)?;
         left += plot_width + names_of(at, panel) + PANEL_GAP;
     }
     Ok(())
@@ -97,7 +111,7 @@ fn is_named(series: &Series, named: bool, is_last: bool) -> bool {
     series.is_reference() || (named && is_last)
 }
 
-fn draw_panel(canvas: &Canvas<'_>, panel: &LinePanel, plot: Rect, named: impl Fn(&Series) -> bool) -> Drawn {
+fn draw_panel<'a>(canvas: &Canvas<'a>, panel: &LinePanel, plot: Rect) -> Result<PlotArea<'a>, String> {
     let area = canvas.plot(plot, panel.x.range, panel.y.range);
     draw_y_axis(canvas, &area, panel, plot)?;
     draw_x_axis(canvas, &area, panel, plot)?;
@@ -109,20 +123,24 @@ fn draw_panel(canvas: &Canvas<'_>, panel: &LinePanel, plot: Rect, named: impl Fn
             Type::left(PANEL_TITLE_SIZE, INK).bold(),
         )?;
     }
+    // Bands first, or they would tint the lines of others.
+    for series in panel.series.iter().filter(|series| series.shape == Shape::Level) {
+        for point in &series.points {
+            draw_level(&area, panel, point.y, series.look)?;
+        }
+    }
     for series in &panel.series {
         draw_series(canvas, &area, panel, series)?;
     }
     // Markers over every line, so that no line runs through one.
-    let marked = |series: &&Series| matches!(series.shape, Shape::Curve | Shape::Scatter);
-    for series in panel.series.iter().filter(marked) {
+    for series in panel.series.iter().filter(|series| series.shape.is_marked()) {
         for point in &series.points {
             let look = point.look.unwrap_or(series.look);
             let hollow = point.y.grade != Grade::Clean;
             canvas.marker(pixel(&area, project(panel, point)), look, hollow)?;
         }
     }
-    let ends: Vec<&Series> = panel.series.iter().filter(|series| named(series)).collect();
-    names::draw(canvas, &area, panel, plot, &ends)
+    Ok(area)
 }
 
 /// A point of a panel, as plotters' coordinates.
@@ -153,8 +171,11 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
             .try_for_each(|dash| area.draw(&dash))
             .map_err(|e| e.to_string());
     }
+    if series.shape == Shape::Dots {
+        return draw_dots(canvas, area, panel, series);
+    }
     let width = match series.shape {
-        Shape::Scatter => 0.0,
+        Shape::Scatter | Shape::Tagged => 0.0,
         Shape::Band | Shape::Steps => 1.3,
         _ => 1.8,
     };
@@ -167,10 +188,13 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
             .try_for_each(|piece| area.draw(&piece))
             .map_err(|e| e.to_string())?;
     }
-    if !matches!(series.shape, Shape::Curve | Shape::Scatter) {
+    if !series.shape.is_marked() {
         return Ok(());
     }
     for point in &series.points {
+        if let Some(interval) = point.x_interval {
+            draw_x_interval(canvas, area, panel, series, (point, interval))?;
+        }
         let Some((low, high)) = point.y.interval else {
             continue;
         };
@@ -192,8 +216,48 @@ fn draw_series(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, seri
     Ok(())
 }
 
+/// The interval of what is along x.
+fn draw_x_interval(
+    canvas: &Canvas<'_>,
+    area: &PlotArea<'_>,
+    panel: &LinePanel,
+    series: &Series,
+    (point, (low, high)): (&Point, (f64, f64)),
+) -> Drawn {
+    let color = point.look.unwrap_or(series.look).color;
+    let (x, y) = pixel(area, project(panel, point));
+    let place = |end: f64| pixel(area, (panel.x.scale.project(end), 0.0)).0;
+    let ends = [low, high].map(place);
+    canvas.line(&[(ends[0], y), (ends[1], y)], color, 1.4)?;
+    for end in ends.into_iter().filter(|end| (end - x).abs() > 6.0) {
+        canvas.line(&[(end, y - 3.0), (end, y + 3.0)], color, 1.4)?;
+    }
+    Ok(())
+}
+
+/// Dots a little to the left of their place, so that the point they belong to does not hide them.
+fn draw_dots(canvas: &Canvas<'_>, area: &PlotArea<'_>, panel: &LinePanel, series: &Series) -> Drawn {
+    for point in &series.points {
+        let (x, y) = pixel(area, project(panel, point));
+        canvas.dot((x - DOTS_LEFT, y), point.look.unwrap_or(series.look).color)?;
+    }
+    Ok(())
+}
+
+/// The interval of a value for comparison, as an area across the panel, cut at the frame.
+fn draw_level(area: &PlotArea<'_>, panel: &LinePanel, value: Measured, look: Look) -> Drawn {
+    let (low, high) = panel.y.range;
+    let [from, to] = value
+        .ends()
+        .map(|end| panel.y.scale.project(end).clamp(low, high));
+    let (left, right) = panel.x.range;
+    let outline = vec![(left, from), (right, from), (right, to), (left, to)];
+    area.draw(&Polygon::new(outline, look.color.mix(0.13)))
+        .map_err(|e| e.to_string())
+}
+
 /// The places a line goes through; steps go along before they go up.
-fn path(panel: &LinePanel, series: &Series) -> Vec<(f64, f64)> {
+pub(crate) fn path(panel: &LinePanel, series: &Series) -> Vec<(f64, f64)> {
     let mut path: Vec<(f64, f64)> = Vec::with_capacity(2 * series.points.len());
     for point in &series.points {
         let (x, y) = project(panel, point);

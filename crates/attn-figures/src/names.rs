@@ -9,7 +9,8 @@ use crate::style::{LABEL_SIZE, LEADER};
 
 /// Between the plot and the names.
 pub(crate) const LEADER_WIDTH: f64 = 18.0;
-const LONGEST_LABEL: f64 = 170.0;
+/// Where there is room.
+pub(crate) const LONGEST: f64 = 170.0;
 
 /// Names on the right of the plot, each beside the end of its curve or tied to it by a thin line. A curve
 /// that ends early has its name right there, where no other curve passes.
@@ -19,6 +20,7 @@ pub(crate) fn draw(
     panel: &LinePanel,
     plot: Rect,
     ends: &[&Series],
+    longest: f64,
 ) -> Drawn {
     let right_end = ends
         .iter()
@@ -32,7 +34,7 @@ pub(crate) fn draw(
             continue;
         };
         let (x, y) = pixel(area, lines::project(panel, point));
-        let name = shown(series);
+        let name = shown(series, longest);
         let kind = Type::left(LABEL_SIZE, series.look.ink());
         if !series.is_reference() && point.x < right_end {
             let width = font::width(&name, LABEL_SIZE, Weight::Regular);
@@ -105,6 +107,6 @@ fn passes(area: &PlotArea<'_>, panel: &LinePanel, series: &Series, rect: Rect) -
 }
 
 /// A series' name as it is written.
-pub(crate) fn shown(series: &Series) -> String {
-    font::fit(&series.label, LABEL_SIZE, Weight::Regular, LONGEST_LABEL)
+pub(crate) fn shown(series: &Series, longest: f64) -> String {
+    font::fit(&series.label, LABEL_SIZE, Weight::Regular, longest)
 }

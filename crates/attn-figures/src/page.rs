@@ -2,10 +2,10 @@
 
 use crate::canvas::{Canvas, Drawn, Rect, Type, document};
 use crate::font::{self, Weight};
-use crate::sheet::{Body, Grade, LinePanel, Shape, Sheet, Step};
+use crate::sheet::{Bar, Body, Grade, LinePanel, Sheet, Step};
 use crate::slice::{Slice, cases};
 use crate::style::{CAPTION_SIZE, GREY, INK, SUBTITLE_SIZE, TITLE_SIZE};
-use crate::{bars, fits, legend, lines, seedlike, stacks, table, waterfalls};
+use crate::{bars, blocks, fits, grid, heats, legend, lines, seedlike, stacks, table, waterfalls};
 use std::collections::BTreeMap;
 
 const MARGIN: f64 = 24.0;
@@ -35,6 +35,9 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
         Body::Stacks(contents) => stacks::height(contents),
         Body::Waterfalls(contents) => waterfalls::height(contents),
         Body::Fits(contents) => fits::height(contents),
+        Body::Grid(contents) => grid::height(contents),
+        Body::Blocks(panels) => blocks::height(panels),
+        Body::Heats(contents) => heats::height(contents, inner),
     };
     let height = header + body_height + footer;
     let body = Rect {
@@ -56,6 +59,9 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
             Body::Stacks(contents) => stacks::draw(canvas, contents, body)?,
             Body::Waterfalls(contents) => waterfalls::draw(canvas, contents, body)?,
             Body::Fits(contents) => fits::draw(canvas, contents, body)?,
+            Body::Grid(contents) => grid::draw(canvas, contents, body)?,
+            Body::Blocks(panels) => blocks::draw(canvas, panels, body)?,
+            Body::Heats(contents) => heats::draw(canvas, contents, body)?,
         }
         block(
             canvas,
@@ -77,6 +83,9 @@ fn is_wide(body: &Body) -> bool {
         Body::Stacks(stacks) => stacks::is_wide(stacks),
         Body::Waterfalls(waterfalls) => waterfalls.panels.len() > 2,
         Body::Fits(fits) => fits.len() > 2,
+        Body::Grid(grid) => grid.panels.len() > 1,
+        Body::Blocks(panels) => panels.len() > 1,
+        Body::Heats(heats) => heats::is_wide(heats),
     }
 }
 
@@ -120,11 +129,11 @@ fn grades(sheet: &Sheet) -> Vec<Grade> {
     match &sheet.body {
         Body::Lines(panels) => of_points(panels.iter()),
         Body::Fits(fits) => of_points(fits.iter().map(|fit| &fit.panel)),
-        Body::Bars(panels) => {
-            let bars = panels.iter().flat_map(|panel| &panel.bars);
-            bars.filter_map(|bar| bar.value)
-                .map(|value| value.grade)
-                .collect()
+        Body::Grid(grid) => of_points(grid.panels.iter()),
+        Body::Bars(panels) => of_bars(panels.iter().flat_map(|panel| &panel.bars)),
+        Body::Blocks(panels) => {
+            let blocks = panels.iter().flat_map(|panel| &panel.blocks);
+            of_bars(blocks.flat_map(|block| &block.bars))
         }
         Body::Waterfalls(waterfalls) => {
             let steps = waterfalls.panels.iter().flat_map(|panel| &panel.steps);
@@ -135,13 +144,19 @@ fn grades(sheet: &Sheet) -> Vec<Grade> {
             steps.filter_map(whole).collect()
         }
         // They mark what to doubt with a star, and say so themselves.
-        Body::Tables(_) | Body::Stacks(_) => Vec::new(),
+        Body::Tables(_) | Body::Stacks(_) | Body::Heats(_) => Vec::new(),
     }
+}
+
+fn of_bars<'a>(bars: impl Iterator<Item = &'a Bar>) -> Vec<Grade> {
+    bars.filter_map(|bar| bar.value)
+        .map(|value| value.grade)
+        .collect()
 }
 
 fn of_points<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Vec<Grade> {
     let series = panels.flat_map(|panel| &panel.series);
-    let marked = series.filter(|series| matches!(series.shape, Shape::Curve | Shape::Scatter));
+    let marked = series.filter(|series| series.shape.is_marked());
     marked
         .flat_map(|series| &series.points)
         .map(|point| point.y.grade)

@@ -20,7 +20,13 @@ pub struct Row {
     pub kv_rank: Option<u64>,
     /// Size of the shared RoPE key.
     pub rope_dim: Option<u64>,
-    /// `decode`, `prefill`, `train_step`, `generate`, `trajectory`, `beam`.
+    /// What the tokens of a slot are weighed by: `hyper`, `constant`, `mean`, `sum` or `last`.
+    pub merge: Option<String>,
+    /// Whose rope key a slot has: `newest`, `first` or `mean`.
+    pub rope_key: Option<String>,
+    /// What a token sees in training: `strided` or `causal`.
+    pub train_mask: Option<String>,
+    /// `decode`, `prefill`, `train_step`, `generate`, `trajectory`, `beam`, `quality`.
     pub workload: String,
     /// `layer`, `op` or `model`.
     pub scope: Option<String>,
@@ -36,6 +42,14 @@ pub struct Row {
     pub vocab: Option<u64>,
     /// `prefix` (the paper's decoder) or `llama`.
     pub decoder: Option<String>,
+    /// The task a model was trained on.
+    pub task: Option<String>,
+    /// Updates of a training.
+    pub train_steps: Option<u64>,
+    /// Layers of the encoder, where the task has a source.
+    pub encoder_layers: Option<u64>,
+    /// States of the encoder that are made one by their mean.
+    pub downsample: Option<u64>,
     /// Sequences.
     pub batch: Option<u64>,
     /// Entries a decode step reads, its own token included; the prompt's length for `generate`.
@@ -110,6 +124,39 @@ pub struct Row {
     pub choosing_s: Option<f64>,
     /// On everything else.
     pub other_s: Option<f64>,
+    /// What `quality` is: `excess_loss` (nats), `perplexity`, `token_accuracy` and `exact_match` (0 to 1), `bleu`, `wer`
+    /// or `rouge_l` (per cent).
+    pub quality_measure: Option<String>,
+    /// Whether more of it is better.
+    pub quality_higher_is_better: Option<bool>,
+    /// The best value that is possible, or known.
+    pub quality_best: Option<f64>,
+    /// How good trained models are at the test, token by token through the cache: mean over seeds.
+    pub quality: Option<f64>,
+    /// Lower end of the 95 % interval of that mean (Student's t); null with one seed.
+    pub quality_ci_low: Option<f64>,
+    /// Upper end of it.
+    pub quality_ci_high: Option<f64>,
+    /// Standard deviation over seeds.
+    pub quality_sd: Option<f64>,
+    /// Trainings that differ in weights and order of the data alone.
+    pub n_seeds: Option<u64>,
+    /// Those that ended with a loss that is not finite.
+    pub n_diverged: Option<u64>,
+    /// Examples of a test.
+    pub test_examples: Option<u64>,
+    /// Loss of the test in nats an answer, mean over seeds.
+    pub test_nats: Option<f64>,
+    /// Share of the test's answers that are the most likely token, mean over seeds.
+    pub test_accuracy: Option<f64>,
+    /// Share of the answers that are chosen alike through the cache and in one pass, mean over seeds.
+    pub cache_agreement: Option<f64>,
+    /// Parameters of the whole model, its encoder included.
+    pub parameters: Option<u64>,
+    /// Seconds of a training with its evaluations, mean over seeds.
+    pub train_time_s: Option<f64>,
+    /// Median seconds of an update.
+    pub train_step_s: Option<f64>,
     /// The sweep's name.
     pub sweep_name: Option<String>,
     /// The question the sweep asks.
@@ -142,25 +189,6 @@ pub struct Row {
     pub ceiling_bytes_per_s: Option<f64>,
 }
 
-/// One position of a trajectory. Field names are the columns of `positions.parquet`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Position {
-    /// The case's hash.
-    pub case_id: String,
-    /// Tokens in the cache once this one is.
-    pub position: u64,
-    /// Median seconds of the step.
-    pub time_median_s: Option<f64>,
-    /// Lower end of the 95 % bootstrap interval of the median.
-    pub time_ci_low_s: Option<f64>,
-    /// Upper end of it.
-    pub time_ci_high_s: Option<f64>,
-    /// Bytes of the cache after the step, in closed form.
-    pub kv_bytes: Option<f64>,
-    /// Whether the step completes a slot of the cache.
-    pub closes_slot: Option<bool>,
-}
-
 impl Row {
     /// Whether the case was measured.
     pub fn is_ok(&self) -> bool {
@@ -172,6 +200,16 @@ impl Row {
         self.trust
             .as_deref()
             .is_none_or(|trust| trust.is_empty() || trust.eq_ignore_ascii_case("clean"))
+    }
+
+    /// Whether the case is a training, judged on a task.
+    pub(crate) fn is_quality(&self) -> bool {
+        self.workload == "quality"
+    }
+
+    /// Whether the case is a whole decoder that was timed.
+    pub(crate) fn is_timed_model(&self) -> bool {
+        self.is_model() && !self.is_quality()
     }
 
     /// Whether the case is a whole decoder, and no layer or operation of one.

@@ -23,11 +23,22 @@ pub(crate) struct Sheet {
 #[derive(Debug)]
 pub(crate) enum Body {
     Lines(Vec<LinePanel>),
+    Grid(Grid),
     Bars(Vec<BarPanel>),
     Tables(Vec<Table>),
     Stacks(Stacks),
     Waterfalls(Waterfalls),
     Fits(Vec<Fit>),
+    Blocks(Vec<BlockPanel>),
+    Heats(Heats),
+}
+
+/// Small panels in rows, each with axes of its own.
+#[derive(Debug)]
+pub(crate) struct Grid {
+    pub(crate) panels: Vec<LinePanel>,
+    /// Whether curves are named at their ends, in every panel; otherwise there is a legend.
+    pub(crate) is_named: bool,
 }
 
 /// Curves over one pair of axes.
@@ -52,7 +63,7 @@ pub(crate) struct Series {
 impl Series {
     /// Whether this is one value for comparison, drawn as a dashed line across the panel.
     pub(crate) fn is_reference(&self) -> bool {
-        self.shape == Shape::Reference
+        matches!(self.shape, Shape::Reference | Shape::Level)
     }
 }
 
@@ -73,6 +84,19 @@ pub(crate) enum Shape {
     Dashed,
     /// One value for comparison, dashed across the panel.
     Reference,
+    /// The same in a band of its interval.
+    Level,
+    /// Markers with their intervals and the series' name beside them.
+    Tagged,
+    /// Small faint dots behind everything else.
+    Dots,
+}
+
+impl Shape {
+    /// Whether its points have markers with intervals.
+    pub(crate) fn is_marked(self) -> bool {
+        matches!(self, Self::Curve | Self::Scatter | Self::Tagged)
+    }
 }
 
 /// What weakens a value, from the lightest to the gravest.
@@ -130,6 +154,8 @@ impl Measured {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Point {
     pub(crate) x: f64,
+    /// Of x, where that was measured too.
+    pub(crate) x_interval: Option<(f64, f64)>,
     pub(crate) y: Measured,
     /// Its own look where a curve runs through several series.
     pub(crate) look: Option<Look>,
@@ -247,4 +273,43 @@ pub(crate) struct Fit {
     pub(crate) panel: LinePanel,
     pub(crate) equations: Vec<String>,
     pub(crate) residuals: Table,
+}
+
+/// Bars of settings against a base, in blocks that have a base each, on one scale.
+#[derive(Debug)]
+pub(crate) struct BlockPanel {
+    pub(crate) title: String,
+    pub(crate) axis: Axis,
+    pub(crate) blocks: Vec<Block>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) title: String,
+    /// After the title, in small print.
+    pub(crate) detail: String,
+    /// Where its bars begin.
+    pub(crate) base: f64,
+    pub(crate) bars: Vec<Bar>,
+}
+
+/// Shares in cells, a small panel a series, all on one scale of colours.
+#[derive(Debug)]
+pub(crate) struct Heats {
+    pub(crate) x_title: String,
+    pub(crate) y_title: String,
+    pub(crate) scale_title: String,
+    /// Names of columns, from left to right.
+    pub(crate) columns: Vec<String>,
+    /// Names of rows, from the bottom.
+    pub(crate) rows: Vec<String>,
+    pub(crate) panels: Vec<HeatPanel>,
+}
+
+#[derive(Debug)]
+pub(crate) struct HeatPanel {
+    pub(crate) title: String,
+    pub(crate) look: Look,
+    /// Under each other as the rows are; `None` where nothing was asked.
+    pub(crate) cells: Vec<Vec<Option<f64>>>,
 }

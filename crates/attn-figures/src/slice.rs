@@ -7,6 +7,7 @@
 use crate::frame::{Frame, Row};
 use crate::habits::Habits;
 use crate::style::{Look, SeriesKey, series_key};
+use crate::tasks::Task;
 use std::collections::BTreeSet;
 
 /// A dimension along which rows are never mixed.
@@ -34,11 +35,19 @@ pub(crate) enum Dimension {
     Launch,
     /// What the sweep holds equal between variants: their width where a row does not say.
     Fair,
+    /// The sizes of a trained model, less what follows from its task.
+    Body,
+    /// Tasks become panels, and another figure where there are too many of them.
+    Tasks,
+    /// The task, where a figure is of one alone.
+    Task,
+    /// Updates of a training.
+    Updates,
 }
 
 use Dimension::{
-    Device, Dtype, Fair, Launch, Machine, Model, Path, Prefix, Regime, Run, Scope, SeedHabits, Sizes, Sweep,
-    Threads,
+    Body, Device, Dtype, Fair, Launch, Machine, Model, Path, Prefix, Regime, Run, Scope, SeedHabits, Sizes,
+    Sweep, Tasks, Threads, Updates,
 };
 
 /// What a measured time depends on.
@@ -52,6 +61,27 @@ pub(crate) const SIZED: &[Dimension] = &[Model, Sweep, Dtype, Prefix, Fair];
 pub(crate) const WAYS: &[Dimension] = &[
     Run, Model, Sizes, Sweep, Machine, Threads, Device, Scope, Regime, Fair,
 ];
+
+/// What the quality of a trained model depends on, beside its task and seeds; the machine is not part of it.
+pub(crate) const TRAINED: &[Dimension] = &[Body, Sweep, Dtype, Path, Tasks, Fair];
+/// The same for a figure of one task.
+pub(crate) const TRAINED_ON_ONE: &[Dimension] = &[Model, Sweep, Dtype, Path, Dimension::Task, Updates, Fair];
+/// Panels of one figure of tasks.
+const MOST_TASKS: usize = 6;
+
+/// All that a measured time depends on, beside variant and place.
+pub(crate) fn setting(row: &Row) -> Vec<String> {
+    TIMED.iter().map(|dimension| dimension.value(row)).collect()
+}
+
+/// The same for a caption.
+pub(crate) fn setting_in_words(row: &Row) -> Vec<String> {
+    let known = |dimension: &&Dimension| !dimension.value(row).is_empty() && **dimension != Fair;
+    let shown = TIMED.iter().filter(known);
+    shown
+        .map(|dimension| dimension.caption(&dimension.value(row)))
+        .collect()
+}
 
 impl Dimension {
     /// The row's value, as resolved, else as requested; empty where it is not known.
@@ -75,6 +105,11 @@ impl Dimension {
             Regime => row.cache_regime.clone().or_else(|| Some("hot".to_owned())),
             Launch => either(&row.launch_resolved, &row.launch_requested),
             Fair => Some(fair_mode(row).to_owned()),
+            Body => Some(body(row)),
+            // They share a page and no axis.
+            Tasks => None,
+            Dimension::Task => Some(Task::name_of(row)),
+            Updates => row.train_steps.map(|n| format!("{n} updates")),
         };
         value.unwrap_or_default()
     }
@@ -173,7 +208,30 @@ impl<'a> Slice<'a> {
                 suffix,
             });
         }
+        if dimensions.contains(&Tasks) {
+            slices = slices.iter().flat_map(Self::by_tasks).collect();
+        }
         slices
+    }
+
+    /// The same slice in parts with few enough tasks for one page. A row that failed may not know what its task is
+    /// measured by: it goes with the first part that has the task's name, or with the first part.
+    fn by_tasks(&self) -> Vec<Self> {
+        let tasks: BTreeSet<Task> = self.rows.iter().map(|row| Task::of(row)).collect();
+        let tasks: Vec<Task> = tasks.into_iter().collect();
+        let first_with = |name: String| tasks.iter().position(|task| task.name == name).unwrap_or(0);
+        let part_of = |row: &Row| {
+            let at = tasks.iter().position(|task| *task == Task::of(row));
+            at.unwrap_or_else(|| first_with(Task::name_of(row))) / MOST_TASKS
+        };
+        let part = |at: usize| {
+            let mut part = self.narrowed(|row| part_of(row) == at);
+            if at > 0 {
+                part.suffix = format!("{}-{}", self.suffix, at + 1);
+            }
+            part
+        };
+        (0..tasks.len().div_ceil(MOST_TASKS)).map(part).collect()
     }
 
     /// The same slice with some of its rows, measured and failed ones alike.
@@ -304,18 +362,33 @@ fn seed_habits(row: &Row) -> Option<String> {
     Some(name)
 }
 
-/// `9 layers of width 512, feed-forward 2048, vocabulary 8000, prefix decoder`; nothing for what is no model.
-fn model(row: &Row) -> Option<String> {
-    let known = |name: &str, count: Option<u64>| count.map(|count| format!("{name} {count}"));
-    let layers = row.n_layers.map(|n| match row.d_model {
+/// `4 layers of width 256, 4 heads, feed-forward 1024`: what models trained on different tasks have in common.
+fn body(row: &Row) -> String {
+    let parts = [layers(row), heads(row), known("feed-forward", row.d_ff)];
+    parts.into_iter().flatten().collect::<Vec<String>>().join(", ")
+}
+
+fn known(name: &str, count: Option<u64>) -> Option<String> {
+    count.map(|count| format!("{name} {count}"))
+}
+
+fn heads(row: &Row) -> Option<String> {
+    row.n_heads.map(|n| format!("{n} heads"))
+}
+
+fn layers(row: &Row) -> Option<String> {
+    row.n_layers.map(|n| match row.d_model {
         Some(width) => format!("{n} layers of width {width}"),
         None => format!("{n} layers"),
-    });
-    let heads = row.n_heads.map(|n| format!("{n} heads"));
+    })
+}
+
+/// `9 layers of width 512, feed-forward 2048, vocabulary 8000, prefix decoder`; nothing for what is no model.
+fn model(row: &Row) -> Option<String> {
     let decoder = row.decoder.as_ref().map(|decoder| format!("{decoder} decoder"));
     let parts = [
-        layers,
-        heads,
+        layers(row),
+        heads(row),
         known("feed-forward", row.d_ff),
         known("vocabulary", row.vocab),
         decoder,

@@ -50,6 +50,24 @@ impl Look {
     }
 }
 
+/// The colour of a share: from nearly white to a dark blue, darker in print and for every eye the larger it is.
+pub(crate) fn share_color(share: f64) -> RGBColor {
+    const STOPS: [(u8, u8, u8); 6] = [
+        (0xF4, 0xF7, 0xFB),
+        (0xD3, 0xE3, 0xF1),
+        (0x9F, 0xC6, 0xE2),
+        (0x56, 0x9F, 0xCE),
+        (0x1F, 0x6F, 0xB1),
+        (0x08, 0x30, 0x6B),
+    ];
+    let place = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let below = (place as usize).min(STOPS.len() - 2);
+    let part = place - below as f64;
+    let (a, b) = (STOPS[below], STOPS[below + 1]);
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
+    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
 /// White or ink, whichever can be read on the colour.
 pub(crate) fn text_on(color: RGBColor) -> RGBColor {
     if luminance(color) < 0.3 {
@@ -72,12 +90,25 @@ fn luminance(color: RGBColor) -> f64 {
     0.2126 * linear(color.0) + 0.7152 * linear(color.1) + 0.0722 * linear(color.2)
 }
 
-/// What tells one series from another: variant and label.
+/// What tells one series from another: variant and name.
 pub(crate) type SeriesKey = (String, String);
 
-/// The series a row belongs to.
+/// The series a row belongs to. Its name is the label, and `MHA ÷2` where the encoder's states were made fewer.
 pub(crate) fn series_key(row: &Row) -> SeriesKey {
-    (row.variant.clone(), row.label.clone())
+    let name = match row.downsample {
+        Some(n @ 2..) => format!("{} ÷{n}", row.label),
+        _ => row.label.clone(),
+    };
+    (row.variant.clone(), name)
+}
+
+/// Whether a row is of a variant as it is usually built: only then has a stride the slot that is its own.
+fn is_usual(row: &Row) -> bool {
+    let is = |setting: &Option<String>, usual: &str| setting.as_deref().is_none_or(|value| value == usual);
+    is(&row.merge, "hyper")
+        && is(&row.rope_key, "newest")
+        && is(&row.train_mask, "strided")
+        && row.downsample.is_none_or(|n| n <= 1)
 }
 
 const fn look(color: (u8, u8, u8), marker: Marker) -> Look {
@@ -107,6 +138,7 @@ fn family(variant: &str) -> Option<&'static [Look]> {
         look((0x66, 0xC5, 0xAB), Up),
         look((0x00, 0x7D, 0x5B), Up),
     ];
+    // Shades of blue for strides, then violets and slates for other ways to merge.
     const MTLA: &[Look] = &[
         look((0xA9, 0xD5, 0xF2), Hexagon),
         look((0x56, 0xB4, 0xE9), Down),
@@ -114,7 +146,14 @@ fn family(variant: &str) -> Option<&'static [Look]> {
         look((0x00, 0x3D, 0x66), Star),
         look((0x5B, 0x7F, 0xB8), Left),
         look((0x2E, 0x3F, 0x8F), Right),
+        look((0x8A, 0x5F, 0xBF), Diamond),
+        look((0x5B, 0x2A, 0x86), Up),
+        look((0xB9, 0x8F, 0xD9), Square),
+        look((0x6B, 0x7F, 0x93), Circle),
+        look((0x3B, 0x4A, 0x59), Left),
+        look((0x9F, 0xB0, 0xC0), Star),
     ];
+    const _: () = assert!(MTLA.len() > UNUSUAL_SLOT);
     match variant {
         "mha" => Some(MHA),
         "gqa" => Some(GQA),
@@ -134,6 +173,19 @@ const EXTRA: &[Look] = &[
     look((0x66, 0x33, 0xAA), Star),
 ];
 
+/// Of lines through all strides, which have no look of their own: MTLA's blue, then hues far from it.
+pub(crate) fn line_look(at: usize) -> Look {
+    const LOOKS: [Look; 6] = [
+        look((0x00, 0x72, 0xB2), Pentagon),
+        look((0x8A, 0x5F, 0xBF), Diamond),
+        look((0x56, 0xB4, 0xE9), Down),
+        look((0xCC, 0x79, 0xA7), Square),
+        look((0x00, 0x3D, 0x66), Star),
+        look((0x6B, 0x7F, 0x93), Circle),
+    ];
+    LOOKS[at % LOOKS.len()]
+}
+
 /// Where a known variant stands in every list; unknown ones follow, by name.
 pub(crate) fn rank(variant: &str) -> usize {
     const ORDER: [&str; 5] = ["mha", "gqa", "mqa", "mla", "mtla"];
@@ -143,9 +195,13 @@ pub(crate) fn rank(variant: &str) -> usize {
         .unwrap_or(ORDER.len())
 }
 
+/// The first slot of what is not MTLA as it is usually built.
+const UNUSUAL_SLOT: usize = 6;
+
 /// The slot a stride has wherever it appears, so that `s=2` looks the same in every run.
-fn preferred_slot(variant: &str, stride: Option<u64>) -> usize {
+fn preferred_slot(variant: &str, stride: Option<u64>, is_usual: bool) -> usize {
     match (variant, stride) {
+        ("mtla", _) if !is_usual => UNUSUAL_SLOT,
         ("mtla", Some(0 | 1)) => 0,
         ("mtla", Some(2) | None) => 1,
         ("mtla", Some(3)) => 2,
@@ -153,6 +209,19 @@ fn preferred_slot(variant: &str, stride: Option<u64>) -> usize {
         ("mtla", Some(5..=8)) => 4,
         ("mtla", Some(_)) => 5,
         _ => 0,
+    }
+}
+
+/// A family's colours, with the markers one further each time round.
+fn beyond(slots: &[Look], at: usize) -> Look {
+    const MARKERS: [Marker; 10] = [
+        Circle, Square, Diamond, Up, Down, Left, Right, Pentagon, Hexagon, Star,
+    ];
+    let Look { color, marker } = slots[at % slots.len()];
+    let own = MARKERS.iter().position(|known| *known == marker).unwrap_or(0);
+    Look {
+        color,
+        marker: MARKERS[(own + 1 + at / slots.len()) % MARKERS.len()],
     }
 }
 
@@ -165,16 +234,20 @@ pub(crate) struct Palette {
 
 impl Palette {
     pub(crate) fn new(rows: &[Row]) -> Self {
-        // Stride and heads, from whichever row of the series knows them.
-        let mut parameters: BTreeMap<SeriesKey, (Option<u64>, Option<u64>)> = BTreeMap::new();
+        // Stride, heads and whether it is usual, from whichever row of the series knows them.
+        let mut parameters: BTreeMap<SeriesKey, (Option<u64>, Option<u64>, bool)> = BTreeMap::new();
         for row in rows {
-            let known = parameters.entry(series_key(row)).or_default();
-            *known = (known.0.max(row.stride), known.1.max(row.n_kv_heads));
+            let known = parameters.entry(series_key(row)).or_insert((None, None, true));
+            *known = (
+                known.0.max(row.stride),
+                known.1.max(row.n_kv_heads),
+                known.2 && is_usual(row),
+            );
         }
         let mut order: Vec<SeriesKey> = parameters.keys().cloned().collect();
         // Many KV heads first: from MHA's cache down to MQA's.
         order.sort_by_key(|key| {
-            let (stride, heads) = parameters[key];
+            let (stride, heads, _) = parameters[key];
             (
                 rank(&key.0),
                 key.0.clone(),
@@ -187,19 +260,30 @@ impl Palette {
         let mut looks = BTreeMap::new();
         let mut taken: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         let mut strangers: Vec<&SeriesKey> = Vec::new();
-        for key in &order {
+        // The usual ones choose first, and of several that differ in their labels alone the one with the first.
+        let mut chosen: BTreeSet<(&str, Option<u64>, Option<u64>)> = BTreeSet::new();
+        let (usual, others): (Vec<&SeriesKey>, Vec<&SeriesKey>) = order.iter().partition(|key| {
+            let (stride, heads, is_usual) = parameters[*key];
+            is_usual && chosen.insert((key.0.as_str(), stride, heads))
+        });
+        for key in usual.into_iter().chain(others) {
             let Some(slots) = family(&key.0) else {
                 strangers.push(key);
                 continue;
             };
             let used = taken.entry(&key.0).or_default();
-            let wanted = preferred_slot(&key.0, parameters[key].0);
+            let (stride, _, is_usual) = parameters[key];
+            let wanted = preferred_slot(&key.0, stride, is_usual);
             let free = (wanted..slots.len())
                 .chain(0..wanted)
                 .find(|slot| !used.contains(slot));
-            let slot = free.unwrap_or(wanted);
-            used.insert(slot);
-            looks.insert(key.clone(), slots[slot % slots.len()]);
+            // Where all are taken: a colour of the family with a marker that nothing of it has.
+            let look = match free {
+                Some(slot) => slots[slot],
+                None => beyond(slots, used.len() - slots.len()),
+            };
+            used.insert(free.unwrap_or(used.len()));
+            looks.insert(key.clone(), look);
         }
         for (at, key) in strangers.into_iter().enumerate() {
             looks.insert(key.clone(), EXTRA[at % EXTRA.len()]);
@@ -254,6 +338,33 @@ mod tests {
     }
 
     #[test]
+    fn other_ways_to_merge_leave_the_strides_their_looks() {
+        let usual = [2, 3].map(|s| row("mtla", Some(s), &format!("MTLA s={s}")));
+        let alone = Palette::new(&usual);
+        let other = |merge: &str| Row {
+            merge: Some(merge.into()),
+            ..row("mtla", Some(2), &format!("MTLA s=2 merge={merge}"))
+        };
+        let halved = Row {
+            downsample: Some(2),
+            ..usual[0].clone()
+        };
+        let mut rows: Vec<Row> = usual.to_vec();
+        rows.extend(["constant", "mean", "sum", "last", "a", "b", "c", "d"].map(other));
+        rows.push(halved.clone());
+        rows.push(row("mtla", Some(2), "MTLA s=2 r=32"));
+        let palette = Palette::new(&rows);
+        for row in &usual {
+            assert_eq!(palette.look(&series_key(row)), alone.look(&series_key(row)));
+        }
+        let looks: Vec<Look> = rows.iter().map(|row| palette.look(&series_key(row))).collect();
+        for (at, look) in looks.iter().enumerate() {
+            assert!(!looks[..at].contains(look), "{at}: {look:?}");
+        }
+        assert_eq!(series_key(&halved).1, "MTLA s=2 ÷2");
+    }
+
+    #[test]
     fn known_variants_come_first_and_strangers_by_name() {
         let rows = [
             row("zeta", None, "Z"),
@@ -267,6 +378,14 @@ mod tests {
             .map(|key| key.1.clone())
             .collect();
         assert_eq!(order, ["M", "T", "A", "Z"]);
+    }
+
+    #[test]
+    fn a_larger_share_is_always_darker() {
+        let all: Vec<f64> = (0..=100u8)
+            .map(|i| luminance(share_color(f64::from(i) / 100.0)))
+            .collect();
+        assert!(all.windows(2).all(|pair| pair[1] < pair[0]), "{all:?}");
     }
 
     #[test]

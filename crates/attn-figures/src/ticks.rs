@@ -2,7 +2,7 @@
 
 use crate::font::{self, Weight};
 use crate::style::TICK_SIZE;
-use crate::units::Unit;
+use crate::units::{Unit, in_steps};
 
 /// A place on an axis; one without a label is a minor tick.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,8 +125,20 @@ pub(crate) fn linear(low: f64, high: f64, unit: Unit) -> Vec<Tick> {
     }
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
+    let tick = |value: f64| match unit {
+        Unit::Score => Some(in_steps(value, step)),
+        Unit::Share => Some(format!("{}\u{a0}%", in_steps(100.0 * value, 100.0 * step))),
+        _ => labelled(value, unit).label,
+    };
+    // No share is below none or above all, however far the axis reaches for its padding.
+    let possible = |value: &f64| unit != Unit::Share || (-1e-9..=1.0 + 1e-9).contains(value);
     (first..=last.min(first.saturating_add(50)))
-        .map(|i| labelled(i as f64 * step, unit))
+        .map(|i| i as f64 * step)
+        .filter(possible)
+        .map(|value| Tick {
+            value,
+            label: tick(value),
+        })
         .collect()
 }
 
@@ -233,6 +245,14 @@ mod tests {
             ["0×", "1×", "2×", "3×", "4×"]
         );
         assert_eq!(labels(&linear(1.0, 4.0, Unit::Integer)), ["1", "2", "3", "4"]);
+        assert_eq!(
+            labels(&linear(0.93, 1.03, Unit::Share)),
+            ["94 %", "96 %", "98 %", "100 %"]
+        );
+        assert_eq!(
+            labels(&linear(34.9, 35.12, Unit::Score)),
+            ["34.90", "34.95", "35.00", "35.05", "35.10"]
+        );
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub(crate) enum Unit {
     Intensity,
     /// A quotient: `3.6×`.
     Ratio,
+    /// A score as it is, which may be below zero: nats, BLEU, per cent of errors.
+    Score,
+    /// A share of one: `97.5 %`.
+    Share,
 }
 
 impl Unit {
@@ -60,8 +64,16 @@ impl Unit {
             }
             Unit::PerSecond => grouped(value, digits),
             Unit::Ratio => format!("{}×", number(value)),
+            Unit::Score => number(value).replace('-', "−"),
+            Unit::Share => format!("{}\u{a0}%", number(100.0 * value).replace('-', "−")),
         }
     }
+}
+
+/// A number with as many decimals as a multiple of the step needs.
+pub(crate) fn in_steps(value: f64, step: f64) -> String {
+    let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 12.0) as usize;
+    format!("{value:.decimals$}").replace('-', "−")
 }
 
 /// `1024` is `1k` and `1536` is `1.5k`; what is no multiple of 512 stays as it is.
@@ -165,6 +177,15 @@ mod tests {
         assert_eq!(significant(3.0, 3, false), "3.00");
         assert_eq!(significant(0.001_234, 3, true), "0.00123");
         assert_eq!(significant(123_456.0, 3, true), "123456");
+    }
+
+    #[test]
+    fn scores_may_be_below_zero_and_shares_are_per_cent() {
+        check(Unit::Score, -0.0312, "−0.0312");
+        check(Unit::Share, 0.9746, "97.5 %");
+        assert_eq!(in_steps(34.95, 0.05), "34.95");
+        assert_eq!(in_steps(34.0, 0.2), "34.0");
+        assert_eq!(in_steps(-20.0, 10.0), "−20");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod decoders;
+mod trainings;
 
 use attn_figures::{Error, Frame, Outcome, Position, Row, draw_all, figures, find, render, to_png};
 use polars::prelude::{DataType, df};
@@ -68,12 +69,15 @@ fn rows() -> Vec<Row> {
 fn rows_for(figure: &str) -> Vec<Row> {
     if decoders::FIGURES.contains(&figure) {
         decoders::rows()
+    } else if trainings::FIGURES.contains(&figure) {
+        trainings::rows()
     } else {
         rows()
     }
 }
 
-/// The rows with ten positions for each trajectory, the cache growing every `stride` tokens.
+/// The rows with ten positions for each trajectory, the cache growing every `stride` tokens, and with all that belongs
+/// to trainings.
 fn frame(rows: Vec<Row>) -> Frame {
     let mut positions = Vec::new();
     for row in rows.iter().filter(|row| row.workload == "trajectory") {
@@ -88,7 +92,7 @@ fn frame(rows: Vec<Row>) -> Frame {
             closes_slot: Some(position % stride == 0),
         }));
     }
-    Frame::from_rows(rows).and_positions(positions)
+    trainings::with_details(Frame::from_rows(rows).and_positions(positions))
 }
 
 /// The only document of a figure.
@@ -121,8 +125,9 @@ fn every_figure_names_every_variant_and_has_ink() {
         let svg = svg_of(figure.name, rows_for(figure.name));
         let texts = texts(&svg);
         for (_, label, stride) in LABELS {
-            // Strides are the axis of this one.
-            if figure.name != "compression-rate" || stride.is_none() {
+            // Strides are the axis of these.
+            let is_axis = ["compression-rate", "quality-vs-stride"].contains(&figure.name);
+            if !is_axis || stride.is_none() {
                 assert!(
                     texts.iter().any(|text| text == label),
                     "{}: {label} in {texts:?}",
@@ -349,8 +354,16 @@ fn grades_are_counted_from_the_lightest_to_the_gravest() {
     );
 }
 
-/// Figures of sizes in closed form, which no cache regime changes.
-const SIZES: [&str; 2] = ["cache-vs-context", "memory-bars"];
+/// Figures of what no cache regime changes: sizes in closed form, and qualities.
+const UNTIMED: [&str; 7] = [
+    "cache-vs-context",
+    "memory-bars",
+    "quality-vs-cache",
+    "quality-vs-stride",
+    "ablation-bars",
+    "recall-heatmap",
+    "learning-curves",
+];
 
 #[test]
 fn every_figure_says_what_was_held_equal() {
@@ -370,7 +383,7 @@ fn every_figure_says_what_was_held_equal() {
         );
         assert_eq!(
             fair.contains("cold caches"),
-            !SIZES.contains(&figure.name),
+            !UNTIMED.contains(&figure.name),
             "{}",
             figure.name
         );

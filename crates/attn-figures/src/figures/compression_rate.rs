@@ -139,6 +139,7 @@ fn through_strides(slice: &Slice<'_>, merged: &[&Row], y: fn(&Row) -> Option<Mea
         let look = Some(slice.frame.palette().look(&series_key(row)));
         if let (Some(stride), Some(y)) = (row.stride, y(row)) {
             curves.entry(geometry(row)).or_default().push(Point {
+                x_interval: None,
                 x: stride as f64,
                 y,
                 look,

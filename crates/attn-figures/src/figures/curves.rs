@@ -134,6 +134,7 @@ pub(super) fn series(
         let mut points: Vec<Point> = own
             .filter_map(|row| {
                 Some(Point {
+                    x_interval: None,
                     x: x(row)? as f64,
                     y: y(row)?,
                     look: None,

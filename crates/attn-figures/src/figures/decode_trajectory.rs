@@ -142,6 +142,7 @@ fn times(trajectory: &Trajectory<'_>) -> Vec<Point> {
         let value = positive(position.time_median_s)?;
         let interval = positive(position.time_ci_low_s).zip(positive(position.time_ci_high_s));
         Some(Point {
+            x_interval: None,
             x: position.position as f64,
             y: Measured {
                 value,
@@ -160,6 +161,7 @@ fn growths(trajectory: &Trajectory<'_>) -> Vec<Point> {
     let point = |position: &&Position| {
         let value = positive(Some(position.kv_bytes? - first?))?;
         Some(Point {
+            x_interval: None,
             x: position.position as f64,
             y: Measured {
                 value,

@@ -15,7 +15,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "memory-breakdown",
     summary: "Peak memory of a whole decoder by what it holds",
     needs: "whole-model",
-    uses: |row| row.is_model() && is_end(row),
+    uses: |row| row.is_timed_model() && is_end(row),
     dimensions: WAYS,
     sheet,
 };

@@ -1,5 +1,6 @@
 //! The figures: one file each, a function from rows that may share an axis to what is shown.
 
+mod ablation_bars;
 mod cache_vs_context;
 mod compression_rate;
 mod curves;
@@ -7,12 +8,18 @@ mod decode_trajectory;
 mod generate_bars;
 mod latency_vs_batch;
 mod latency_vs_context;
+mod learning_curves;
 mod memory_bars;
 mod memory_breakdown;
 mod paper_table;
 mod points;
 mod prefill_vs_tokens;
 mod published;
+mod quality;
+mod quality_vs_cache;
+mod quality_vs_stride;
+mod quality_vs_time;
+mod recall_heatmap;
 mod roofline;
 mod speedup_bars;
 mod speedup_waterfall;
@@ -44,7 +51,7 @@ pub struct FigureSpec {
     pub(crate) sheet: fn(&Slice<'_>) -> Result<Sheet, String>,
 }
 
-static FIGURES: [FigureSpec; 18] = [
+static FIGURES: [FigureSpec; 24] = [
     latency_vs_context::SPEC,
     tokens_vs_context::SPEC,
     latency_vs_batch::SPEC,
@@ -63,6 +70,12 @@ static FIGURES: [FigureSpec; 18] = [
     time_breakdown::SPEC,
     memory_breakdown::SPEC,
     time_vs_cache::SPEC,
+    quality_vs_cache::SPEC,
+    quality_vs_time::SPEC,
+    quality_vs_stride::SPEC,
+    ablation_bars::SPEC,
+    recall_heatmap::SPEC,
+    learning_curves::SPEC,
 ];
 
 /// Every figure, in the order of the report.

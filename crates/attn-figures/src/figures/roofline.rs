@@ -14,7 +14,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "roofline",
     summary: "Rate of computing against operations per byte, under the ceilings of the machine",
     needs: "measured",
-    uses: |row| !row.is_model(),
+    uses: |row| !row.is_model() && !row.is_quality(),
     dimensions: TIMED,
     sheet,
 };
@@ -64,6 +64,7 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let ends = rows.iter().filter_map(|row| rate(row)).flat_map(Measured::ends);
     let y = Axis::logarithmic("Achieved rate", Unit::Flops, ends.chain([flops_per_s]));
     let limit = |at: f64| Point {
+        x_interval: None,
         x: at,
         y: Measured {
             value: roof(at),
@@ -125,6 +126,7 @@ fn scattered(slice: &Slice<'_>, rows: &[&Row]) -> Vec<Series> {
         let mut points: Vec<Point> = own
             .filter_map(|row| {
                 Some(Point {
+                    x_interval: None,
                     x: intensity(row)?,
                     y: rate(row)?,
                     look: None,

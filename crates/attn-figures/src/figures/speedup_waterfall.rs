@@ -16,7 +16,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "speedup-waterfall",
     summary: "Time of a whole decoder from the seed's way to ours, one habit at a time",
     needs: "whole-model",
-    uses: |row| row.is_model(),
+    uses: |row| row.is_timed_model(),
     dimensions: WAYS,
     sheet,
 };

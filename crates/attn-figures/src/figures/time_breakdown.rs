@@ -15,7 +15,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "time-breakdown",
     summary: "Time of a whole decoder by what it is spent on",
     needs: "whole-model",
-    uses: |row| row.is_model() && is_end(row),
+    uses: |row| row.is_timed_model() && is_end(row),
     dimensions: WAYS,
     sheet,
 };

@@ -19,7 +19,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
     name: "time-vs-cache",
     summary: "Time of a whole decoder against its cache elements, fitted by a constant and a slope, with residuals",
     needs: "whole-model",
-    uses: |row| row.is_model() && is_end(row),
+    uses: |row| row.is_timed_model() && is_end(row),
     dimensions: WAYS,
     sheet,
 };
@@ -232,6 +232,7 @@ fn panel(title: &str, places: &[Place], latent: Option<Line>, all: Option<Line>)
         label: place.label.clone(),
         look: place.look,
         points: vec![Point {
+            x_interval: None,
             x: place.elements,
             y: place.time,
             look: None,
@@ -249,6 +250,7 @@ fn panel(title: &str, places: &[Place], latent: Option<Line>, all: Option<Line>)
 
 fn point(x: f64, value: f64, grade: Grade) -> Point {
     Point {
+        x_interval: None,
         x,
         y: Measured {
             value,
