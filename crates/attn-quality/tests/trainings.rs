@@ -126,7 +126,7 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
         let spec = task.spec();
         for variant in VARIANTS {
             let config = TaskModelConfig::new(&spec, attention(variant), &SIZES);
-            let mut trainer = Trainer::new(task.as_ref(), config, options(60), 3, &build()).unwrap();
+            let mut trainer = Trainer::new(task.as_ref(), config, options(150), 3, &build()).unwrap();
             let before = evaluate(&trainer.model().unwrap(), task.as_ref(), Part::Valid, 8, 4, Reading::Whole).unwrap();
             trainer.train_to(u64::MAX).unwrap();
             let model = trainer.model().unwrap();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use attn_figures::Frame;
 use attn_harness::Sweep;
-use attn_harness::row::{Position, Row};
-use attn_harness::store::{self, Run};
+use attn_harness::row::{CurvePoint, Position, Probe, Row, Training};
+use attn_harness::store::{self, Run, StoreError};
 use polars::prelude::DataFrame;
 
 use crate::failure::Failure;
@@ -39,8 +39,16 @@ pub fn drawable(folders: &[PathBuf]) -> Result<Frame, Failure> {
     for folder in folders {
         let rows = store::columns_of(folder, Frame::COLUMNS).map_err(Failure::input)?;
         let details = store::details_of(folder).map_err(Failure::input)?;
-        let positions = Position::to_frame(&details.positions).map_err(Failure::input)?;
-        let frame = Frame::from_polars(&rows).and_then(|frame| frame.with_positions(&positions));
+        let table = |frame: Result<DataFrame, StoreError>| frame.map_err(Failure::input);
+        let positions = table(Position::to_frame(&details.positions))?;
+        let trainings = table(Training::to_frame(&details.trainings))?;
+        let curves = table(CurvePoint::to_frame(&details.curves))?;
+        let probes = table(Probe::to_frame(&details.probes))?;
+        let frame = Frame::from_polars(&rows)
+            .and_then(|frame| frame.with_positions(&positions))
+            .and_then(|frame| frame.with_trainings(&trainings))
+            .and_then(|frame| frame.with_curves(&curves))
+            .and_then(|frame| frame.with_probes(&probes));
         frames.push(frame.map_err(Failure::input)?);
     }
     Ok(Frame::joined(frames))

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::protocol::{Ended, Hired, PROTOCOL, Received, Reply, Request, Settings, Worker, Workshop};
-use super::share::Share;
+use super::share::{Share, THREADS};
 use super::slate::{Note, Slate};
 use crate::conditions::oom_kills;
 use crate::environment::Build;
@@ -61,7 +61,7 @@ impl Executable {
 
 impl Workshop for Executable {
     fn hire(&mut self, share: Share) -> io::Result<Hired> {
-        let mut process = Process::start(self)?;
+        let mut process = Process::start(self, share)?;
         let settings = Settings {
             share,
             ..self.settings.clone()
@@ -126,7 +126,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(executable: &Executable) -> io::Result<Self> {
+    fn start(executable: &Executable, share: Share) -> io::Result<Self> {
         let slate = Slate::new()?;
         let mut command = Command::new(&executable.path);
         command
@@ -136,6 +136,11 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // candle has a thread for every core there is, whatever part of them a process may use.
+        if share.of > 1 && std::env::var_os(THREADS).is_none() {
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            command.env(THREADS, share.part(processors).len().to_string());
+        }
         // Ctrl-C in a terminal is for the runner alone.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
