@@ -1,6 +1,7 @@
 //! `quality` from a sweep to its rows: trained, tested, killed and taken up again, diverged, and refused.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
@@ -21,7 +22,8 @@ fn sweep(steps: usize, rest: &str) -> String {
     )
 }
 
-const TRAINING: &str = "training: {warmup: 2, eval_every: 4, eval_examples: 4, test_examples: 6, seeds: 3, average: 2}";
+const TRAINING: &str =
+    "training: {warmup: 2, eval_every: 4, eval_examples: 4, test_examples: 6, seeds: 3, average: 2}";
 
 #[test]
 fn trainings_become_rows_with_intervals_curves_and_places() {
@@ -31,29 +33,54 @@ fn trainings_become_rows_with_intervals_curves_and_places() {
     let run = Run::open(&place.path().join("r")).unwrap();
     assert_eq!(run.rows.len(), 4);
     for row in &run.rows {
-        assert_eq!((row.status, row.trust), (Status::Ok, Some(Trust::Clean)), "{row:?}");
+        assert_eq!(
+            (row.status, row.trust),
+            (Status::Ok, Some(Trust::Clean)),
+            "{row:?}"
+        );
         let (low, high) = (row.quality_ci_low.unwrap(), row.quality_ci_high.unwrap());
         let quality = row.quality.unwrap();
-        assert!(low <= quality && quality <= high && row.quality_sd.unwrap() >= 0.0, "{row:?}");
-        assert_eq!((row.n_seeds, row.n_diverged, row.train_steps), (Some(3), Some(0), Some(10)));
+        assert!(
+            low <= quality && quality <= high && row.quality_sd.unwrap() >= 0.0,
+            "{row:?}"
+        );
+        assert_eq!(
+            (row.n_seeds, row.n_diverged, row.train_steps),
+            (Some(3), Some(0), Some(10))
+        );
         assert_eq!(row.cache_agreement, Some(1.0), "{row:?}");
         assert!(row.error_max.unwrap() < 1e-4 && row.time_median_s.is_none());
         assert!(row.peak_bytes.unwrap() > row.parameters.unwrap() * 4 * 3);
         assert!(row.train_time_s.unwrap() > 0.0 && row.kv_bytes_per_token.unwrap() > 0.0);
         assert!(row.null_reasons().contains_key("time_median_s"));
-        let of_row = run.details.trainings.iter().filter(|training| training.case_id == row.case_id);
+        let of_row = run
+            .details
+            .trainings
+            .iter()
+            .filter(|training| training.case_id == row.case_id);
         let seeds: Vec<u64> = of_row.map(|training| training.seed).collect();
         assert_eq!(seeds, [42, 43, 44]);
-        let points = run.details.curves.iter().filter(|point| point.case_id == row.case_id);
+        let points = run
+            .details
+            .curves
+            .iter()
+            .filter(|point| point.case_id == row.case_id);
         let steps: Vec<u64> = points.map(|point| point.step).collect();
         assert_eq!(steps, [4, 8, 10, 4, 8, 10, 4, 8, 10]);
         // Only recall has axes of its own.
-        let has_places = run.details.probes.iter().any(|probe| probe.case_id == row.case_id);
+        let has_places = run
+            .details
+            .probes
+            .iter()
+            .any(|probe| probe.case_id == row.case_id);
         assert_eq!(has_places, row.task.as_deref() == Some("recall"));
     }
     assert!(!place.path().join("r/checkpoints").exists());
     let half = |stride: Option<u64>| {
-        let row = run.rows.iter().find(|row| row.stride == stride && row.task.as_deref() == Some("recall"));
+        let row = run
+            .rows
+            .iter()
+            .find(|row| row.stride == stride && row.task.as_deref() == Some("recall"));
         row.unwrap().kv_bytes.unwrap()
     };
     // 16 tokens enter the cache: 2 heads of 8, keys and values, against 8 + 4 of every other token.
@@ -63,10 +90,18 @@ fn trainings_become_rows_with_intervals_curves_and_places() {
 /// What of a run does not depend on how long anything took.
 fn lasting(dir: &Path) -> Vec<String> {
     let run = Run::open(dir).unwrap();
-    let mut lines: Vec<String> = run.details.curves.iter().map(|point| format!("{point:?}")).collect();
+    let mut lines: Vec<String> = run
+        .details
+        .curves
+        .iter()
+        .map(|point| format!("{point:?}"))
+        .collect();
     lines.extend(run.details.probes.iter().map(|probe| format!("{probe:?}")));
     for row in &run.rows {
-        lines.push(format!("{} {:?} {:?} {:?}", row.case_id, row.quality, row.quality_sd, row.test_nats));
+        lines.push(format!(
+            "{} {:?} {:?} {:?}",
+            row.case_id, row.quality, row.quality_sd, row.test_nats
+        ));
     }
     lines
 }
@@ -85,7 +120,8 @@ fn trainings_that_were_killed_go_on_as_if_nothing_had_happened() {
     let kept = place.path().join("killed/checkpoints");
     let has_ended = || {
         let cases = std::fs::read_dir(&kept).into_iter().flatten().flatten();
-        cases.flat_map(|case| std::fs::read_dir(case.path()).into_iter().flatten().flatten())
+        cases
+            .flat_map(|case| std::fs::read_dir(case.path()).into_iter().flatten().flatten())
             .any(|file| file.file_name().to_string_lossy().ends_with(".json"))
     };
     let began = Instant::now();
@@ -96,7 +132,10 @@ fn trainings_that_were_killed_go_on_as_if_nothing_had_happened() {
     child.kill().unwrap();
     child.wait().unwrap();
     place.prints(&["run", "sweep.yaml", "--out", "killed", "--resume"]);
-    assert_eq!(lasting(&place.path().join("killed")), lasting(&place.path().join("whole")));
+    assert_eq!(
+        lasting(&place.path().join("killed")),
+        lasting(&place.path().join("whole"))
+    );
     assert!(!kept.exists());
 }
 
@@ -106,13 +145,39 @@ fn a_loss_that_is_not_finite_is_a_row_that_says_so() {
         20,
         "training: {lr: 1.0e+30, warmup: 0, clip_norm: 0, seeds: 2, test_examples: 4, eval_examples: 4}",
     ));
-    let output = place.run(&["run", "sweep.yaml", "--out", "r", "--filter", "task=recall,variant=mha"]);
-    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = place.run(&[
+        "run",
+        "sweep.yaml",
+        "--out",
+        "r",
+        "--filter",
+        "task=recall,variant=mha",
+    ]);
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let run = Run::open(&place.path().join("r")).unwrap();
-    let [row] = run.rows.as_slice() else { panic!("{:?}", run.rows) };
-    assert_eq!((row.status, row.quality, row.n_diverged), (Status::Diverged, None, Some(2)));
-    assert!(row.reason.as_deref().unwrap().contains("seed 42 at update"), "{:?}", row.reason);
-    assert!(run.details.trainings.iter().all(|training| training.diverged_at.is_some()));
+    let [row] = run.rows.as_slice() else {
+        panic!("{:?}", run.rows)
+    };
+    assert_eq!(
+        (row.status, row.quality, row.n_diverged),
+        (Status::Diverged, None, Some(2))
+    );
+    assert!(
+        row.reason.as_deref().unwrap().contains("seed 42 at update"),
+        "{:?}",
+        row.reason
+    );
+    assert!(
+        run.details
+            .trainings
+            .iter()
+            .all(|training| training.diverged_at.is_some())
+    );
 }
 
 #[test]
@@ -122,7 +187,10 @@ fn data_that_cannot_be_used_end_a_sweep_before_it_begins() {
     let head = "name: mine\nmodel: {d_model: 16, n_heads: 2, n_layers: 1}\nvariants: [mha]\n";
     let place = Place::with(&format!("{head}{data}"));
     let (code, said) = place.fails(&["run", "sweep.yaml", "--out", "r"]);
-    assert!(code == 2 && said.contains("task `mine` cannot be used") && said.contains("train.txt"), "{said}");
+    assert!(
+        code == 2 && said.contains("task `mine` cannot be used") && said.contains("train.txt"),
+        "{said}"
+    );
     for part in ["train", "valid", "test"] {
         std::fs::write(place.path().join(format!("{part}.txt")), "").unwrap();
     }
@@ -130,7 +198,9 @@ fn data_that_cannot_be_used_end_a_sweep_before_it_begins() {
     assert!(code == 2 && said.contains("cannot be used"), "{said}");
     assert!(!place.path().join("r").exists());
     for part in ["train", "valid", "test"] {
-        let text: String = (0..40).map(|i| format!("{part} number {i} of a text\n")).collect();
+        let text: String = (0..40)
+            .map(|i| format!("{part} number {i} of a text\n"))
+            .collect();
         std::fs::write(place.path().join(format!("{part}.txt")), text).unwrap();
     }
     place.prints(&["run", "sweep.yaml", "--out", "r"]);

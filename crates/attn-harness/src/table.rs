@@ -209,7 +209,10 @@ pub fn workload_title(row: &Row) -> String {
 pub fn time_cell(row: &Row) -> String {
     if let Some(quality) = row.quality {
         let measure = row.quality_measure.as_deref().unwrap_or_default();
-        return format!("{measure} {}", quality_text(quality, row.quality_ci_low.zip(row.quality_ci_high)));
+        return format!(
+            "{measure} {}",
+            quality_text(quality, row.quality_ci_low.zip(row.quality_ci_high))
+        );
     }
     time_text(
         row.status,
@@ -221,7 +224,11 @@ pub fn time_cell(row: &Row) -> String {
 /// A quality with half the width of its interval: `0.934 ± 0.012`.
 fn quality_text(quality: f64, ci: Option<(f64, f64)>) -> String {
     match ci {
-        Some((low, high)) => format!("{} ± {}", format_quality(quality), format_quality((high - low) / 2.0)),
+        Some((low, high)) => format!(
+            "{} ± {}",
+            format_quality(quality),
+            format_quality((high - low) / 2.0)
+        ),
         None => format_quality(quality),
     }
 }

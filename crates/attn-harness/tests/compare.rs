@@ -138,7 +138,10 @@ fn fewer_than_four_samples_tell_nothing() {
 
     // Nine samples, of which three met in the same round.
     let mut new = paired(one([2.0; 9]));
-    new.details.samples.iter_mut().for_each(|sample| sample.round += 6);
+    new.details
+        .samples
+        .iter_mut()
+        .for_each(|sample| sample.round += 6);
     let case = assert_verdict(&paired(one([1.0; 9])), &new, Verdict::Unclear);
     assert!(case.why.unwrap().contains("3 pairs are too few"));
 
@@ -182,7 +185,8 @@ fn pairs_match_by_replica_and_round_in_any_order() {
     let case = only(&compared(&base, &new)).clone();
     assert_eq!((case.n_base, case.n_new, case.verdict), (7, 8, Verdict::Slower));
     // In another replica nothing meets.
-    base.details.samples
+    base.details
+        .samples
         .iter_mut()
         .for_each(|sample| sample.replica = Some(1));
     assert_eq!(only(&compared(&base, &new)).verdict, Verdict::Unclear);

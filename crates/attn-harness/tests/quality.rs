@@ -3,8 +3,6 @@
 
 mod fake;
 
-use std::path::Path;
-
 use attn_harness::{Plan, Sweep};
 use fake::setup;
 
@@ -23,11 +21,17 @@ fn a_case_for_each_variant_task_and_setting() {
     );
     let trained: Vec<_> = plan.cases.iter().filter(|case| case.quality.is_some()).collect();
     assert_eq!((plan.cases.len(), trained.len()), (6, 4));
-    let names: Vec<_> = trained.iter().map(|case| case.cell("task").unwrap().into_owned()).collect();
+    let names: Vec<_> = trained
+        .iter()
+        .map(|case| case.cell("task").unwrap().into_owned())
+        .collect();
     assert_eq!(names, ["copy", "copy", "hard", "hard"]);
     let quality = trained[3].quality.as_ref().unwrap();
     assert_eq!(quality.training.seeds, [7, 8]);
-    assert_eq!((quality.training.options.average, quality.training.options.steps), (3, 20));
+    assert_eq!(
+        (quality.training.options.average, quality.training.options.steps),
+        (3, 20)
+    );
     assert_eq!(trained[3].workload_name(), "quality");
     // 97 tokens of which the last enters no cache: 48 slots of rank 16 and 4 in two layers.
     assert_eq!(trained[3].kv_bytes, 2 * 48 * (16 + 4) * 4);
@@ -37,10 +41,22 @@ fn a_case_for_each_variant_task_and_setting() {
 
 #[test]
 fn what_defines_a_training_is_in_its_id() {
-    let id = |rest: &str| plan(&format!("workloads: [quality: {{task: copy, steps: 20}}]\n{rest}")).cases[0].id.clone();
+    let id = |rest: &str| {
+        plan(&format!(
+            "workloads: [quality: {{task: copy, steps: 20}}]\n{rest}"
+        ))
+        .cases[0]
+            .id
+            .clone()
+    };
     let usual = id("");
     assert_eq!(id("training: {threads: 2}\n"), usual);
-    for other in ["training: {lr: 0.5}\n", "training: {seeds: 4}\n", "tasks: {copy: {copy: {symbols: 9}}}\n", "seed: 1\n"] {
+    for other in [
+        "training: {lr: 0.5}\n",
+        "training: {seeds: 4}\n",
+        "tasks: {copy: {copy: {symbols: 9}}}\n",
+        "seed: 1\n",
+    ] {
         assert_ne!(id(other), usual, "{other}");
     }
 }
@@ -48,13 +64,31 @@ fn what_defines_a_training_is_in_its_id() {
 #[test]
 fn what_cannot_be_trained_is_bad_input() {
     for (rest, expected) in [
-        ("workloads: [quality: {steps: 5}]\n", "`workloads[0].quality.task` is missing"),
+        (
+            "workloads: [quality: {steps: 5}]\n",
+            "`workloads[0].quality.task` is missing",
+        ),
         ("workloads: [quality: {task: recal}]\n", "unknown task `recal`"),
-        ("workloads: [quality: {task: copy, steps: 0}]\n", "`workloads[0].quality.steps` is 0"),
-        ("workloads: [quality: {task: copy, epochs: 1}]\n", "unknown setting of quality: `epochs`"),
-        ("workloads: [quality: {task: copy, downsample: 2}]\n", "has no source"),
-        ("workloads: [quality: {task: copy}]\ntraining: {lr: -1}\n", "`training.lr` is -1"),
-        ("workloads: [quality: {task: copy}]\ntraining: {seeds: 0}\n", "`training.seeds` is 0"),
+        (
+            "workloads: [quality: {task: copy, steps: 0}]\n",
+            "`workloads[0].quality.steps` is 0",
+        ),
+        (
+            "workloads: [quality: {task: copy, epochs: 1}]\n",
+            "unknown setting of quality: `epochs`",
+        ),
+        (
+            "workloads: [quality: {task: copy, downsample: 2}]\n",
+            "has no source",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {lr: -1}\n",
+            "`training.lr` is -1",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {seeds: 0}\n",
+            "`training.seeds` is 0",
+        ),
         (
             "workloads: [quality: {task: copy}]\ntraining: {label_smoothing: 1.0}\n",
             "`training.label_smoothing` is 1",
@@ -67,8 +101,14 @@ fn what_cannot_be_trained_is_bad_input() {
             "workloads: [quality: {task: mine}]\ntasks: {mine: {text: {train: no.txt, valid: no.txt, test: no.txt, tokenizer: {train: 300}}}}\n",
             "no.txt",
         ),
-        ("workloads: [decode: {context: 8}]\ntraining: {lr: 0.1}\n", "`workloads` has no quality"),
-        ("workloads: [quality: {task: copy}, quality: {task: copy}]\n", "both give quality of copy"),
+        (
+            "workloads: [decode: {context: 8}]\ntraining: {lr: 0.1}\n",
+            "`workloads` has no quality",
+        ),
+        (
+            "workloads: [quality: {task: copy}, quality: {task: copy}]\n",
+            "both give quality of copy",
+        ),
     ] {
         let found = fake::problems(&format!("{MODEL}{rest}"), &[]).join("\n");
         assert!(found.contains(expected), "{rest}: {found}");
@@ -81,13 +121,18 @@ fn a_vocabulary_larger_than_the_models_is_named_with_both_keys() {
     let found = fake::problems(&format!("{model}workloads: [quality: {{task: copy}}]\n"), &[]);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("`model.vocab` is 5"), "{found:?}");
-    assert!(found[0].contains("(vocab)") && found[0].contains("(task)"), "{found:?}");
+    assert!(
+        found[0].contains("(vocab)") && found[0].contains("(task)"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn paths_of_data_begin_beside_the_sweep() {
     let folder = tempfile::tempdir().unwrap();
-    let lines: String = (0..60).map(|i| format!("line {i} of a text that repeats\n")).collect();
+    let lines: String = (0..60)
+        .map(|i| format!("line {i} of a text that repeats\n"))
+        .collect();
     for part in ["train", "valid", "test"] {
         std::fs::write(folder.path().join(format!("{part}.txt")), &lines).unwrap();
     }
@@ -97,5 +142,8 @@ fn paths_of_data_begin_beside_the_sweep() {
     let sweep = Sweep::parse(&path, format!("{MODEL}{rest}"), &[]).unwrap();
     let plan = Plan::build(&sweep, &setup()).unwrap();
     assert_eq!(plan.base, folder.path());
-    assert_eq!(plan.cases[0].quality.as_ref().unwrap().training.vocab, plan.cases[0].model.unwrap().vocab);
+    assert_eq!(
+        plan.cases[0].quality.as_ref().unwrap().training.vocab,
+        plan.cases[0].model.unwrap().vocab
+    );
 }

@@ -48,7 +48,10 @@ pub fn check(task: &dyn Task, config: &TaskModelConfig, seed: u64, build: &Build
         Ok(Agreement {
             logits: difference / scale,
             // NaN is not lost.
-            gradients: apart.iter().map(of_weight).fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
+            gradients: apart
+                .iter()
+                .map(of_weight)
+                .fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
             rows,
         })
     })
@@ -78,10 +81,17 @@ fn pass(
 /// The largest difference, and the largest of what is expected.
 fn distance(got: &Tensor, expected: &Tensor) -> Result<(f64, f64)> {
     let flat = |t: &Tensor| -> Result<Vec<f64>> {
-        Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+        Ok(t.to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1()?)
     };
     let (got, expected) = (flat(got)?, flat(expected)?);
     let worst = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
-    let difference = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, worst);
+    let difference = got
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, worst);
     Ok((difference, expected.iter().map(|x| x.abs()).fold(0.0, worst)))
 }

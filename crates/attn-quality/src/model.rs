@@ -94,7 +94,10 @@ impl TaskModelConfig {
     /// Bytes of all layers' caches of one sequence, with elements of `element` bytes, where the longest text has been
     /// written behind its source.
     pub fn kv_bytes(&self, spec: &TaskSpec, element: usize) -> u64 {
-        let states = self.encoder.as_ref().map_or(0, |encoder| encoder.states(self.source_len));
+        let states = self
+            .encoder
+            .as_ref()
+            .map_or(0, |encoder| encoder.states(self.source_len));
         // The last token is chosen, and enters no cache.
         let entries = states + spec.max_text.saturating_sub(1).max(1);
         let layer = self.decoder.attention.geometry();

@@ -127,7 +127,15 @@ fn trained_models_write_through_their_caches_what_they_were_trained_to() {
         for variant in VARIANTS {
             let config = TaskModelConfig::new(&spec, attention(variant), &SIZES);
             let mut trainer = Trainer::new(task.as_ref(), config, options(150), 3, &build()).unwrap();
-            let before = evaluate(&trainer.model().unwrap(), task.as_ref(), Part::Valid, 8, 4, Reading::Whole).unwrap();
+            let before = evaluate(
+                &trainer.model().unwrap(),
+                task.as_ref(),
+                Part::Valid,
+                8,
+                4,
+                Reading::Whole,
+            )
+            .unwrap();
             trainer.train_to(u64::MAX).unwrap();
             let model = trainer.model().unwrap();
             let after = evaluate(&model, task.as_ref(), Part::Valid, 8, 4, Reading::Whole).unwrap();
@@ -185,10 +193,17 @@ fn models_and_their_gradients_agree_with_a_plain_formulation() {
                 let found = check(task.as_ref(), &config, 3, &Build::cpu(path, DType::F32)).unwrap();
                 let key = variant.key;
                 assert!(found.rows > 0);
-                assert!(found.logits < 1e-5 && found.gradients < 1e-4, "{key} {path}: {found:?}");
+                assert!(
+                    found.logits < 1e-5 && found.gradients < 1e-4,
+                    "{key} {path}: {found:?}"
+                );
             }
             let exact = check(task.as_ref(), &config, 3, &Build::cpu(Path::Fused, DType::F64)).unwrap();
-            assert!(exact.logits < 1e-12 && exact.gradients < 1e-10, "{}: {exact:?}", variant.key);
+            assert!(
+                exact.logits < 1e-12 && exact.gradients < 1e-10,
+                "{}: {exact:?}",
+                variant.key
+            );
         }
     }
 }

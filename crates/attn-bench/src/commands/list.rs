@@ -76,7 +76,9 @@ fn text(topic: Topic) -> String {
             let lines = lines.map(|(spec, (name, help))| {
                 vec![name.to_string(), scopes(spec).join(", "), help.to_string()]
             });
-            let quality = [QUALITY, Scope::Model.name(), QUALITY_SUMMARY].map(str::to_string).to_vec();
+            let quality = [QUALITY, Scope::Model.name(), QUALITY_SUMMARY]
+                .map(str::to_string)
+                .to_vec();
             let overview = table(
                 &["workload", "scopes", "what it is"],
                 lines.chain([quality]).collect(),
@@ -98,7 +100,9 @@ fn text(topic: Topic) -> String {
                 let default = setting
                     .default
                     .map_or("required".to_string(), |value| value.to_string());
-                [QUALITY, setting.name, &default, setting.help].map(str::to_string).to_vec()
+                [QUALITY, setting.name, &default, setting.help]
+                    .map(str::to_string)
+                    .to_vec()
             });
             let sizes = table(
                 &["workload", "size", "default", "meaning"],
@@ -219,7 +223,9 @@ fn quality_value() -> Value {
         .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
         .collect();
     let tasks = attn_tasks::names().iter();
-    let tasks: Value = tasks.map(|(name, help)| json!({"name": name, "summary": help})).collect();
+    let tasks: Value = tasks
+        .map(|(name, help)| json!({"name": name, "summary": help}))
+        .collect();
     json!({
         "name": QUALITY,
         "summary": QUALITY_SUMMARY,

@@ -60,7 +60,10 @@ fn not_below(b: [usize; 4], a: [usize; 4]) -> bool {
 pub(super) fn mark(cases: &mut [Case]) {
     // Cases of one layer, kind of workload, scope, path and dtype; a plan has one device.
     let mut lines: HashMap<_, Vec<usize>> = HashMap::new();
-    let timed = cases.iter().enumerate().filter(|(_, case)| case.quality.is_none());
+    let timed = cases
+        .iter()
+        .enumerate()
+        .filter(|(_, case)| case.quality.is_none());
     for (i, case) in timed.filter(|(_, case)| case.predicted_oom) {
         let settings = format!(
             "{:?} {:?} {:?} {:?} {:?}",

@@ -233,7 +233,14 @@ impl Case {
             "prefix" => Cow::Borrowed(self.prefix?.name()),
             "task" => Cow::Borrowed(self.quality.as_ref()?.training.task_name.as_str()),
             "train_steps" => self.quality.as_ref()?.training.options.steps.to_string().into(),
-            "downsample" => self.quality.as_ref()?.training.sizes.downsample.to_string().into(),
+            "downsample" => self
+                .quality
+                .as_ref()?
+                .training
+                .sizes
+                .downsample
+                .to_string()
+                .into(),
             setting => self.params.0.get(setting)?.to_string().into(),
         })
     }

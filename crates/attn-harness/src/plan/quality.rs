@@ -17,13 +17,16 @@ use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
 use crate::error::Problem;
 use crate::locate::KeyPath;
-use crate::sweep::{Axis, Dtype, Entry, Launch, Regime, Scalar, Sweep, TaskChoice, TrainingSettings, unknown};
+use crate::sweep::{
+    Axis, Dtype, Entry, Launch, Regime, Scalar, Sweep, TaskChoice, TrainingSettings, unknown,
+};
 
 /// Name of the workload.
 pub const QUALITY: &str = "quality";
 
 /// What it is, in a sentence.
-pub const QUALITY_SUMMARY: &str = "models trained on a task, once for each seed, and tested token by token through their caches";
+pub const QUALITY_SUMMARY: &str =
+    "models trained on a task, once for each seed, and tested token by token through their caches";
 
 /// A setting of the workload, each of which is an axis.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +97,11 @@ pub struct Training {
 }
 
 impl Training {
+    /// What is told apart as points of a sweep: task, updates, and states that are made one.
+    pub(super) fn point(&self) -> (String, u64, usize) {
+        (self.task_name.clone(), self.options.steps, self.sizes.downsample)
+    }
+
     /// The model that is trained, of a variant.
     pub fn model(&self, spec: &TaskSpec, attention: Arc<dyn attn_core::LayerConfig>) -> TaskModelConfig {
         let spec = TaskSpec {
@@ -148,7 +156,11 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<QualityPoin
     for (at, entry) in entries(sweep) {
         let before = found.len();
         let names: Vec<&str> = QUALITY_SETTINGS.iter().map(|setting| setting.name).collect();
-        for name in entry.settings.keys().filter(|name| !names.contains(&name.as_str())) {
+        for name in entry
+            .settings
+            .keys()
+            .filter(|name| !names.contains(&name.as_str()))
+        {
             let problem = unknown("setting of quality:", name, &names);
             found.push(source.point(problem, &at.key(name), ""));
         }
@@ -158,14 +170,28 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<QualityPoin
             _ => counts(sweep, entry, &setting, &at, found),
         });
         for (name, place) in &task_names {
-            let opened = tasks.entry(name.clone()).or_insert_with(|| open(sweep, name, place, found));
-            let Some((task, spec)) = opened.clone() else { continue };
+            let opened = tasks
+                .entry(name.clone())
+                .or_insert_with(|| open(sweep, name, place, found));
+            let Some((task, spec)) = opened.clone() else {
+                continue;
+            };
             if found.len() > before {
                 continue;
             }
             for sizes in axes::product(&[downsample.clone(), steps.clone(), batch.clone()]) {
-                let [downsample, steps, batch] = sizes[..] else { continue };
-                points.extend(point(sweep, &at, name, &task, &spec, [downsample, steps, batch], found));
+                let [downsample, steps, batch] = sizes[..] else {
+                    continue;
+                };
+                points.extend(point(
+                    sweep,
+                    &at,
+                    name,
+                    &task,
+                    &spec,
+                    [downsample, steps, batch],
+                    found,
+                ));
             }
         }
     }
@@ -191,7 +217,11 @@ fn task_names(
     axes::check(source, &place, axis, |Scalar(value)| value.to_string(), found);
     let mut names = Vec::new();
     for (i, Scalar(value)) in axis.values.iter().enumerate() {
-        let place = if axis.is_list { place.index(i) } else { place.clone() };
+        let place = if axis.is_list {
+            place.index(i)
+        } else {
+            place.clone()
+        };
         match value {
             ParamValue::Text(name) => names.push((name.clone(), place)),
             other => {
@@ -215,14 +245,27 @@ fn counts(
         return setting.default.map(|value| value as usize).into_iter().collect();
     };
     let place = at.key(setting.name);
-    axes::check(&sweep.source, &place, axis, |Scalar(value)| value.to_string(), found);
+    axes::check(
+        &sweep.source,
+        &place,
+        axis,
+        |Scalar(value)| value.to_string(),
+        found,
+    );
     let mut values = Vec::new();
     for (i, Scalar(value)) in axis.values.iter().enumerate() {
-        let place = if axis.is_list { place.index(i) } else { place.clone() };
+        let place = if axis.is_list {
+            place.index(i)
+        } else {
+            place.clone()
+        };
         match value {
             ParamValue::Int(value) if (1..=setting.max).contains(value) => values.push(*value as usize),
             other => {
-                let message = format!("`{place}` is {other}, expected an integer from 1 to {}", setting.max);
+                let message = format!(
+                    "`{place}` is {other}, expected an integer from 1 to {}",
+                    setting.max
+                );
                 found.push(sweep.source.point(Problem::new(message), &place, ""));
             }
         }
@@ -239,9 +282,18 @@ fn open(
 ) -> Option<(TaskChoice, TaskSpec)> {
     let source = &sweep.source;
     let own = sweep.file.tasks.get(name);
-    let Some(choice) = own.cloned().or_else(|| TaskConfig::named(name).map(TaskChoice::Generated)) else {
+    let Some(choice) = own
+        .cloned()
+        .or_else(|| TaskConfig::named(name).map(TaskChoice::Generated))
+    else {
         let generated = attn_tasks::names().iter().map(|(name, _)| *name);
-        let names: Vec<&str> = sweep.file.tasks.keys().map(String::as_str).chain(generated).collect();
+        let names: Vec<&str> = sweep
+            .file
+            .tasks
+            .keys()
+            .map(String::as_str)
+            .chain(generated)
+            .collect();
         found.push(source.point(unknown("task", name, &names), place, ""));
         return None;
     };
@@ -300,7 +352,11 @@ fn point(
         found.push(source.point(problem, &at.key("task"), "task"));
         return None;
     }
-    let kind = if has_source { DecoderKind::Prefix } else { DecoderKind::Llama };
+    let kind = if has_source {
+        DecoderKind::Prefix
+    } else {
+        DecoderKind::Llama
+    };
     if let Some(given) = file.model.decoder.filter(|given| *given != kind) {
         let problem = Problem::new(format!(
             "`model.decoder` is {}, but the model of task `{name}` is a {}: it {} a source",
@@ -325,10 +381,16 @@ fn point(
         },
         vocab,
         options: file.training.options(steps, batch),
-        seeds: (0..file.training.seeds as u64).map(|i| file.seed.wrapping_add(i)).collect(),
+        seeds: (0..file.training.seeds as u64)
+            .map(|i| file.seed.wrapping_add(i))
+            .collect(),
         test_examples: file.training.test_examples,
     };
-    let states = if has_source { spec.max_source.div_ceil(downsample) } else { 0 };
+    let states = if has_source {
+        spec.max_source.div_ceil(downsample)
+    } else {
+        0
+    };
     let tokens = states + spec.max_text.saturating_sub(1).max(1);
     Some(QualityPoint {
         at: WorkloadPoint {
@@ -380,15 +442,28 @@ fn check_settings(sweep: &Sweep, found: &mut Vec<Problem>) {
         ("threads", training.threads as u64, 4096),
         ("test_examples", training.test_examples, 1 << 40),
     ] {
-        require((1..=most).contains(&value), &at.key(key), value.to_string(), range(most));
+        require(
+            (1..=most).contains(&value),
+            &at.key(key),
+            value.to_string(),
+            range(most),
+        );
     }
     for (key, value) in [("beta1", training.beta1), ("beta2", training.beta2)] {
         let ok = (0.0..1.0).contains(&value);
         require(ok, &at.key(key), value.to_string(), "0 to below 1".to_string());
     }
-    for (key, value) in [("weight_decay", training.weight_decay), ("clip_norm", training.clip_norm)] {
+    for (key, value) in [
+        ("weight_decay", training.weight_decay),
+        ("clip_norm", training.clip_norm),
+    ] {
         let ok = value.is_finite() && value >= 0.0;
-        require(ok, &at.key(key), value.to_string(), "a number of at least 0".to_string());
+        require(
+            ok,
+            &at.key(key),
+            value.to_string(),
+            "a number of at least 0".to_string(),
+        );
     }
     if let Err(attn_quality::Error::Input { what, got, expected }) = training.options(1, 1).check() {
         require(false, &at.key(what), got, expected);
@@ -399,11 +474,21 @@ fn check_settings(sweep: &Sweep, found: &mut Vec<Problem>) {
         ("encoder_kernel", file.model.encoder_kernel, MAX_KERNEL),
     ] {
         let value = value.unwrap_or(1);
-        require((1..=most).contains(&value), &model.key(key), value.to_string(), range(most));
+        require(
+            (1..=most).contains(&value),
+            &model.key(key),
+            value.to_string(),
+            range(most),
+        );
     }
     let kernel = file.model.encoder_kernel.unwrap_or(1);
     let ahead_as_back = "an odd number: a layer looks as far ahead as back".to_string();
-    require(kernel % 2 == 1, &model.key("encoder_kernel"), kernel.to_string(), ahead_as_back);
+    require(
+        kernel % 2 == 1,
+        &model.key("encoder_kernel"),
+        kernel.to_string(),
+        ahead_as_back,
+    );
 }
 
 fn check_repeats(sweep: &Sweep, points: &[QualityPoint], found: &mut Vec<Problem>) {
@@ -524,7 +609,10 @@ impl QualityPoint {
         let attention = layer.cost(&self.at.workload, Scope::Layer, 4).flops;
         let others = parameters.saturating_sub(n_layers * layer.parameters as u64);
         let Workload::TrainStep { batch, tokens } = self.at.workload else {
-            return Cost { flops: 0, bytes_moved: 0 };
+            return Cost {
+                flops: 0,
+                bytes_moved: 0,
+            };
         };
         Cost {
             flops: n_layers * attention + 6 * others * (batch * tokens) as u64,

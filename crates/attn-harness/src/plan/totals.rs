@@ -52,7 +52,12 @@ impl Plan {
         let count = |which: &dyn Fn(&Case) -> bool| self.cases.iter().filter(|case| which(case)).count();
         let runnable = || self.cases.iter().filter(|case| case.runs_here());
         let most = |of: fn(&Case) -> u64| runnable().map(of).max().unwrap_or(0);
-        let points: HashSet<_> = self.cases.iter().map(|case| case.workload).collect();
+        let trained = |case: &Case| case.quality.as_ref().map(|quality| quality.training.point());
+        let points: HashSet<_> = self
+            .cases
+            .iter()
+            .map(|case| (case.workload, trained(case)))
+            .collect();
         let left = runnable().filter(|case| !stored.contains(&case.id));
         Totals {
             cases: self.cases.len(),

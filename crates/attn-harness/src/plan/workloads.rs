@@ -198,7 +198,11 @@ fn check_grid(sweep: &Sweep, found: &mut Vec<Problem>) {
     for name in GRID_SIZES {
         let used = |workload: &str| spec(workload).is_none_or(|spec| spec.size(name).is_some());
         if grid_axis(&sweep.file.grid, name).is_some()
-            && !sweep.file.workloads.iter().any(|entry| entry.name != QUALITY && used(&entry.name))
+            && !sweep
+                .file
+                .workloads
+                .iter()
+                .any(|entry| entry.name != QUALITY && used(&entry.name))
         {
             let at = KeyPath::of("grid").key(name);
             let problem = Problem::new(format!("no workload of this sweep has the size `{at}`"))

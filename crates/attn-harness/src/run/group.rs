@@ -211,11 +211,7 @@ fn conclude(item: Item<'_>, hall: &Hall<'_>, state: &State) -> Done {
     }
     state.ceilings.describe(&mut row, case.device);
     report::explain_nulls(&mut row);
-    Done {
-        side,
-        row,
-        details,
-    }
+    Done { side, row, details }
 }
 
 /// Why an attempt did not measure its cases.

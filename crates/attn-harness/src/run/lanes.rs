@@ -101,7 +101,10 @@ impl Lane {
             return lanes;
         }
         let of_case = |case: &Case| case.quality.as_ref().map(|quality| quality.threads);
-        let threads = trainings.iter().flat_map(|group| group.iter().filter_map(of_case)).max();
+        let threads = trainings
+            .iter()
+            .flat_map(|group| group.iter().filter_map(of_case))
+            .max();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let of = (processors / threads.unwrap_or(1).max(1)).clamp(1, trainings.len().max(1));
         lanes.extend((1..of).map(|_| Self {

@@ -43,7 +43,13 @@ pub(super) fn train_group(
             observer.group_started(&title(&row), 1);
             let mut details = Details::default();
             if !report::decide_unrun(&mut row, case, || None) {
-                let pupil = Pupil { hall, lane, side, case, quality };
+                let pupil = Pupil {
+                    hall,
+                    lane,
+                    side,
+                    case,
+                    quality,
+                };
                 match pupil.train(observer, state)? {
                     Outcome::Interrupted => return Ok(GroupEnd::Interrupted),
                     Outcome::Incident(status, reason) => {
@@ -90,7 +96,8 @@ impl Pupil<'_, '_> {
         let build = &self.hall.builds[self.side];
         let folder = RunDir::make_checkpoint(&build.folder, &self.case.id)?;
         // Workers may be in another folder.
-        let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let absolute =
+            |path: &std::path::Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let mut case = JobSpec::new(self.case, true, build.plants.of(self.case));
         if let Some(device) = self.lane.device {
             case.device = device;
@@ -128,14 +135,25 @@ impl Pupil<'_, '_> {
 
 /// `training 2 of 3, step 300 of 1000, 1.234 nats`.
 fn words(progress: &Progress) -> String {
-    let Progress { number, of, step, steps, valid_nats } = progress;
+    let Progress {
+        number,
+        of,
+        step,
+        steps,
+        valid_nats,
+    } = progress;
     let nats = valid_nats.map_or(String::new(), |nats| format!(", {nats:.3} nats"));
     format!("training {number} of {of}, step {step} of {steps}{nats}")
 }
 
 /// What is known of a case before it is trained.
 fn describe(row: &mut Row, case: &Case, quality: &Quality) {
-    let Quality { training, spec, parameters, .. } = quality;
+    let Quality {
+        training,
+        spec,
+        parameters,
+        ..
+    } = quality;
     let sizes = &training.sizes;
     let has_encoder = spec.max_source > 0;
     let of_encoder = |n: usize| has_encoder.then_some(n as u64);
@@ -205,7 +223,11 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
         (Status::Wrong, Some(reason))
     } else if !diverged.is_empty() {
         let n = runs.len();
-        let reason = format!("a loss was not finite in {} of {n} trainings: {}", diverged.len(), diverged.join(", "));
+        let reason = format!(
+            "a loss was not finite in {} of {n} trainings: {}",
+            diverged.len(),
+            diverged.join(", ")
+        );
         (Status::Diverged, Some(reason))
     } else {
         (Status::Ok, None)
@@ -220,7 +242,10 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
         let (trust, reason) = if !trained.composed.is_empty() {
             (Trust::Fallback, Some(trained.composed.join("; ")))
         } else if n < SEEDS_MIN {
-            (Trust::Unconverged, Some(format!("{n} of at least {SEEDS_MIN} seeds")))
+            (
+                Trust::Unconverged,
+                Some(format!("{n} of at least {SEEDS_MIN} seeds")),
+            )
         } else {
             (Trust::Clean, None)
         };
@@ -238,8 +263,14 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
 fn explain_nulls(row: &mut Row) {
     let mut reasons = vec![
         ("bytes_moved", "not modelled: an update of a whole model"),
-        ("kv_allocated_bytes", "not measured: the cache is audited where it is timed"),
-        ("kv_state_bytes", "not measured: the cache is audited where it is timed"),
+        (
+            "kv_allocated_bytes",
+            "not measured: the cache is audited where it is timed",
+        ),
+        (
+            "kv_state_bytes",
+            "not measured: the cache is audited where it is timed",
+        ),
         ("cache_regime", "not applicable: nothing is sampled"),
         ("flush_bytes", "not applicable: nothing is sampled"),
         ("steps_per_sample", "not applicable: nothing is sampled"),

@@ -35,9 +35,7 @@ pub(crate) const THREADS: &str = "RAYON_NUM_THREADS";
 
 /// Threads that the pool of a process with so many processors will have: `RAYON_NUM_THREADS`, else one for each.
 pub(crate) fn thread_count(processors: usize) -> usize {
-    let wanted = std::env::var(THREADS)
-        .ok()
-        .and_then(|n| n.parse().ok());
+    let wanted = std::env::var(THREADS).ok().and_then(|n| n.parse().ok());
     wanted.filter(|n| *n > 0).unwrap_or(processors).max(1)
 }
 

@@ -141,7 +141,10 @@ impl School<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call, of what its caller has at hand")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, of what its caller has at hand"
+    )]
     fn seed(
         &mut self,
         job: &TrainingJob,
@@ -160,8 +163,8 @@ impl School<'_> {
         let kept = job.folder.join(format!("seed-{seed}"));
         let device = &self.place.device;
         let live = memory::live_bytes(device);
-        let mut trainer = Trainer::resume(&kept, task, config.clone(), training.options, seed, build)
-            .map_err(failed)?;
+        let mut trainer =
+            Trainer::resume(&kept, task, config.clone(), training.options, seed, build).map_err(failed)?;
         let progress = |trainer: &Trainer<'_>| Progress {
             number: i + 1,
             of: training.seeds.len(),
@@ -228,7 +231,9 @@ impl School<'_> {
                 peak_bytes,
             },
             curve: curve(&trainer, case_id, seed),
-            probes: tested.as_ref().map_or(Vec::new(), |score| probes(score, case_id, seed)),
+            probes: tested
+                .as_ref()
+                .map_or(Vec::new(), |score| probes(score, case_id, seed)),
         };
         write(&done, &ended)?;
         // What it was left from is of no more use, and no harm.
@@ -247,7 +252,10 @@ fn curve(trainer: &Trainer<'_>, case_id: &str, seed: u64) -> Vec<CurvePoint> {
         valid_accuracy: point.valid_accuracy,
         grad_norm: point.grad_norm,
     };
-    let finite = trainer.curve().iter().filter(|point| point.valid_nats.is_finite());
+    let finite = trainer
+        .curve()
+        .iter()
+        .filter(|point| point.valid_nats.is_finite());
     finite.map(point).collect()
 }
 
@@ -265,10 +273,17 @@ fn probes(score: &Score, case_id: &str, seed: u64) -> Vec<Probe> {
 
 /// Compares logits and gradients with a plain formulation before hours are spent on them.
 fn verify(opened: &OpenTask, config: &TaskModelConfig, seed: u64, build: &Build) -> Result<Verdict, Failure> {
-    let Agreement { logits, gradients, rows } = check(opened.task(), config, seed, build).map_err(failed)?;
+    let Agreement {
+        logits,
+        gradients,
+        rows,
+    } = check(opened.task(), config, seed, build).map_err(failed)?;
     let against = "seedlike in f64, logits and gradients".to_string();
     let tolerance = tolerance(build.dtype);
-    let limits = [("logits", logits, LOGITS_FACTOR), ("gradients", gradients, GRADIENTS_FACTOR)];
+    let limits = [
+        ("logits", logits, LOGITS_FACTOR),
+        ("gradients", gradients, GRADIENTS_FACTOR),
+    ];
     let wrong = limits
         .into_iter()
         .find(|(_, error, factor)| error.is_nan() || *error > factor * tolerance);
@@ -302,7 +317,12 @@ fn read(path: &Path) -> Result<Option<Finished>, Failure> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::Failed(format!("cannot read {}: {error}", path.display()))),
+        Err(error) => {
+            return Err(Failure::Failed(format!(
+                "cannot read {}: {error}",
+                path.display()
+            )));
+        }
     };
     // Half a file is none: the training is kept beside it until it is whole.
     Ok(serde_json::from_str(&text).ok())

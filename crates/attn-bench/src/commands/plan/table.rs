@@ -117,7 +117,9 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
 
 /// `quality recall, 1000 updates B=16`.
 fn training(case: &Case) -> String {
-    let Some(quality) = &case.quality else { return String::new() };
+    let Some(quality) = &case.quality else {
+        return String::new();
+    };
     let training = &quality.training;
     let (steps, batch) = (training.options.steps, training.options.batch);
     let mut text = format!("quality {}, {steps} updates B={batch}", training.task_name);
