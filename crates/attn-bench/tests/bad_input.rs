@@ -52,7 +52,7 @@ fn misspelt_keys_and_names_have_a_suggestion() {
     let sweep =
         SWEEP.replace("mtla", "mlta").replace("question", "qestion") + "figures: [latency-vs-contxt]\n";
     assert_snapshot!(said(&sweep, &[]), @r#"
-      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, measure, figures
+      × unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, tasks, training, measure, figures
        ╭─[sweep.yaml:2:1]
      1 │ name: small
      2 │ qestion: What is what?
@@ -62,7 +62,7 @@ fn misspelt_keys_and_names_have_a_suggestion() {
        ╰────
       help: did you mean `question`?
 
-      × unknown figure `latency-vs-contxt`, expected one of: latency-vs-context, tokens-vs-context, latency-vs-batch, tokens-vs-batch, cache-vs-context, prefill-vs-tokens, train-vs-tokens, compression-rate, speedup-bars, memory-bars, generate-bars, decode-trajectory, roofline, paper-table, speedup-waterfall, time-breakdown, memory-breakdown, time-vs-cache
+      × unknown figure `latency-vs-contxt`, expected one of: latency-vs-context, tokens-vs-context, latency-vs-batch, tokens-vs-batch, cache-vs-context, prefill-vs-tokens, train-vs-tokens, compression-rate, speedup-bars, memory-bars, generate-bars, decode-trajectory, roofline, paper-table, speedup-waterfall, time-breakdown, memory-breakdown, time-vs-cache, quality-vs-cache, quality-vs-time, quality-vs-stride, ablation-bars, recall-heatmap, learning-curves
         ╭─[sweep.yaml:12:11]
      11 │ measure: {warmup_ms: 50, max_s: 1}
      12 │ figures: [latency-vs-contxt]
@@ -165,7 +165,7 @@ fn options_are_named() {
     help: write it as key=value with a dotted key, for example --set model.d_model=1024, --set variants.mtla.stride=[2,4] or --set workloads.0.decode.batch=8
     "#);
     assert_snapshot!(said(SWEEP, &["--filter", "varient=mha"]), @r#"
-    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, beam, n_layers, d_ff, vocab, decoder, habits, prefix, dtype, path, scope, device, cache_regime, launch_requested, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank
+    × --filter varient=mha: unknown column `varient`, expected one of: case_id, variant, label, workload, batch, context, tokens, new_tokens, beam, n_layers, d_ff, vocab, decoder, habits, prefix, task, train_steps, downsample, dtype, path, scope, device, cache_regime, launch_requested, group, seed, bias, rope_theta, n_kv_heads, kv_rank, rope_dim, q_rank, nope_dim, v_dim, norm, norm_eps, stride, hyper_rank, merge, rope_key, train_mask
     help: did you mean `variant`?
     "#);
     assert_snapshot!(said(SWEEP, &["--shard", "1/9"]), @r#"

@@ -397,35 +397,38 @@ fn lists_are_tables_and_json() {
      mla       (r + Dr) L             2405.04434   one low-rank latent and one rope key per token, shared by all heads
      mtla      ceil(L / s) (r + Dr)   2505.13544   latents merged over blocks of `stride` tokens, weighted by a hyper-network
 
-     variant   setting      is                         default       meaning
-    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-     mha       bias         true or false              true          whether projections have biases
-     mha       rope_theta   a positive number          10000         base of the rotary embedding
-     gqa       n_kv_heads   an integer of at least 1   required      KV heads Hkv, a divisor of n_heads
-     gqa       bias         true or false              true          whether projections have biases
-     gqa       rope_theta   a positive number          10000         base of the rotary embedding
-     mqa       bias         true or false              true          whether projections have biases
-     mqa       rope_theta   a positive number          10000         base of the rotary embedding
-     mla       kv_rank      an integer of at least 1   required      latent rank r, what the cache holds of a token beside its rope key
-     mla       rope_dim     an integer of at least 2   required      rope size Dr of the one key all heads share
-     mla       q_rank       an integer of at least 0   0             rank of the query projection, 0 for one plain projection
-     mla       nope_dim     an integer of at least 1   head_dim      key size Dn per head without position
-     mla       v_dim        an integer of at least 1   head_dim      value size Dv per head
-     mla       norm         one of layer, rms          layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
-     mla       norm_eps     a positive number          1e-5          epsilon of the norms
-     mla       bias         true or false              false         whether the projections of queries, latents and outputs have biases
-     mla       rope_theta   a positive number          10000         base of the rotary embedding
-     mtla      stride       an integer of at least 1   2             temporal stride s: tokens that share a cache slot
-     mtla      hyper_rank   an integer of at least 1   kv_rank / 4   inner size of the hyper-network
-     mtla      kv_rank      an integer of at least 1   required      latent rank r, what the cache holds of a token beside its rope key
-     mtla      rope_dim     an integer of at least 2   required      rope size Dr of the one key all heads share
-     mtla      q_rank       an integer of at least 0   0             rank of the query projection, 0 for one plain projection
-     mtla      nope_dim     an integer of at least 1   head_dim      key size Dn per head without position
-     mtla      v_dim        an integer of at least 1   head_dim      value size Dv per head
-     mtla      norm         one of layer, rms          layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
-     mtla      norm_eps     a positive number          1e-5          epsilon of the norms
-     mtla      bias         true or false              false         whether the projections of queries, latents and outputs have biases
-     mtla      rope_theta   a positive number          10000         base of the rotary embedding
+     variant   setting      is                                        default       meaning
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     mha       bias         true or false                             true          whether projections have biases
+     mha       rope_theta   a positive number                         10000         base of the rotary embedding
+     gqa       n_kv_heads   an integer of at least 1                  required      KV heads Hkv, a divisor of n_heads
+     gqa       bias         true or false                             true          whether projections have biases
+     gqa       rope_theta   a positive number                         10000         base of the rotary embedding
+     mqa       bias         true or false                             true          whether projections have biases
+     mqa       rope_theta   a positive number                         10000         base of the rotary embedding
+     mla       kv_rank      an integer of at least 1                  required      latent rank r, what the cache holds of a token beside its rope key
+     mla       rope_dim     an integer of at least 2                  required      rope size Dr of the one key all heads share
+     mla       q_rank       an integer of at least 0                  0             rank of the query projection, 0 for one plain projection
+     mla       nope_dim     an integer of at least 1                  head_dim      key size Dn per head without position
+     mla       v_dim        an integer of at least 1                  head_dim      value size Dv per head
+     mla       norm         one of layer, rms                         layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
+     mla       norm_eps     a positive number                         1e-5          epsilon of the norms
+     mla       bias         true or false                             false         whether the projections of queries, latents and outputs have biases
+     mla       rope_theta   a positive number                         10000         base of the rotary embedding
+     mtla      stride       an integer of at least 1                  2             temporal stride s: tokens that share a cache slot
+     mtla      hyper_rank   an integer of at least 1                  kv_rank / 4   inner size of the hyper-network
+     mtla      merge        one of hyper, constant, mean, sum, last   hyper         what the tokens of a slot are weighed by: hyper-network, a learned constant, 1 / s, 1, or the last alone
+     mtla      rope_key     one of newest, first, mean                newest        whose rope key a slot has: its newest token's, its first's, or the mean of all
+     mtla      train_mask   one of strided, causal                    strided       what a token sees in training: closed slots and its own, as in decoding, or every token before it
+     mtla      kv_rank      an integer of at least 1                  required      latent rank r, what the cache holds of a token beside its rope key
+     mtla      rope_dim     an integer of at least 2                  required      rope size Dr of the one key all heads share
+     mtla      q_rank       an integer of at least 0                  0             rank of the query projection, 0 for one plain projection
+     mtla      nope_dim     an integer of at least 1                  head_dim      key size Dn per head without position
+     mtla      v_dim        an integer of at least 1                  head_dim      value size Dv per head
+     mtla      norm         one of layer, rms                         layer         norm of latents: LayerNorm with bias (the seed) or RMSNorm (DeepSeek)
+     mtla      norm_eps     a positive number                         1e-5          epsilon of the norms
+     mtla      bias         true or false                             false         whether the projections of queries, latents and outputs have biases
+     mtla      rope_theta   a positive number                         10000         base of the rotary embedding
 
      variant   solved for fair: params   fair: kv_bytes   fair: flops
     ──────────────────────────────────────────────────────────────────
@@ -437,16 +440,17 @@ fn lists_are_tables_and_json() {
     "#);
     assert_snapshot!(place.prints(&["list", "workloads"]), @r#"
      workload     scopes             what it is
-    ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
      decode       layer, op          one token per sequence against a cache of `context` tokens, its own included
      prefill      layer, op          a prompt of `tokens` into an empty cache, every token a query
      train_step   layer, op          forward and backward over `tokens`, gradients of all weights and of the input
      generate     layer, op, model   a prompt of `tokens`, then `new_tokens` decoded one at a time
      trajectory   layer, op          `new_tokens` decoded one at a time after a cache of `tokens`, each step timed
      beam         model              search of width `beam` by a whole decoder: `tokens` of prefix, then `new_tokens` generated
+     quality      model              models trained on a task, once for each seed, and tested token by token through their caches
 
      workload     size         default    meaning
-    ───────────────────────────────────────────────────────────────────────────────────────────────
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
      decode       context      required   entries L that a step reads, its own token included
      decode       batch        1          sequences B
      prefill      tokens       required   tokens T of the call or the prompt
@@ -463,6 +467,21 @@ fn lists_are_tables_and_json() {
      beam         new_tokens   required   tokens generated after them, to a forced length
      beam         beam         required   hypotheses K of each sentence
      beam         batch        1          sentences B
+     quality      task         required   a name under `tasks`, or a generated task with its defaults
+     quality      downsample   1          states of the encoder that are made one by their mean before the cache
+     quality      steps        1000       updates
+     quality      batch        16         examples of an update
+
+     task of quality        what it asks for
+    ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+     entropy                write a language of exactly known entropy, a sparse Markov source
+     copy                   write random tokens again after a separator
+     recall                 answer with the values of many keys that were read before (multi-query associative recall)
+     needle                 answer a question at the end of a long text with the one fact in it that has the key
+     speech_translation     translate the words whose frames are read into a language of another order, with agreement
+     speech_recognition     write the words whose frames are read, phones that last and sound differently each time
+     spoken_understanding   say what a speaker wants, which two words decide together, and with which slots
+     summarisation          sum up records by those of the entity that is mentioned most often, in order of time
     "#);
     assert_snapshot!(place.prints(&["list", "axes"]), @r#"
      key             value          meaning

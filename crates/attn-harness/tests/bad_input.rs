@@ -35,7 +35,7 @@ fn a_default_that_does_not_exist_names_its_two_keys() {
 fn unknown_keys_come_with_the_nearest_known_one() {
     let yaml = with("question:", "qestion:") + "measure: {max_sample: 3, warmup: 1}\n";
     assert_snapshot!(of(&yaml), @r#"
-    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, measure, figures | 2:qestion (qestion)
+    unknown key `qestion`, expected one of: name, question, device, dtype, seed, model, variants, fair, paths, habits, prefixes, scopes, regimes, launches, workloads, grid, scenarios, tasks, training, measure, figures | 2:qestion (qestion)
     unknown key `measure.max_sample`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:max_sample (measure.max_sample)
     unknown key `measure.warmup`, expected one of: warmup_ms, min_samples, max_samples, target_ci, max_s, seed, replicas, cooldown_ms, timeout_s, memory_limit, pin, ceilings, energy_s, llc_bytes | 11:warmup (measure.warmup)
     "#);
@@ -49,7 +49,7 @@ fn unknown_names_are_listed_with_the_known_ones() {
         + "figures: [latncy]\n";
     assert_snapshot!(of(&yaml), @r#"
     unknown figure `latncy`, expected one of: latency, cache | 11:latncy (figures[0])
-    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate, trajectory, beam | 10:prefil (workloads[1].prefil)
+    unknown workload `prefil`, expected one of: decode, prefill, train_step, generate, trajectory, beam, quality | 10:prefil (workloads[1].prefil)
     unknown variant `ful`, expected one of: full, merged | 5:ful (variants[0].ful)
     unknown setting of merged: `strid`, expected one of: kv_rank, rope_dim, stride, norm | 7:strid (variants[2].merged.strid)
     "#);
@@ -204,7 +204,7 @@ fn how_cases_are_run_has_its_limits() {
 fn what_an_option_set_is_blamed_on_the_option() {
     assert_snapshot!(problems(SWEEP, &["model.n_heads=5"]).join("\n"), @r#"impossible geometry: `model.d_model` 64 is not divisible by `model.n_heads` 5, so that `model.head_dim` has no default (set by --set model.n_heads=5) | 3:d_model (d_model)"#);
     assert_snapshot!(problems(SWEEP, &["model.n_hedas=5", "variants.merged.kv_rank=31"]).join("\n"), @r#"
-    unknown key `model.n_hedas`, expected one of: d_model, n_heads, head_dim, n_layers, d_ff, vocab, decoder (set by --set model.n_hedas=5) |
+    unknown key `model.n_hedas`, expected one of: d_model, n_heads, head_dim, n_layers, d_ff, vocab, decoder, encoder_layers, encoder_kernel (set by --set model.n_hedas=5) |
     impossible geometry: the gate needs a multiple of 4, 31 is none (`variants[2].merged.kv_rank`) (set by --set variants.merged.kv_rank=31) |
     "#);
 }

@@ -70,7 +70,7 @@ fn refuses_what_an_editor_can_see() {
 fn every_key_is_explained() {
     let schema = attn_harness::schema::sweep_schema(&VARIANTS, &FIGURES);
     let properties = schema["properties"].as_object().unwrap();
-    assert_eq!(properties.len(), 19);
+    assert_eq!(properties.len(), 21);
     for (key, value) in properties {
         assert!(value["description"].is_string(), "{key}: {value}");
     }
