@@ -180,6 +180,64 @@ fn a_loss_that_is_not_finite_is_a_row_that_says_so() {
     );
 }
 
+/// So many samples of a tone as 16-bit WAV at 16 kHz.
+fn wav(samples: usize, hertz: f64) -> Vec<u8> {
+    let tone = |i: usize| (8000.0 * (i as f64 * hertz * 2.0 * std::f64::consts::PI / 16_000.0).sin()) as i16;
+    let data: Vec<u8> = (0..samples).flat_map(|i| tone(i).to_le_bytes()).collect();
+    let mut bytes = b"RIFF".to_vec();
+    bytes.extend((36 + data.len() as u32).to_le_bytes());
+    bytes.extend(b"WAVEfmt ");
+    bytes.extend(16_u32.to_le_bytes());
+    bytes.extend([1_u16, 1].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend([16_000_u32, 32_000].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend([2_u16, 16].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend(b"data");
+    bytes.extend((data.len() as u32).to_le_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn speech_of_ones_own_is_trained_on_and_what_is_missing_is_named() {
+    let place = Place::with(
+        "name: mine\nmodel: {d_model: 16, n_heads: 2, n_layers: 1, d_ff: 16, encoder_layers: 1, encoder_kernel: 3}\n\
+         variants: [mtla: {kv_rank: 8, rope_dim: 4}]\nworkloads: [quality: {task: mine, steps: 4, batch: 2, downsample: 2}]\n\
+         tasks: {mine: {speech: {manifest_train: train.tsv, manifest_valid: valid.tsv, manifest_test: test.tsv, \
+         task: understanding}}}\ntraining: {seeds: 1, eval_every: 2}\n",
+    );
+    for part in ["train", "valid", "test"] {
+        let mut manifest = "audio\ttgt_text\n".to_string();
+        for (i, label) in ["high", "low"].iter().enumerate() {
+            let name = format!("{part}{i}.wav");
+            std::fs::write(
+                place.path().join(&name),
+                wav(6_000 + 800 * i, 400.0 / (1 + i) as f64),
+            )
+            .unwrap();
+            manifest += &format!("{name}\t{label}\n");
+        }
+        std::fs::write(place.path().join(format!("{part}.tsv")), manifest).unwrap();
+    }
+    place.prints(&["run", "sweep.yaml", "--out", "r"]);
+    let run = Run::open(&place.path().join("r")).unwrap();
+    let row = &run.rows[0];
+    assert_eq!(
+        (row.quality_measure.as_deref(), row.downsample),
+        (Some("exact_match"), Some(2))
+    );
+    assert!(
+        row.notes.as_deref().unwrap().contains("2 examples"),
+        "{:?}",
+        row.notes
+    );
+    std::fs::remove_file(place.path().join("valid1.wav")).unwrap();
+    let (code, said) = place.fails(&["run", "sweep.yaml", "--out", "again"]);
+    assert!(
+        code == 2 && said.contains("valid.tsv") && said.contains("valid1.wav"),
+        "{said}"
+    );
+}
+
 #[test]
 fn data_that_cannot_be_used_end_a_sweep_before_it_begins() {
     let data = "workloads: [quality: {task: mine, steps: 5}]\n\

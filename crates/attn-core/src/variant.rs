@@ -384,14 +384,17 @@ impl Variant {
     }
 
     /// `params` with the defaults of what was not given, so that rows and ids do not depend on what a sweep left
-    /// unsaid.
+    /// unsaid. A default that does not go with what was given is left out: it is of a part that the layer has not.
     #[must_use]
     pub fn complete(&self, dims: &ModelDims, params: &Params) -> Params {
         let mut complete = params.clone();
         for spec in self.params {
             if let (false, Some(value)) = (params.0.contains_key(spec.name), spec.default_value(dims, params))
             {
-                complete.0.insert(spec.name.to_string(), value);
+                let with_default = complete.clone().with(spec.name, value);
+                if self.configure(dims, &with_default).is_ok() || self.configure(dims, &complete).is_err() {
+                    complete = with_default;
+                }
             }
         }
         complete
@@ -415,12 +418,16 @@ impl Variant {
             })
     }
 
-    /// The label of a point in figures: title and the settings that tell it from its siblings.
+    /// The label of a point in figures: title and the settings that tell it from its siblings. Of a choice of words the
+    /// usual one goes without saying.
     pub fn label(&self, params: &Params, varying: &[&str]) -> String {
         let mut label = self.title.to_string();
         for spec in self.params {
             let shown = !spec.symbol.is_empty() || varying.contains(&spec.name);
-            if let (true, Some(value)) = (shown, params.0.get(spec.name)) {
+            let is_usual = |value: &ParamValue| {
+                matches!(spec.kind, ParamKind::Choice(_)) && value.to_string() == spec.default
+            };
+            if let (true, Some(value)) = (shown, params.0.get(spec.name).filter(|value| !is_usual(value))) {
                 let symbol = if spec.symbol.is_empty() {
                     spec.name
                 } else {

@@ -294,9 +294,12 @@ impl Plan {
             }
         }
         for (point, variants) in trained {
-            let more = point.cases(sweep, &variants, &dtypes, setup, group);
+            let more = point.cases(sweep, &variants, &dtypes, setup, group, &mut found);
             group += more.len();
             cases.extend(more);
+        }
+        if !found.is_empty() {
+            return Err(source.error(found));
         }
         dominance::mark(&mut cases);
         let measure = Measure {
@@ -328,7 +331,7 @@ impl Plan {
         self.cases
             .iter()
             .filter(|case| case.runs_here())
-            .map(|case| case.predicted_time_s)
+            .map(Case::predicted_part_s)
             .fold(0.0, |sum, time_s| sum + time_s)
     }
 }
@@ -364,6 +367,15 @@ impl Case {
             Some(_) => QUALITY,
             None => self.workload.name(),
         }
+    }
+
+    /// Estimated part of its plan's time: trainings run beside each other.
+    fn predicted_part_s(&self) -> f64 {
+        let beside = self
+            .quality
+            .as_ref()
+            .map(|quality| quality.beside_each_other(self.device));
+        self.predicted_time_s / beside.unwrap_or(1) as f64
     }
 
     /// Whether nothing is known that keeps the case from running.

@@ -15,10 +15,11 @@ use super::predict::{self, memory_bytes};
 use super::variants::VariantPoint;
 use super::workloads::WorkloadPoint;
 use super::{Case, Setup};
+use crate::device::Resolved;
 use crate::error::Problem;
 use crate::locate::KeyPath;
 use crate::sweep::{
-    Axis, Dtype, Entry, Launch, Regime, Scalar, Sweep, TaskChoice, TrainingSettings, unknown,
+    Axis, DeviceRequest, Dtype, Entry, Launch, Regime, Scalar, Sweep, TaskChoice, TrainingSettings, unknown,
 };
 
 /// Name of the workload.
@@ -75,7 +76,7 @@ const MAX_KERNEL: u64 = 255;
 /// What an update of a small model takes whatever its size: some thousand operations are launched.
 const UPDATE_OVERHEAD_S: f64 = 2e-3;
 /// Part of the machine's rate that one thread has in small products.
-const EFFICIENCY: f64 = 0.2;
+const EFFICIENCY: f64 = 0.4;
 
 /// What a case of the workload is beside its variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -503,6 +504,19 @@ fn check_repeats(sweep: &Sweep, points: &[QualityPoint], found: &mut Vec<Problem
     repeats.report(&sweep.source, found);
 }
 
+impl Quality {
+    /// Trainings that there is room for beside each other, where they are on the CPU.
+    pub(crate) fn beside_each_other(&self, device: DeviceRequest) -> usize {
+        match crate::device::resolve(device) {
+            Ok(Resolved::Cpu) => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                (processors / self.threads.max(1)).max(1)
+            }
+            _ => 1,
+        }
+    }
+}
+
 impl QualityPoint {
     /// The cases of some variants: each is a group by itself, since nothing of it is timed in turns.
     pub(super) fn cases(
@@ -512,13 +526,20 @@ impl QualityPoint {
         dtypes: &Axis<Dtype>,
         setup: &Setup<'_>,
         first_group: usize,
+        found: &mut Vec<Problem>,
     ) -> Vec<Case> {
         let mut cases = Vec::new();
         for &path in &sweep.file.paths.values {
             for &dtype in &dtypes.values {
                 for variant in variants {
                     let group = first_group + cases.len();
-                    cases.extend(self.case(sweep, variant, path, dtype, setup, group));
+                    match self.case(sweep, variant, path, dtype, setup, group) {
+                        Ok(case) => cases.push(case),
+                        Err(error) => {
+                            let problem = Problem::new(format!("`{}` makes no model: {error}", variant.at));
+                            found.push(sweep.source.point(problem, &variant.at, ""));
+                        }
+                    }
                 }
             }
         }
@@ -533,9 +554,9 @@ impl QualityPoint {
         dtype: Dtype,
         setup: &Setup<'_>,
         group: usize,
-    ) -> Option<Case> {
+    ) -> attn_core::Result<Case> {
         let (file, training) = (&sweep.file, &self.training);
-        let attention = point.variant.configure(&point.dims, &point.params).ok()?;
+        let attention = point.variant.configure(&point.dims, &point.params)?;
         let model = training.model(&self.spec, attention.into());
         let parameters = model.parameters() as u64;
         let workload = self.at.workload;
@@ -599,7 +620,7 @@ impl QualityPoint {
             quality: Some(Box::new(quality)),
         };
         case.id = predict::id_of(&case);
-        Some(case)
+        Ok(case)
     }
 
     /// Operations of an update: those of the attention layers, and three products of every other weight with every token.

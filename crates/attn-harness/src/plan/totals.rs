@@ -75,7 +75,7 @@ impl Plan {
             predicted_floor_s: total(runnable().map(|case| case.predicted_floor_s)),
             predicted_time_s: self.predicted_time_s(),
             stored: count(&|case| stored.contains(&case.id)),
-            time_left_s: total(left.map(|case| case.predicted_time_s)),
+            time_left_s: total(left.map(Case::predicted_part_s)),
         }
     }
 

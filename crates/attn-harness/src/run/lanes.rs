@@ -14,7 +14,6 @@ use super::group::{Done, GroupEnd, measure_group};
 use super::session::Crowd;
 use super::training::train_group;
 use super::{Ledger, RunError, State};
-use crate::device::Resolved;
 use crate::environment::Environment;
 use crate::nvml::{Counter, Gpus};
 use crate::plan::{Case, Plan, dominates};
@@ -96,17 +95,15 @@ impl Lane {
         trainings: &[&[Case]],
     ) -> Vec<Self> {
         let mut lanes = Self::all(devices, plan, gpus);
-        let resolved = crate::device::resolve(plan.device);
-        if !devices.is_empty() || !matches!(resolved, Ok(Resolved::Cpu)) {
+        if !devices.is_empty() {
             return lanes;
         }
-        let of_case = |case: &Case| case.quality.as_ref().map(|quality| quality.threads);
-        let threads = trainings
-            .iter()
-            .flat_map(|group| group.iter().filter_map(of_case))
-            .max();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let of = (processors / threads.unwrap_or(1).max(1)).clamp(1, trainings.len().max(1));
+        let trained = trainings.iter().flat_map(|group| group.iter());
+        let qualities = trained.filter_map(|case| case.quality.as_ref());
+        let beside = qualities
+            .map(|quality| quality.beside_each_other(plan.device))
+            .min();
+        let of = beside.unwrap_or(1).min(trainings.len()).max(1);
         lanes.extend((1..of).map(|_| Self {
             device: None,
             share: Share::default(),

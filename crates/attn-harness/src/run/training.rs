@@ -190,6 +190,9 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
         (row.device_resolved, row.dtype_resolved, row.path_resolved) =
             (Some(device), Some(dtype), Some(path));
     }
+    if let Some(examples) = &trained.report {
+        report::note(row, examples);
+    }
     row.rss_peak_bytes = trained.rss_peak_bytes;
     if let Some(verdict) = &trained.verdict {
         row.verified_against = Some(verdict.against.clone());

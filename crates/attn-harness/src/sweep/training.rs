@@ -53,6 +53,14 @@ impl OpenTask {
         }
     }
 
+    /// What became of the examples of its files; none where it has no files.
+    pub fn report(&self) -> Option<String> {
+        match self {
+            Self::Generated(_) => None,
+            Self::Data(data) => Some(data.report().to_string().trim().replace('\n', "; ")),
+        }
+    }
+
     /// What went wrong with its files since it was opened.
     pub fn fault(&self) -> Option<String> {
         match self {

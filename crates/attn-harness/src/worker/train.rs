@@ -62,6 +62,8 @@ pub struct Progress {
 pub struct Trained {
     /// Where it ran: device, element type, path.
     pub resolved: Option<[String; 3]>,
+    /// What became of the examples of its files.
+    pub report: Option<String>,
     /// What the gate found.
     pub verdict: Option<Verdict>,
     /// Why the case cannot run here.
@@ -104,6 +106,7 @@ impl School<'_> {
         (self.note)();
         let before = ops::fallbacks();
         let opened = job.training.task.open(&job.base).map_err(Failure::Failed)?;
+        trained.report = opened.report();
         let case = Job::new(job.case.clone(), self.variants)?;
         let attention = case.variant.configure(&case.dims, &case.params)?;
         let spec = opened.task().spec();
