@@ -223,7 +223,7 @@ fn speech_of_ones_own_is_trained_on_and_what_is_missing_is_named() {
     let row = &run.rows[0];
     assert_eq!(
         (row.quality_measure.as_deref(), row.downsample),
-        (Some("exact_match"), Some(2))
+        (Some("token_accuracy"), Some(2))
     );
     assert!(
         row.notes.as_deref().unwrap().contains("2 examples"),
