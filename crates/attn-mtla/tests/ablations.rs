@@ -4,6 +4,7 @@
 use attn_core::{
     Attention, Build, Capacity, ModelDims, ParamValue, Params, Path, Queries, Weights, random_tensor,
 };
+use attn_mtla::VARIANT;
 use candle_core::{DType, Device, Tensor};
 
 const DIMS: ModelDims = ModelDims {
@@ -162,4 +163,30 @@ fn a_rank_of_what_is_not_there_is_refused() {
     let both = params(&[("merge", "sum")]).with("hyper_rank", ParamValue::Int(4));
     let error = attn_mtla::VARIANT.configure(&DIMS, &both).err().unwrap();
     assert!(error.to_string().contains("no hyper-network"), "{error}");
+}
+
+/// Rows and ids have the settings of what a layer has, and labels what is unusual about it.
+#[test]
+fn a_merge_without_a_hyper_network_has_no_rank_of_one() {
+    let dims = ModelDims {
+        d_model: 32,
+        n_heads: 2,
+        head_dim: 16,
+    };
+    let given = Params::default()
+        .with("kv_rank", ParamValue::Int(16))
+        .with("rope_dim", ParamValue::Int(4));
+    let usual = VARIANT.complete(&dims, &given);
+    assert_eq!(usual.0.get("hyper_rank"), Some(&ParamValue::Int(4)));
+    assert_eq!(VARIANT.label(&usual, &["merge"]), "MTLA s=2");
+    for name in ["constant", "mean", "sum", "last"] {
+        let given = given.clone().with("merge", ParamValue::Text(name.to_string()));
+        let complete = VARIANT.complete(&dims, &given);
+        assert_eq!(complete.0.get("hyper_rank"), None);
+        assert!(VARIANT.configure(&dims, &complete).is_ok(), "{name}");
+        assert_eq!(
+            VARIANT.label(&complete, &["merge"]),
+            format!("MTLA s=2 merge={name}")
+        );
+    }
 }
