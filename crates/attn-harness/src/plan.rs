@@ -36,7 +36,7 @@ pub use fair::Fair;
 pub use filter::Filter;
 pub use predict::Rates;
 use predict::memory_bytes;
-pub use quality::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, Quality, QualitySetting, Training};
+pub use quality::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, Quality, Training};
 pub use shard::Shard;
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
 pub use totals::{NOTABLE_MISMATCH, Totals};

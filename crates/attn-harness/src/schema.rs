@@ -149,7 +149,7 @@ fn quality_entry() -> Value {
     let settings = QUALITY_SETTINGS.iter().map(|setting| {
         let value = match setting.name {
             "task" => json!({"type": "string"}),
-            _ => json!({"type": "integer", "minimum": 1, "maximum": setting.max}),
+            _ => size(setting),
         };
         (setting.name.to_string(), described(axis(&value), setting.help))
     });

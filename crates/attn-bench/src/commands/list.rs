@@ -3,7 +3,7 @@
 use attn_core::{DecoderKind, Prefix, Scope, Variant, Workload};
 use attn_figures::figures;
 use attn_harness::Dtype;
-use attn_harness::plan::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, WORKLOADS, WorkloadSpec};
+use attn_harness::plan::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, SizeSpec, WORKLOADS, WorkloadSpec};
 use attn_harness::row::Row;
 use attn_harness::sweep::{HabitsChoice, Hold, Launch, Regime};
 use serde_json::{Value, json};
@@ -83,31 +83,10 @@ fn text(topic: Topic) -> String {
                 &["workload", "scopes", "what it is"],
                 lines.chain([quality]).collect(),
             );
-            let sizes = WORKLOADS.iter().flat_map(|spec| {
-                spec.sizes.iter().map(|size| {
-                    let default = size
-                        .default
-                        .map_or("required".to_string(), |value| value.to_string());
-                    vec![
-                        spec.name.to_string(),
-                        size.name.to_string(),
-                        default,
-                        size.help.to_string(),
-                    ]
-                })
-            });
-            let settings = QUALITY_SETTINGS.iter().map(|setting| {
-                let default = setting
-                    .default
-                    .map_or("required".to_string(), |value| value.to_string());
-                [QUALITY, setting.name, &default, setting.help]
-                    .map(str::to_string)
-                    .to_vec()
-            });
-            let sizes = table(
-                &["workload", "size", "default", "meaning"],
-                sizes.chain(settings).collect(),
-            );
+            let of_workloads = WORKLOADS.iter().map(|spec| (spec.name, spec.sizes));
+            let all = of_workloads.chain([(QUALITY, &QUALITY_SETTINGS[..])]);
+            let sizes = all.flat_map(|(name, sizes)| sizes.iter().map(move |size| size_row(name, size)));
+            let sizes = table(&["workload", "size", "default", "meaning"], sizes.collect());
             let tasks = attn_tasks::names().iter().map(|(name, help)| [*name, *help]);
             let tasks = table(&["task of quality", "what it asks for"], owned(tasks));
             [overview, sizes, tasks].join("\n")
@@ -194,11 +173,7 @@ fn value(topic: Topic) -> Value {
         Topic::Variants => VARIANTS.iter().map(|variant| variant_value(variant)).collect(),
         Topic::Workloads => (WORKLOADS.iter().zip(Workload::ALL))
             .map(|(spec, (name, help))| {
-                let sizes = spec.sizes.iter();
-                let sizes: Value = sizes
-                    .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
-                    .collect();
-                json!({"name": name, "summary": help, "scopes": scopes(spec), "sizes": sizes})
+                json!({"name": name, "summary": help, "scopes": scopes(spec), "sizes": size_values(spec.sizes)})
             })
             .chain([quality_value()])
             .collect(),
@@ -217,11 +192,21 @@ fn value(topic: Topic) -> Value {
     }
 }
 
+fn size_row(workload: &str, size: &SizeSpec) -> Vec<String> {
+    let default = size
+        .default
+        .map_or("required".to_string(), |value| value.to_string());
+    [workload, size.name, &default, size.help]
+        .map(str::to_string)
+        .to_vec()
+}
+
+fn size_values(sizes: &[SizeSpec]) -> Value {
+    let value = |s: &SizeSpec| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help});
+    sizes.iter().map(value).collect()
+}
+
 fn quality_value() -> Value {
-    let settings = QUALITY_SETTINGS.iter();
-    let settings: Value = settings
-        .map(|s| json!({"name": s.name, "default": s.default, "max": s.max, "help": s.help}))
-        .collect();
     let tasks = attn_tasks::names().iter();
     let tasks: Value = tasks
         .map(|(name, help)| json!({"name": name, "summary": help}))
@@ -230,7 +215,7 @@ fn quality_value() -> Value {
         "name": QUALITY,
         "summary": QUALITY_SUMMARY,
         "scopes": [Scope::Model.name()],
-        "sizes": settings,
+        "sizes": size_values(&QUALITY_SETTINGS),
         "tasks": tasks,
     })
 }

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::axes;
 use super::predict::{self, memory_bytes};
+use super::spec::SizeSpec;
 use super::variants::VariantPoint;
-use super::workloads::WorkloadPoint;
+use super::workloads::{self, WorkloadPoint};
 use super::{Case, Setup};
 use crate::device::Resolved;
 use crate::error::Problem;
@@ -29,40 +30,27 @@ pub const QUALITY: &str = "quality";
 pub const QUALITY_SUMMARY: &str =
     "models trained on a task, once for each seed, and tested token by token through their caches";
 
-/// A setting of the workload, each of which is an axis.
-#[derive(Debug, Clone, Copy)]
-pub struct QualitySetting {
-    /// Name in a sweep.
-    pub name: &'static str,
-    /// The value where none is given; required where there is none.
-    pub default: Option<u64>,
-    /// The largest value that is not a slip of the keyboard.
-    pub max: u64,
-    /// One sentence.
-    pub help: &'static str,
-}
-
-/// The settings of the workload, the outermost axis first.
-pub const QUALITY_SETTINGS: [QualitySetting; 4] = [
-    QualitySetting {
+/// The settings of the workload, each an axis, the outermost first; `task` is a word.
+pub const QUALITY_SETTINGS: [SizeSpec; 4] = [
+    SizeSpec {
         name: "task",
         default: None,
         max: 0,
         help: "a name under `tasks`, or a generated task with its defaults",
     },
-    QualitySetting {
+    SizeSpec {
         name: "downsample",
         default: Some(1),
         max: 64,
         help: "states of the encoder that are made one by their mean before the cache",
     },
-    QualitySetting {
+    SizeSpec {
         name: "steps",
         default: Some(1000),
         max: 100_000_000,
         help: "updates",
     },
-    QualitySetting {
+    SizeSpec {
         name: "batch",
         default: Some(16),
         max: 1 << 16,
@@ -168,7 +156,10 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<QualityPoin
         let task_names = task_names(sweep, entry, &at, found);
         let [_, downsample, steps, batch] = QUALITY_SETTINGS.map(|setting| match setting.name {
             "task" => Vec::new(),
-            _ => counts(sweep, entry, &setting, &at, found),
+            name => match entry.settings.get(name) {
+                Some(axis) => workloads::values(source, &setting, axis, &at.key(name), found),
+                None => setting.default.map(|value| value as usize).into_iter().collect(),
+            },
         });
         for (name, place) in &task_names {
             let opened = tasks
@@ -232,46 +223,6 @@ fn task_names(
         }
     }
     names
-}
-
-/// The values of a setting that counts.
-fn counts(
-    sweep: &Sweep,
-    entry: &Entry,
-    setting: &QualitySetting,
-    at: &KeyPath,
-    found: &mut Vec<Problem>,
-) -> Vec<usize> {
-    let Some(axis) = entry.settings.get(setting.name) else {
-        return setting.default.map(|value| value as usize).into_iter().collect();
-    };
-    let place = at.key(setting.name);
-    axes::check(
-        &sweep.source,
-        &place,
-        axis,
-        |Scalar(value)| value.to_string(),
-        found,
-    );
-    let mut values = Vec::new();
-    for (i, Scalar(value)) in axis.values.iter().enumerate() {
-        let place = if axis.is_list {
-            place.index(i)
-        } else {
-            place.clone()
-        };
-        match value {
-            ParamValue::Int(value) if (1..=setting.max).contains(value) => values.push(*value as usize),
-            other => {
-                let message = format!(
-                    "`{place}` is {other}, expected an integer from 1 to {}",
-                    setting.max
-                );
-                found.push(sweep.source.point(Problem::new(message), &place, ""));
-            }
-        }
-    }
-    values
 }
 
 /// A task by its name, and what models need to know of it.

@@ -142,12 +142,7 @@ fn axis(sweep: &Sweep, size: &SizeSpec, i: usize, at: &KeyPath, found: &mut Vec<
         (None, None) => return default(source, size, at, found).into_iter().collect(),
     };
     let before = found.len();
-    axes::check(source, &at, axis, |Scalar(value)| value.to_string(), found);
-    let values = axis.values.iter().enumerate().filter_map(|(n, value)| {
-        let place = if axis.is_list { at.index(n) } else { at.clone() };
-        size_of(source, size, value, &place, found)
-    });
-    let values: Vec<usize> = values.collect();
+    let values = values(source, size, axis, &at, found);
     // The grid's axes are read once for each workload: what is wrong with them is said once.
     let news = found.split_off(before);
     for problem in news {
@@ -156,6 +151,22 @@ fn axis(sweep: &Sweep, size: &SizeSpec, i: usize, at: &KeyPath, found: &mut Vec<
         }
     }
     values
+}
+
+/// The values of an axis of a size, those that are in its range.
+pub(super) fn values(
+    source: &Source,
+    size: &SizeSpec,
+    axis: &Axis<Scalar>,
+    at: &KeyPath,
+    found: &mut Vec<Problem>,
+) -> Vec<usize> {
+    axes::check(source, at, axis, |Scalar(value)| value.to_string(), found);
+    let values = axis.values.iter().enumerate().filter_map(|(n, value)| {
+        let place = if axis.is_list { at.index(n) } else { at.clone() };
+        size_of(source, size, value, &place, found)
+    });
+    values.collect()
 }
 
 fn default(source: &Source, size: &SizeSpec, at: &KeyPath, found: &mut Vec<Problem>) -> Option<usize> {
