@@ -293,10 +293,13 @@ impl RunDir {
             let _ = self.log.set_len(start);
             StoreError::io("write", &path)(source)
         })?;
-        for case_id in stored {
+        let checkpoints = self.dir.join(CHECKPOINTS);
+        if checkpoints.exists() {
             // What is left of a training that is stored wastes room and does no harm.
-            let _ = fs::remove_dir_all(Self::checkpoint(&self.dir, case_id));
-            let _ = fs::remove_dir(self.dir.join(CHECKPOINTS));
+            for case_id in stored {
+                let _ = fs::remove_dir_all(Self::checkpoint(&self.dir, case_id));
+            }
+            let _ = fs::remove_dir(checkpoints);
         }
         Ok(())
     }
