@@ -113,7 +113,10 @@ impl Tally {
             }
         };
         let likely = most_likely(&rows)?;
-        let likely_whole = most_likely(&whole)?;
+        let likely_whole = match reading {
+            Reading::Whole => likely.clone(),
+            Reading::Cached => most_likely(&whole)?,
+        };
         let rows: Vec<Vec<Vec<f64>>> = rows.to_vec3()?;
         for (b, example) in examples.iter().enumerate() {
             let mut probes = example.probes.iter();
