@@ -25,7 +25,11 @@ fn params(more: &[(&str, &str)]) -> Params {
 }
 
 fn layer(more: &[(&str, &str)], path: Path) -> (Box<dyn Attention>, Weights) {
-    let config = attn_mtla::VARIANT.configure(&DIMS, &params(more)).unwrap();
+    layer_of(&params(more), path)
+}
+
+fn layer_of(params: &Params, path: Path) -> (Box<dyn Attention>, Weights) {
+    let config = VARIANT.configure(&DIMS, params).unwrap();
     let weights = Weights::seeded(&config.weight_specs(), 42).unwrap();
     (
         config.build(&weights, &Build::cpu(path, DType::F64)).unwrap(),
@@ -39,7 +43,10 @@ fn input(t: usize) -> Tensor {
 
 /// Entries `[slots, r + Dr]` of a cache after a prompt.
 fn slots(more: &[(&str, &str)], t: usize) -> Vec<Vec<f64>> {
-    let (layer, _) = layer(more, Path::Fused);
+    entries(layer(more, Path::Fused).0.as_ref(), t)
+}
+
+fn entries(layer: &dyn Attention, t: usize) -> Vec<Vec<f64>> {
     let mut cache = layer.new_cache(1, Capacity::Exact(t)).unwrap();
     layer.prefill(&input(t), &mut cache, Queries::All).unwrap();
     cache
@@ -65,27 +72,8 @@ fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
 
 /// Every token's latent and key, from slots of one token each.
 fn tokens(t: usize) -> Vec<Vec<f64>> {
-    let (layer, _) = {
-        let single = params(&[("merge", "sum")]).with("stride", ParamValue::Int(1));
-        let config = attn_mtla::VARIANT.configure(&DIMS, &single).unwrap();
-        let weights = Weights::seeded(&config.weight_specs(), 42).unwrap();
-        (
-            config
-                .build(&weights, &Build::cpu(Path::Fused, DType::F64))
-                .unwrap(),
-            weights,
-        )
-    };
-    let mut cache = layer.new_cache(1, Capacity::Exact(t)).unwrap();
-    layer.prefill(&input(t), &mut cache, Queries::All).unwrap();
-    cache
-        .keys()
-        .squeeze(0)
-        .unwrap()
-        .squeeze(0)
-        .unwrap()
-        .to_vec2()
-        .unwrap()
+    let single = params(&[("merge", "sum")]).with("stride", ParamValue::Int(1));
+    entries(layer_of(&single, Path::Fused).0.as_ref(), t)
 }
 
 #[test]
