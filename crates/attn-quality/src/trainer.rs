@@ -282,11 +282,16 @@ impl<'a> Trainer<'a> {
         while self.state.step < last && self.state.diverged.is_none() {
             in_pool(|| self.update())?;
         }
-        Ok(match self.state.diverged {
+        Ok(self.end())
+    }
+
+    /// How it ended, where it has.
+    pub fn end(&self) -> Option<End> {
+        match self.state.diverged {
             Some(step) => Some(End::Diverged(step)),
             None if self.state.step == self.state.options.steps => Some(End::Done),
             None => None,
-        })
+        }
     }
 
     /// Whether the next update is followed by an evaluation.
@@ -308,11 +313,6 @@ impl<'a> Trainer<'a> {
     /// All of those.
     pub fn spent_s(&self) -> f64 {
         self.state.spent_s
-    }
-
-    /// The update at which a loss or a gradient was not finite.
-    pub fn diverged(&self) -> Option<u64> {
-        self.state.diverged
     }
 
     /// What evaluations found so far.

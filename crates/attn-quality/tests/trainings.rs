@@ -87,6 +87,10 @@ fn a_training_that_is_left_goes_on_bit_by_bit() {
         assert_eq!(rest.step(), 13);
         rest.train_to(u64::MAX).unwrap();
         assert_eq!(rest.curve(), whole.curve());
+        // Left once more, at its end: there is nothing to do.
+        rest.save(&dir).unwrap();
+        let ended = taken_up().unwrap();
+        assert_eq!((ended.end(), ended.step()), (Some(End::Done), 30));
         let values = |trainer: &Trainer| -> Vec<(String, Vec<f32>)> {
             let trained = trainer.trained().unwrap();
             let flat = trained

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use attn_core::ops::{self, Fallback};
 use attn_core::{Build, Variant};
-use attn_quality::{Agreement, Score, TaskModelConfig, Trainer, check, score};
+use attn_quality::{Agreement, End, Score, TaskModelConfig, Trainer, check, score};
 use attn_tasks::Part;
 use attn_testkit::tolerance;
 use serde::{Deserialize, Serialize};
@@ -130,9 +130,6 @@ impl School<'_> {
         memory::reset_peak_rss();
         for (i, seed) in job.training.seeds.iter().enumerate() {
             let ended = self.seed(job, i, *seed, &opened, &config, &build, &case_id)?;
-            if let Some(fault) = opened.fault() {
-                return Err(Failure::Failed(fault));
-            }
             trained.trainings.push(ended.training);
             trained.curves.extend(ended.curve);
             trained.probes.extend(ended.probes);
@@ -178,13 +175,14 @@ impl School<'_> {
         (self.say)(progress(&trainer));
         let (mut last_kept, mut steps_s) = (Instant::now(), Vec::new());
         let mut peak_bytes: Option<u64> = None;
-        loop {
+        // One that was left during its test has no update to do.
+        while trainer.end().is_none() {
             (self.note)();
             let evaluates = trainer.evaluates_next();
             memory::reset_peak(device);
             let began = Instant::now();
             let step = trainer.step() + 1;
-            let end = trainer.train_to(step).map_err(failed)?;
+            trainer.train_to(step).map_err(failed)?;
             let spent_s = began.elapsed().as_secs_f64();
             trainer.spend(spent_s);
             if evaluates {
@@ -196,9 +194,6 @@ impl School<'_> {
                     steps_s.push(spent_s);
                 }
             }
-            if end.is_some() {
-                break;
-            }
             if last_kept.elapsed() >= KEEP_EVERY {
                 trainer.save(&kept).map_err(failed)?;
                 last_kept = Instant::now();
@@ -206,7 +201,11 @@ impl School<'_> {
         }
         // A test that is interrupted costs no training.
         trainer.save(&kept).map_err(failed)?;
-        let tested = match trainer.diverged() {
+        let diverged_at = match trainer.end() {
+            Some(End::Diverged(step)) => Some(step),
+            _ => None,
+        };
+        let tested = match diverged_at {
             Some(_) => None,
             None => {
                 (self.note)();
@@ -219,12 +218,16 @@ impl School<'_> {
                 }
             }
         };
+        // Nothing is believed, or kept as ended, that was made of examples that could not be read.
+        if let Some(fault) = opened.fault() {
+            return Err(Failure::Failed(fault));
+        }
         let ended = Finished {
             training: Training {
                 case_id: case_id.to_string(),
                 seed,
                 steps: trainer.step(),
-                diverged_at: trainer.diverged().or(tested.is_none().then(|| trainer.step())),
+                diverged_at: diverged_at.or(tested.is_none().then(|| trainer.step())),
                 quality: tested.as_ref().map(|score| score.value),
                 test_nats: tested.as_ref().map(|score| score.given.nats),
                 test_accuracy: tested.as_ref().map(|score| score.given.accuracy),
