@@ -62,7 +62,7 @@ fn misspelt_keys_and_names_have_a_suggestion() {
        ╰────
       help: did you mean `question`?
 
-      × unknown figure `latency-vs-contxt`, expected one of: latency-vs-context, tokens-vs-context, latency-vs-batch, tokens-vs-batch, cache-vs-context, prefill-vs-tokens, train-vs-tokens, compression-rate, speedup-bars, memory-bars, generate-bars, decode-trajectory, roofline, paper-table, speedup-waterfall, time-breakdown, memory-breakdown, time-vs-cache, quality-vs-cache, quality-vs-time, quality-vs-stride, ablation-bars, recall-heatmap, learning-curves
+      × unknown figure `latency-vs-contxt`, expected one of: latency-vs-context, tokens-vs-context, latency-vs-batch, tokens-vs-batch, cache-vs-context, prefill-vs-tokens, train-vs-tokens, compression-rate, speedup-bars, memory-bars, generate-bars, decode-trajectory, roofline, paper-table, speedup-waterfall, time-breakdown, memory-breakdown, time-vs-cache, quality-vs-cache, quality-vs-time, quality-vs-stride, quality-vs-lr, ablation-bars, recall-heatmap, learning-curves
         ╭─[sweep.yaml:12:11]
      11 │ measure: {warmup_ms: 50, max_s: 1}
      12 │ figures: [latency-vs-contxt]

@@ -65,6 +65,13 @@ fn trainings_become_rows_with_intervals_curves_and_places() {
             .curves
             .iter()
             .filter(|point| point.case_id == row.case_id);
+        let lowest = |seed: u64| {
+            let own = points.clone().filter(|point| point.seed == seed);
+            own.map(|point| point.valid_nats).fold(f64::INFINITY, f64::min)
+        };
+        let mean = seeds.iter().map(|seed| lowest(*seed)).sum::<f64>() / 3.0;
+        assert!((row.valid_nats.unwrap() - mean).abs() < 1e-12, "{row:?}");
+        assert_eq!(row.lr, Some(0.002));
         let steps: Vec<u64> = points.map(|point| point.step).collect();
         assert_eq!(steps, [4, 8, 10, 4, 8, 10, 4, 8, 10]);
         // Only recall has axes of its own.

@@ -51,6 +51,8 @@ fn main() -> Result<(), attn_figures::Error> {
     // Trainings have a frame of their own, for what they are called would change the colours of the others.
     let trained = FIGURES_OF_TRAININGS.map(str::to_owned);
     outcomes.extend(draw_all(&trainings::frame(), &trained, &folder)?);
+    let rates = draw_all(&trainings::at_rates(), &["quality-vs-lr".to_owned()], &folder)?;
+    outcomes.extend(rates);
     for outcome in outcomes {
         match outcome {
             Outcome::Drawn(figure) => println!("{}", figure.svg.display()),

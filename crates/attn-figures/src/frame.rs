@@ -62,6 +62,7 @@ impl Frame {
         "train_mask",
         "task",
         "train_steps",
+        "lr",
         "encoder_layers",
         "downsample",
         "batch",
@@ -107,6 +108,7 @@ impl Frame {
         "n_seeds",
         "n_diverged",
         "test_examples",
+        "valid_nats",
         "test_nats",
         "test_accuracy",
         "cache_agreement",
@@ -158,7 +160,7 @@ impl Frame {
         fill!(rows, table, count: train_steps, encoder_layers, downsample, n_seeds, n_diverged);
         fill!(rows, table, count: test_examples, parameters);
         fill!(rows, table, real: quality, quality_best, quality_ci_low, quality_ci_high, quality_sd);
-        fill!(rows, table, real: test_nats, test_accuracy, cache_agreement, train_time_s, train_step_s);
+        fill!(rows, table, real: lr, valid_nats, test_nats, test_accuracy, cache_agreement, train_time_s, train_step_s);
         for (row, label) in rows.iter_mut().zip(text(table, "label")?) {
             row.label = label.unwrap_or_else(|| default_label(row));
         }

@@ -46,6 +46,8 @@ pub struct Row {
     pub task: Option<String>,
     /// Updates of a training.
     pub train_steps: Option<u64>,
+    /// Highest learning rate of a training.
+    pub lr: Option<f64>,
     /// Layers of the encoder, where the task has a source.
     pub encoder_layers: Option<u64>,
     /// States of the encoder that are made one by their mean.
@@ -145,6 +147,8 @@ pub struct Row {
     pub n_diverged: Option<u64>,
     /// Examples of a test.
     pub test_examples: Option<u64>,
+    /// Lowest loss on the validation part in nats an answer, mean over seeds: what a learning rate is chosen by.
+    pub valid_nats: Option<f64>,
     /// Loss of the test in nats an answer, mean over seeds.
     pub test_nats: Option<f64>,
     /// Share of the test's answers that are the most likely token, mean over seeds.

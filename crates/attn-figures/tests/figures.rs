@@ -69,6 +69,8 @@ fn rows() -> Vec<Row> {
 fn rows_for(figure: &str) -> Vec<Row> {
     if decoders::FIGURES.contains(&figure) {
         decoders::rows()
+    } else if figure == "quality-vs-lr" {
+        trainings::rows_at_three_rates()
     } else if trainings::FIGURES.contains(&figure) {
         trainings::rows()
     } else {
@@ -355,11 +357,12 @@ fn grades_are_counted_from_the_lightest_to_the_gravest() {
 }
 
 /// Figures of what no cache regime changes: sizes in closed form, and qualities.
-const UNTIMED: [&str; 7] = [
+const UNTIMED: [&str; 8] = [
     "cache-vs-context",
     "memory-bars",
     "quality-vs-cache",
     "quality-vs-stride",
+    "quality-vs-lr",
     "ablation-bars",
     "recall-heatmap",
     "learning-curves",

@@ -98,6 +98,8 @@ table! {
         pub encoder_kernel: Option<u64>,
         /// States of the encoder that are made one by their mean.
         pub downsample: Option<u64>,
+        /// Highest learning rate of a training.
+        pub lr: Option<f64>,
         /// The task's settings and how it was trained, as JSON.
         pub training: Option<String>,
         /// Consecutive steps in a sample; its time is divided by them.
@@ -234,6 +236,8 @@ table! {
         pub n_diverged: Option<u64>,
         /// Examples of a test.
         pub test_examples: Option<u64>,
+        /// Lowest loss on the validation part in nats an answer, mean over seeds: what a learning rate is chosen by.
+        pub valid_nats: Option<f64>,
         /// Loss of the test in nats an answer, mean over seeds.
         pub test_nats: Option<f64>,
         /// Share of the test's answers that are the most likely token given the right ones before, mean over seeds.

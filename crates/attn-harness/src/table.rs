@@ -186,6 +186,9 @@ pub fn workload_title(row: &Row) -> String {
         if let Some(n) = row.downsample.filter(|n| *n > 1) {
             title.push_str(&format!(", {n} states made one"));
         }
+        if let Some(lr) = row.lr {
+            title.push_str(&format!(", lr {lr}"));
+        }
         return title;
     }
     let sizes = [

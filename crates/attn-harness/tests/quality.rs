@@ -40,6 +40,37 @@ fn a_case_for_each_variant_task_and_setting() {
 }
 
 #[test]
+fn every_model_is_trained_at_every_learning_rate() {
+    let plan = plan("workloads: [quality: {task: copy, steps: 20}]\ntraining: {lr: [0.001, 0.003, 0.01]}\n");
+    let rates: Vec<(&str, f64)> = plan
+        .cases
+        .iter()
+        .map(|case| {
+            (
+                case.variant.key,
+                case.quality.as_ref().unwrap().training.options.lr,
+            )
+        })
+        .collect();
+    assert_eq!(
+        rates,
+        [
+            ("full", 0.001),
+            ("merged", 0.001),
+            ("full", 0.003),
+            ("merged", 0.003),
+            ("full", 0.01),
+            ("merged", 0.01)
+        ]
+    );
+    assert_eq!(plan.totals(&Default::default()).points, 3);
+    let mut ids: Vec<_> = plan.cases.iter().map(|case| case.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6);
+}
+
+#[test]
 fn what_defines_a_training_is_in_its_id() {
     let id = |rest: &str| {
         plan(&format!(
@@ -84,6 +115,22 @@ fn what_cannot_be_trained_is_bad_input() {
         (
             "workloads: [quality: {task: copy}]\ntraining: {lr: -1}\n",
             "`training.lr` is -1",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {lr: [0.001, 0, 0.003]}\n",
+            "`training.lr[1]` is 0, expected a positive number",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {lr: [0.001, 0.002, 0.001]}\n",
+            "`training.lr` lists 0.001 twice",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {lr: []}\n",
+            "`training.lr` is an empty list",
+        ),
+        (
+            "workloads: [quality: {task: copy}]\ntraining: {lr: fast}\n",
+            "`training.lr` is the word \"fast\", expected a number",
         ),
         (
             "workloads: [quality: {task: copy}]\ntraining: {seeds: 0}\n",

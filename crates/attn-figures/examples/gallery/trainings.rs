@@ -158,6 +158,28 @@ pub fn frame() -> Frame {
         .and_probes(probes)
 }
 
+/// The variants as they usually are at five learning rates, those with smaller caches best at lower ones.
+pub fn at_rates() -> Frame {
+    let mut rows = Vec::new();
+    let usual = || models().into_iter().filter(|model| model.sweep != ABLATIONS);
+    for (at, lr) in [2.5e-4_f64, 5e-4, 1e-3, 2e-3, 4e-3].into_iter().enumerate() {
+        for (index, model) in usual().enumerate() {
+            let best = 2e-3 / (1.0 + 0.4 * index as f64);
+            let away = (lr / best).log2();
+            let model = Model {
+                penalty: 1.5 * away * away,
+                ..model
+            };
+            for task in [&TASKS[0], &TASKS[3]] {
+                let (mut row, _) = trained(task, &model, (at * 100 + index) as u64);
+                row.lr = Some(lr);
+                rows.push(row);
+            }
+        }
+    }
+    Frame::from_rows(rows)
+}
+
 fn trained(task: &Task, model: &Model, salt: u64) -> (Row, Vec<Training>) {
     let (name, measure, higher, best, top, slope, spread) = *task;
     let halvings = (4096.0 / bytes(model)).log2().max(0.0);

@@ -17,8 +17,10 @@ mod prefill_vs_tokens;
 mod published;
 mod quality;
 mod quality_vs_cache;
+mod quality_vs_lr;
 mod quality_vs_stride;
 mod quality_vs_time;
+mod rates;
 mod recall_heatmap;
 mod roofline;
 mod speedup_bars;
@@ -51,7 +53,7 @@ pub struct FigureSpec {
     pub(crate) sheet: fn(&Slice<'_>) -> Result<Sheet, String>,
 }
 
-static FIGURES: [FigureSpec; 24] = [
+static FIGURES: [FigureSpec; 25] = [
     latency_vs_context::SPEC,
     tokens_vs_context::SPEC,
     latency_vs_batch::SPEC,
@@ -73,6 +75,7 @@ static FIGURES: [FigureSpec; 24] = [
     quality_vs_cache::SPEC,
     quality_vs_time::SPEC,
     quality_vs_stride::SPEC,
+    quality_vs_lr::SPEC,
     ablation_bars::SPEC,
     recall_heatmap::SPEC,
     learning_curves::SPEC,

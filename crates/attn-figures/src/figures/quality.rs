@@ -1,6 +1,7 @@
 //! What figures of quality share: rows by task, values with their intervals, axes, and what the caption says.
 
 use super::points::{latest, listed, replaced_note};
+use super::rates::at_best;
 use crate::axis::Axis;
 use crate::frame::Row;
 use crate::marker::Marker;
@@ -30,12 +31,31 @@ pub(super) struct Tasks<'a> {
     pub(super) all: Vec<Trained<'a>>,
     n_replaced: usize,
     n_empty: usize,
+    /// Of several learning rates the best was taken, and what there is to say against it.
+    rates: [Option<String>; 2],
 }
 
 impl<'a> Tasks<'a> {
+    /// Each variant at the best of its learning rates.
     pub(super) fn of(slice: &Slice<'a>) -> Result<Self, String> {
+        Self::new(slice, true)
+    }
+
+    /// Each variant at every learning rate.
+    pub(super) fn at_every_rate(slice: &Slice<'a>) -> Result<Self, String> {
+        Self::new(slice, false)
+    }
+
+    fn new(slice: &Slice<'a>, is_best_only: bool) -> Result<Self, String> {
         let (rows, empty): (Vec<&Row>, Vec<&Row>) = slice.rows.iter().partition(|row| quality(row).is_some());
-        let (rows, n_replaced) = latest(&rows, Task::of, quality);
+        let place = |row: &Row| (Task::of(row), row.lr.map(f64::to_bits));
+        let (mut rows, n_replaced) = latest(&rows, place, quality);
+        let mut rates = [None, None];
+        if is_best_only {
+            let best = at_best(&rows);
+            rates = [best.note(), best.reservation()];
+            rows = best.rows;
+        }
         let order: Vec<_> = slice.series(&rows).into_iter().map(|(key, _)| key).collect();
         let tasks: BTreeSet<Task> = rows.iter().map(|row| Task::of(row)).collect();
         let names: Vec<&Task> = tasks.iter().collect();
@@ -60,6 +80,7 @@ impl<'a> Tasks<'a> {
             all,
             n_replaced,
             n_empty: empty.len(),
+            rates,
         })
     }
 
@@ -84,6 +105,7 @@ impl<'a> Tasks<'a> {
         notes.extend(range(self.rows().filter_map(|row| row.n_seeds), "seed", "seeds"));
         let examples = self.rows().filter_map(|row| row.test_examples);
         notes.extend(range(examples, "test example", "test examples"));
+        notes.extend(self.rates[0].clone());
         notes.extend(replaced_note(self.n_replaced));
         if self.n_empty > 0 {
             notes.push(format!("{} without a value", cases(self.n_empty)));
@@ -94,6 +116,7 @@ impl<'a> Tasks<'a> {
     /// What failed, and what there are too few seeds of.
     pub(super) fn reservations(&self, slice: &Slice<'_>) -> Vec<String> {
         let mut notes = slice.reservations();
+        notes.extend(self.rates[1].clone());
         let diverged = |row: &&Row| row.n_diverged.is_some_and(|n| n > 0);
         let name = |row: &Row| {
             let of = row.n_seeds.map(|n| format!(" of {n}")).unwrap_or_default();

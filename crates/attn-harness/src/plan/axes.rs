@@ -67,10 +67,17 @@ pub(super) fn check_count(sweep: &Sweep, n_dtypes: usize, found: &mut Vec<Proble
         let axis = super::workloads::grid_axis(&file.grid, name).filter(|_| takes);
         axis.map_or(1, |axis| axis.values.len().max(1))
     };
+    let rates = |entry: &Entry| {
+        if entry.name == super::quality::QUALITY {
+            file.training.lr.values.len().max(1) as u128
+        } else {
+            1
+        }
+    };
     let workloads = file
         .workloads
         .iter()
-        .map(|entry| product(entry, &|name| in_grid(&entry.name, name)));
+        .map(|entry| product(entry, &|name| in_grid(&entry.name, name)).saturating_mul(rates(entry)));
     let workloads = workloads.fold(file.scenarios.len() as u128, u128::saturating_add);
     // Sets of habits multiply path seedlike alone, and prefixes path fused: more than both is none of them.
     let sets = file.habits.iter().flat_map(|axis| &axis.values);

@@ -86,9 +86,15 @@ pub struct Training {
 }
 
 impl Training {
-    /// What is told apart as points of a sweep: task, updates, and states that are made one.
-    pub(super) fn point(&self) -> (String, u64, usize) {
-        (self.task_name.clone(), self.options.steps, self.sizes.downsample)
+    /// What is told apart as points of a sweep: task, updates, states that are made one, and learning rate.
+    pub(super) fn point(&self) -> (String, u64, usize, u64) {
+        let lr = self.options.lr.to_bits();
+        (
+            self.task_name.clone(),
+            self.options.steps,
+            self.sizes.downsample,
+            lr,
+        )
     }
 
     /// The model that is trained, of a variant.
@@ -175,15 +181,8 @@ pub(super) fn expand(sweep: &Sweep, found: &mut Vec<Problem>) -> Vec<QualityPoin
                 let [downsample, steps, batch] = sizes[..] else {
                     continue;
                 };
-                points.extend(point(
-                    sweep,
-                    &at,
-                    name,
-                    &task,
-                    &spec,
-                    [downsample, steps, batch],
-                    found,
-                ));
+                let sizes = [downsample, steps, batch];
+                points.extend(rates(sweep, &at, name, &task, &spec, sizes, found));
             }
         }
     }
@@ -274,7 +273,8 @@ pub(super) fn base(sweep: &Sweep) -> &FilePath {
     }
 }
 
-fn point(
+/// The points of a task at some sizes, one for each learning rate; none where the task cannot have them.
+fn rates(
     sweep: &Sweep,
     at: &KeyPath,
     name: &str,
@@ -282,7 +282,7 @@ fn point(
     spec: &TaskSpec,
     [downsample, steps, batch]: [usize; 3],
     found: &mut Vec<Problem>,
-) -> Option<QualityPoint> {
+) -> Vec<QualityPoint> {
     let (file, source) = (&sweep.file, &sweep.source);
     let has_source = spec.source != SourceKind::None;
     if downsample > 1 && !has_source {
@@ -291,7 +291,7 @@ fn point(
         ))
         .with_help("remove downsample, or choose a task with a source");
         found.push(source.point(problem, &at.key("downsample"), ""));
-        return None;
+        return Vec::new();
     }
     let vocab = file.model.vocab.map_or(spec.vocab, |vocab| vocab as usize);
     if vocab < spec.vocab {
@@ -302,7 +302,7 @@ fn point(
         .with_help("remove model.vocab: a model then has the tokens of its task");
         let problem = source.point(problem, &KeyPath::of("model").key("vocab"), "vocab");
         found.push(source.point(problem, &at.key("task"), "task"));
-        return None;
+        return Vec::new();
     }
     let kind = if has_source {
         DecoderKind::Prefix
@@ -318,10 +318,10 @@ fn point(
         ));
         let problem = source.point(problem, &KeyPath::of("model").key("decoder"), "decoder");
         found.push(source.point(problem, &at.key("task"), "task"));
-        return None;
+        return Vec::new();
     }
     let model = &file.model;
-    let training = Training {
+    let training = |lr: f64| Training {
         task_name: name.to_string(),
         task: task.clone(),
         sizes: ModelSizes {
@@ -332,7 +332,7 @@ fn point(
             downsample,
         },
         vocab,
-        options: file.training.options(steps, batch),
+        options: file.training.options(lr, steps, batch),
         seeds: (0..file.training.seeds as u64)
             .map(|i| file.seed.wrapping_add(i))
             .collect(),
@@ -344,14 +344,15 @@ fn point(
         0
     };
     let tokens = states + spec.max_text.saturating_sub(1).max(1);
-    Some(QualityPoint {
+    let point = |lr: &f64| QualityPoint {
         at: WorkloadPoint {
             workload: Workload::TrainStep { batch, tokens },
             at: at.clone(),
         },
-        training,
+        training: training(*lr),
         spec: *spec,
-    })
+    };
+    file.training.lr.values.iter().map(point).collect()
 }
 
 /// Checks what all trainings of a sweep share, and that nothing given would do nothing.
@@ -382,6 +383,7 @@ fn check_settings(sweep: &Sweep, found: &mut Vec<Problem>) {
     }
     let training = &file.training;
     let at = KeyPath::of("training");
+    axes::check(source, &at.key("lr"), &training.lr, f64::to_string, found);
     let mut require = |ok: bool, at: &KeyPath, got: String, expected: String| {
         if !ok {
             let problem = Problem::new(format!("`{at}` is {got}, expected {expected}"));
@@ -417,7 +419,17 @@ fn check_settings(sweep: &Sweep, found: &mut Vec<Problem>) {
             "a number of at least 0".to_string(),
         );
     }
-    if let Err(attn_quality::Error::Input { what, got, expected }) = training.options(1, 1).check() {
+    let rate = at.key("lr");
+    for (i, lr) in training.lr.values.iter().enumerate() {
+        let rate = if training.lr.is_list {
+            rate.index(i)
+        } else {
+            rate.clone()
+        };
+        let ok = lr.is_finite() && *lr > 0.0;
+        require(ok, &rate, lr.to_string(), "a positive number".to_string());
+    }
+    if let Err(attn_quality::Error::Input { what, got, expected }) = training.options(1.0, 1, 1).check() {
         require(false, &at.key(what), got, expected);
     }
     let model = KeyPath::of("model");

@@ -10,6 +10,8 @@ use attn_tasks::{Task, TaskConfig};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::Axis;
+
 /// Words that name data of one's own; all others name generated tasks.
 const DATA: [&str; 4] = ["speech", "documents", "parallel", "text"];
 
@@ -119,9 +121,9 @@ pub struct TrainingSettings {
     /// Trainings of a case: seeds `seed`, `seed + 1` and so on draw weights and the order of the data. Default: 3.
     #[schemars(range(min = 1))]
     pub seeds: usize,
-    /// The highest learning rate. Default: 0.002.
-    #[schemars(range(min = 0))]
-    pub lr: f64,
+    /// The highest learning rate, or several: every model is then trained at each, and figures show each variant at its
+    /// best by validation. Default: 0.002.
+    pub lr: Axis<f64>,
     /// Updates in which it rises. Default: 50.
     pub warmup: u64,
     /// How it falls then: `constant`, `cosine` or `inverse_sqrt`. Default: `cosine`.
@@ -160,7 +162,7 @@ impl Default for TrainingSettings {
     fn default() -> Self {
         Self {
             seeds: 3,
-            lr: 2e-3,
+            lr: Axis::one(2e-3),
             warmup: 50,
             decay: Decay::Cosine,
             label_smoothing: 0.0,
@@ -178,12 +180,12 @@ impl Default for TrainingSettings {
 }
 
 impl TrainingSettings {
-    /// The same for a training of so many updates of so many examples.
-    pub(crate) fn options(&self, steps: usize, batch: usize) -> TrainingOptions {
+    /// The same for a training at one learning rate, of so many updates of so many examples.
+    pub(crate) fn options(&self, lr: f64, steps: usize, batch: usize) -> TrainingOptions {
         TrainingOptions {
             steps: steps as u64,
             batch,
-            lr: self.lr,
+            lr,
             warmup: self.warmup,
             decay: self.decay,
             label_smoothing: self.label_smoothing,

@@ -78,6 +78,14 @@ pub(super) fn point(plan: &Plan, case: &Case) -> String {
     };
     let first = &plan.cases[0];
     let varies = |differs: fn(&Case, &Case) -> bool| plan.cases.iter().any(|other| differs(first, other));
+    let lr = |case: &Case| case.quality.as_ref().map(|quality| quality.training.options.lr);
+    let mut rates = plan.cases.iter().filter_map(lr);
+    let first_rate = rates.next();
+    if rates.any(|rate| Some(rate) != first_rate)
+        && let Some(lr) = lr(case)
+    {
+        text += &format!(" lr={lr}");
+    }
     if varies(|a, b| a.scope != b.scope) {
         text += &format!(" {}", case.scope.name());
     }
