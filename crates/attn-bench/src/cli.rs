@@ -286,7 +286,8 @@ Examples:
   attn-bench compare results/before results/after --filter variant=mla,workload=decode
 
 A case is SLOWER or FASTER where the difference is certain, with all cases taken into account, and
-above --min-effect; SAME where a difference above it is excluded; otherwise UNCLEAR.")]
+above --min-effect; SAME where a difference above it is excluded; otherwise UNCLEAR. Trainings are
+compared by the qualities of the same seeds: worse, better, equal to the last digit, or open.")]
 pub struct CompareArgs {
     /// Folder of the run to compare with
     #[arg(value_name = "BASE")]
@@ -294,7 +295,7 @@ pub struct CompareArgs {
     /// Folder of the run that is judged
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
-    /// Exit with 1 where a trusted case is SLOWER, or one that was measured is not any more
+    /// Exit with 1 where a trusted case is SLOWER or worse, or one that was measured is not any more
     #[arg(long)]
     pub gate: bool,
     /// How to print
@@ -306,7 +307,7 @@ pub struct CompareArgs {
     /// Compare runs of different machines, build profiles or thread counts all the same
     #[arg(long)]
     pub other_hardware: bool,
-    /// Count SLOWER cases that are not trusted as regressions too
+    /// Count SLOWER or worse cases that are not trusted as regressions too
     #[arg(long)]
     pub include_untrusted: bool,
     /// Keep the rows for which all conditions hold, over any column of `list metrics`

@@ -35,6 +35,10 @@
 //! | SAME | the interval lies within [1 / (1 + e), 1 + e] (two one-sided tests: Schuirmann, 1987) |
 //! | UNCLEAR | otherwise, and with fewer than `min_samples` pairs, or samples of a side |
 //!
+//! **Trainings** are compared by their quality, seed by seed, and not by time ([`QualityCase`]): the same weights and data
+//! were drawn for a seed, so its noise is in both. The very same qualities are `equal`; else `better` or `worse` where the
+//! interval of the mean difference excludes 0 and its adjusted p value is at most `fdr`, `open` otherwise.
+//!
 //! A case whose row is not `clean` on both sides keeps its verdict, but is not `trusted` and is no regression
 //! unless asked for.
 
@@ -43,6 +47,7 @@ mod estimate;
 mod judge;
 mod moderate;
 mod outcome;
+mod quality;
 mod render;
 mod significance;
 
@@ -56,6 +61,7 @@ use self::judge::{Side, judge};
 
 pub use self::check::CompareError;
 pub use self::outcome::{Case, Comparison, Counts, Lost, Named, Regression, StatusChange};
+pub use self::quality::{Change, QualityCase};
 pub use self::significance::benjamini_hochberg;
 
 /// What a comparison goes by.
@@ -141,7 +147,10 @@ pub fn compare(base: &Run, new: &Run, rules: &Rules) -> Result<Comparison, Compa
         return Err(CompareError::nothing_in_common(base, new));
     }
     let mut notes = warnings(&matched);
-    notes.extend(check(&matched, rules)?);
+    // A quality is the same wherever it was trained.
+    let is_timed = |(base, new): &(&Row, &Row)| !(quality::is_trained(base) && quality::is_trained(new));
+    let timed: Vec<(&Row, &Row)> = matched.iter().copied().filter(is_timed).collect();
+    notes.extend(check(&timed, rules)?);
 
     let missing = |from: &Run, in_side: &Side<'_>| -> Vec<Named> {
         let rows = from
@@ -151,13 +160,14 @@ pub fn compare(base: &Run, new: &Run, rules: &Rules) -> Result<Comparison, Compa
         rows.map(Named::new).collect()
     };
     let status_changed = matched.iter().filter(|(a, b)| a.status != b.status);
-    let measured: Vec<(&Row, &Row)> = matched
+    let (measured, trained): (Vec<(&Row, &Row)>, Vec<(&Row, &Row)>) = matched
         .iter()
         .copied()
         .filter(|(a, b)| a.is_ok() && b.is_ok())
-        .collect();
+        .partition(is_timed);
     Ok(Comparison {
         cases: judge(&measured, &base_side, &new_side, rules),
+        qualities: quality::judge(&trained, base, new, rules),
         missing_in_new: missing(base, &new_side),
         missing_in_base: missing(new, &base_side),
         status_changed: status_changed.map(|(a, b)| StatusChange::new(a, b)).collect(),

@@ -237,7 +237,7 @@ fn quality_text(quality: f64, ci: Option<(f64, f64)>) -> String {
 }
 
 /// Four digits are more than seeds agree in.
-fn format_quality(quality: f64) -> String {
+pub(crate) fn format_quality(quality: f64) -> String {
     match quality.abs() {
         q if q >= 100.0 => format!("{quality:.1}"),
         q if q >= 10.0 => format!("{quality:.2}"),

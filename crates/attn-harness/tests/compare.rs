@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)] // in helpers too
 
 use attn_harness::compare::{
-    Case, CompareError, Comparison, Lost, Regression, Rules, Verdict, benjamini_hochberg, compare,
+    Case, Change, CompareError, Comparison, Lost, QualityCase, Regression, Rules, Verdict,
+    benjamini_hochberg, compare,
 };
-use attn_harness::row::{Row, Sample};
+use attn_harness::row::{Row, Sample, Training};
 use attn_harness::status::{Status, Trust};
 use attn_harness::store::Run;
 use serde_json::Value;
@@ -392,6 +393,97 @@ fn equal_commits_changed_sources_and_other_settings_are_warned_of() {
 }
 
 /// Three cases that say three things, one of them not trusted, and one that is lost.
+/// A run of one training whose seeds have these qualities.
+fn trained(id: &str, measure: &str, qualities: &[f64]) -> Run {
+    let higher = measure != "wer";
+    let row = Row {
+        workload: "quality".into(),
+        task: Some("copy".into()),
+        quality: Some(qualities.iter().sum::<f64>() / qualities.len() as f64),
+        quality_measure: Some(measure.into()),
+        quality_higher_is_better: Some(higher),
+        ..row(id)
+    };
+    let mut run = run([(row, Vec::new())]);
+    run.details.trainings = (42..)
+        .zip(qualities)
+        .map(|(seed, quality)| Training {
+            case_id: id.into(),
+            seed,
+            quality: Some(*quality),
+            ..Training::default()
+        })
+        .collect();
+    run
+}
+
+fn quality(base: &Run, new: &Run) -> QualityCase {
+    let comparison = compared(base, new);
+    assert!(comparison.cases.is_empty());
+    assert_eq!(comparison.qualities.len(), 1);
+    comparison.qualities[0].clone()
+}
+
+#[test]
+fn trainings_are_compared_by_the_qualities_of_the_same_seeds() {
+    let base = trained("a", "token_accuracy", &[0.5, 0.7, 0.9]);
+    // Seeds differ by far more than the builds do, but each by the same.
+    let better = quality(&base, &trained("a", "token_accuracy", &[0.52, 0.722, 0.918]));
+    assert_eq!((better.change, better.n_seeds), (Change::Better, 3));
+    assert!((better.difference.unwrap() - 0.02).abs() < 1e-12);
+    // Of 0.02, 0.022 and 0.018: Student's t with two degrees of freedom.
+    let half = better.difference_ci_high.unwrap() - 0.02;
+    assert!(
+        (half - 4.302_652_73 * 0.002 / 3_f64.sqrt()).abs() < 1e-9,
+        "{half}"
+    );
+
+    let worse = quality(
+        &trained("a", "wer", &[5.0, 7.0, 9.0]),
+        &trained("a", "wer", &[6.0, 8.01, 10.0]),
+    );
+    assert_eq!(worse.change, Change::Worse);
+    let same = quality(&base, &base);
+    assert_eq!((same.change, same.p_adjusted), (Change::Equal, None));
+    let noise = quality(&base, &trained("a", "token_accuracy", &[0.6, 0.65, 0.9]));
+    assert_eq!(noise.change, Change::Open);
+    let single = quality(&trained("a", "wer", &[5.0]), &trained("a", "wer", &[9.0]));
+    assert_eq!((single.change, single.difference_ci_low), (Change::Open, None));
+}
+
+#[test]
+fn a_quality_that_is_worse_is_a_regression_on_any_machine() {
+    let base = trained("a", "wer", &[5.0, 7.0, 9.0]);
+    let mut new = trained("a", "wer", &[6.0, 8.01, 10.0]);
+    new.rows[0].fingerprint = Some("another".into());
+    let comparison = compared(&base, &new);
+    let regressions = comparison.regressions();
+    assert!(matches!(regressions[..], [Regression::Worse(case)] if case.case_id == "a"));
+    assert_eq!(
+        comparison.table().lines().next().unwrap(),
+        "1 training compared: 1 worse, 0 better, 0 equal, 0 open."
+    );
+    assert!(
+        comparison.table().contains("wer 7.0000 "),
+        "{}",
+        comparison.table()
+    );
+    assert!(
+        comparison
+            .markdown()
+            .starts_with("**attn-bench: 1 regression.** 1 training")
+    );
+    let json: Value = serde_json::from_str(&comparison.json()).unwrap();
+    assert_eq!(json["qualities"][0]["change"], "worse");
+    assert_eq!(
+        (&json["summary"]["worse"], &json["summary"]["compared"]),
+        (&1.into(), &0.into())
+    );
+
+    let doubted = with_rows(new, |row| row.trust = Some(Trust::Unconverged));
+    assert!(compared(&base, &doubted).regressions().is_empty());
+}
+
 fn mixed() -> Comparison {
     let side = |times: [f64; 3], trust: Trust| {
         let ids = ["a", "b", "c"];
@@ -416,6 +508,7 @@ fn the_json_has_verdicts_under_verdict_alone() {
         keys,
         [
             "cases",
+            "qualities",
             "missing_in_new",
             "missing_in_base",
             "status_changed",

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::quality::{Change, QualityCase};
 use super::render;
 use super::{Rules, Verdict};
 use crate::row::Row;
@@ -11,8 +12,10 @@ use crate::table::point_title;
 /// Two runs compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// Every case that both runs measured, in the order of the new run.
+    /// Every case that both runs timed, in the order of the new run.
     pub cases: Vec<Case>,
+    /// Every training that both runs tested, in the order of the new run.
+    pub qualities: Vec<QualityCase>,
     /// Cases of the base that the new run has no row of.
     pub missing_in_new: Vec<Named>,
     /// Cases of the new run that the base has no row of.
@@ -25,7 +28,7 @@ pub struct Comparison {
     pub rules: Rules,
 }
 
-/// A case that both runs measured.
+/// A case that both runs timed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Case {
     /// The case's hash.
@@ -138,7 +141,7 @@ impl StatusChange {
 /// How many cases are what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Cases that both runs measured: the sum of the next four.
+    /// Cases that both runs timed: the sum of the next four.
     pub compared: usize,
     /// Cases that take longer.
     pub slower: usize,
@@ -150,13 +153,23 @@ pub struct Counts {
     pub unclear: usize,
     /// Cases whose rows are not clean on both sides, whatever is said of them.
     pub untrusted: usize,
+    /// Trainings that both runs tested: the sum of the next four.
+    pub trained: usize,
+    /// Trainings whose quality is worse.
+    pub worse: usize,
+    /// Trainings whose quality is better.
+    pub better: usize,
+    /// Trainings with the very same qualities.
+    pub equal: usize,
+    /// Trainings whose seeds do not tell.
+    pub open: usize,
     /// Cases of the base that the new run has no row of.
     pub missing_in_new: usize,
     /// Cases of the new run that the base has no row of.
     pub missing_in_base: usize,
     /// Cases that ended otherwise than before.
     pub status_changed: usize,
-    /// What a gate refuses: trusted cases that take longer, and lost cases.
+    /// What a gate refuses: trusted cases that take longer or are worse, and lost cases.
     pub regressions: usize,
 }
 
@@ -165,6 +178,8 @@ pub struct Counts {
 pub enum Regression<'a> {
     /// It takes longer.
     Slower(&'a Case),
+    /// Its quality is worse.
+    Worse(&'a QualityCase),
     /// It was measured and is not any more.
     Lost(Lost<'a>),
 }
@@ -179,8 +194,8 @@ pub enum Lost<'a> {
 }
 
 impl Comparison {
-    /// What a gate refuses, lost cases first, then those that take longer, the worst first: cases whose row was
-    /// `ok` and is not any more, and cases that are trusted (or all, if the rules say so) and take longer.
+    /// What a gate refuses: cases whose row was `ok` and is not any more, then trainings that are worse, then cases that
+    /// take longer, the worst first; of both kinds those that are trusted, or all, if the rules say so.
     pub fn regressions(&self) -> Vec<Regression<'_>> {
         let changed = self
             .status_changed
@@ -190,6 +205,10 @@ impl Comparison {
             .missing_in_new
             .iter()
             .filter(|named| named.status == Status::Ok);
+        let worse = self
+            .qualities
+            .iter()
+            .filter(|case| case.change == Change::Worse && (case.trusted || self.rules.include_untrusted));
         let mut slower: Vec<&Case> = self
             .cases
             .iter()
@@ -199,6 +218,7 @@ impl Comparison {
         changed
             .map(|change| Regression::Lost(Lost::Status(change)))
             .chain(missing.map(|named| Regression::Lost(Lost::Missing(named))))
+            .chain(worse.map(Regression::Worse))
             .chain(slower.into_iter().map(Regression::Slower))
             .collect()
     }
@@ -209,6 +229,8 @@ impl Comparison {
 
     /// How many cases are what.
     pub fn counts(&self) -> Counts {
+        let changed = |change| self.qualities.iter().filter(|case| case.change == change).count();
+        let doubted = self.qualities.iter().filter(|case| !case.trusted).count();
         let with = |verdict| self.cases.iter().filter(|case| case.verdict == verdict).count();
         Counts {
             compared: self.cases.len(),
@@ -216,7 +238,12 @@ impl Comparison {
             faster: with(Verdict::Faster),
             same: with(Verdict::Same),
             unclear: with(Verdict::Unclear),
-            untrusted: self.cases.iter().filter(|case| !case.trusted).count(),
+            untrusted: self.cases.iter().filter(|case| !case.trusted).count() + doubted,
+            trained: self.qualities.len(),
+            worse: changed(Change::Worse),
+            better: changed(Change::Better),
+            equal: changed(Change::Equal),
+            open: changed(Change::Open),
             missing_in_new: self.missing_in_new.len(),
             missing_in_base: self.missing_in_base.len(),
             status_changed: self.status_changed.len(),
@@ -240,6 +267,7 @@ impl Comparison {
         #[derive(Serialize)]
         struct Json<'a> {
             cases: &'a [Case],
+            qualities: &'a [QualityCase],
             missing_in_new: &'a [Named],
             missing_in_base: &'a [Named],
             status_changed: &'a [StatusChange],
@@ -247,6 +275,7 @@ impl Comparison {
         }
         let json = Json {
             cases: &self.cases,
+            qualities: &self.qualities,
             missing_in_new: &self.missing_in_new,
             missing_in_base: &self.missing_in_base,
             status_changed: &self.status_changed,

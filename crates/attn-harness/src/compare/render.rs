@@ -3,8 +3,9 @@
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-use super::{Case, Comparison, Lost, Regression, Verdict};
+use super::{Case, Change, Comparison, Lost, QualityCase, Regression, Verdict};
 use crate::status::Status;
+use crate::table::format_quality;
 use crate::units::format_time;
 
 /// A rule under the header and nothing else, as in the summary of a run.
@@ -20,6 +21,16 @@ const HEADER: [&str; 7] = [
     "adjusted p",
 ];
 
+const QUALITY_HEADER: [&str; 7] = [
+    "quality",
+    "variant",
+    "point",
+    "base",
+    "new",
+    "new − base (95 % CI)",
+    "adjusted p",
+];
+
 /// Columns of numbers begin here.
 const FIRST_NUMBER: usize = 3;
 
@@ -28,6 +39,10 @@ pub(super) fn table(comparison: &Comparison) -> String {
     if !comparison.cases.is_empty() {
         text.push('\n');
         text.push_str(&cases(&ordered(&comparison.cases), comparison, false));
+    }
+    if !comparison.qualities.is_empty() {
+        text.push('\n');
+        text.push_str(&qualities(comparison, false));
     }
     let notes = notes(comparison);
     if !notes.is_empty() {
@@ -51,12 +66,16 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
         .iter()
         .filter_map(|regression| match regression {
             Regression::Slower(case) => Some(*case),
-            Regression::Lost(_) => None,
+            Regression::Lost(_) | Regression::Worse(_) => None,
         })
         .collect();
     if !slower.is_empty() {
         text.push('\n');
         text.push_str(&cases(&slower, comparison, true));
+    }
+    if !comparison.qualities.is_empty() {
+        text.push('\n');
+        text.push_str(&qualities(comparison, true));
     }
     let notes = notes(comparison);
     if !notes.is_empty() {
@@ -78,11 +97,26 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
 /// `84 cases compared: 2 slower, 1 faster, 70 same, 11 unclear. 3 are not trusted.`
 fn counts(comparison: &Comparison) -> String {
     let counts = comparison.counts();
-    let plural = if counts.compared == 1 { "case" } else { "cases" };
-    let mut text = format!(
-        "{} {plural} compared: {} slower, {} faster, {} same, {} unclear.",
-        counts.compared, counts.slower, counts.faster, counts.same, counts.unclear
-    );
+    let mut parts = Vec::new();
+    if counts.compared > 0 || counts.trained == 0 {
+        let plural = if counts.compared == 1 { "case" } else { "cases" };
+        parts.push(format!(
+            "{} {plural} compared: {} slower, {} faster, {} same, {} unclear.",
+            counts.compared, counts.slower, counts.faster, counts.same, counts.unclear
+        ));
+    }
+    if counts.trained > 0 {
+        let plural = if counts.trained == 1 {
+            "training"
+        } else {
+            "trainings"
+        };
+        parts.push(format!(
+            "{} {plural} compared: {} worse, {} better, {} equal, {} open.",
+            counts.trained, counts.worse, counts.better, counts.equal, counts.open
+        ));
+    }
+    let mut text = parts.join(" ");
     for (n, what) in [
         (counts.untrusted, "not trusted"),
         (counts.missing_in_new, "missing in the new run"),
@@ -116,17 +150,40 @@ fn ordered(cases: &[Case]) -> Vec<&Case> {
 }
 
 fn cases(cases: &[&Case], comparison: &Comparison, markdown: bool) -> String {
+    let rows = cases.iter().map(|case| cells(case));
+    lay_out(HEADER, rows, comparison, markdown)
+}
+
+/// Trainings: worse first, then better, open and equal.
+fn qualities(comparison: &Comparison, markdown: bool) -> String {
+    let rank = |case: &QualityCase| match case.change {
+        Change::Worse => 0,
+        Change::Better => 1,
+        Change::Open => 2,
+        Change::Equal => 3,
+    };
+    let mut cases: Vec<&QualityCase> = comparison.qualities.iter().collect();
+    cases.sort_by_key(|case| rank(case));
+    let rows = cases.into_iter().map(quality_cells);
+    lay_out(QUALITY_HEADER, rows, comparison, markdown)
+}
+
+fn lay_out(
+    header: [&str; 7],
+    rows: impl Iterator<Item = [String; 7]>,
+    comparison: &Comparison,
+    markdown: bool,
+) -> String {
     let mut table = Table::new();
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.load_style(if markdown { ASCII_MARKDOWN } else { STYLE });
     // `95 %` unless the rules say otherwise.
     let percent = format!("{} %", comparison.rules.confidence * 100.0);
-    table.set_header(HEADER.map(|name| name.replace("95 %", &percent)));
-    for case in cases {
-        let cells = cells(case);
+    table.set_header(header.map(|name| name.replace("95 %", &percent)));
+    for cells in rows {
         table.add_row(cells.map(|cell| if markdown { cell.replace('|', "\\|") } else { cell }));
     }
-    for place in FIRST_NUMBER..HEADER.len() {
+    for place in FIRST_NUMBER..header.len() {
         if let Some(column) = table.column_mut(place) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -149,6 +206,36 @@ fn cells(case: &Case) -> [String; 7] {
         text(case.time_base_s.map(format_time)),
         text(case.time_new_s.map(format_time)),
         text(ratio),
+        text(case.p_adjusted.map(p_text)),
+    ]
+}
+
+fn quality_cells(case: &QualityCase) -> [String; 7] {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_string());
+    let star = if case.trusted { "" } else { " *" };
+    let change = match case.change {
+        Change::Worse => "worse",
+        Change::Better => "better",
+        Change::Equal => "equal",
+        Change::Open => "open",
+    };
+    let signed = |value: f64| {
+        let sign = if value < 0.0 { "−" } else { "+" };
+        format!("{sign}{}", format_quality(value.abs()))
+    };
+    let interval = case.difference_ci_low.zip(case.difference_ci_high);
+    let interval = interval.map(|(low, high)| format!(" [{}, {}]", signed(low), signed(high)));
+    let difference = case.difference.map(|difference| {
+        let interval = interval.unwrap_or_default();
+        format!("{}{interval}", signed(difference))
+    });
+    [
+        format!("{change}{star}"),
+        case.label.clone(),
+        case.point.clone(),
+        format!("{} {}", case.measure, format_quality(case.quality_base)),
+        format_quality(case.quality_new),
+        text(difference.filter(|_| case.change != Change::Equal)),
         text(case.p_adjusted.map(p_text)),
     ]
 }
