@@ -184,7 +184,8 @@ fn the_help_says_what_the_words_mean() {
 
     Options:
           --gate
-              Exit with 1 where a trusted case is SLOWER, or one that was measured is not any more
+              Exit with 1 where a trusted case is SLOWER or worse, or one that was measured is not any
+              more
 
           --format <FORMAT>
               How to print
@@ -205,7 +206,7 @@ fn the_help_says_what_the_words_mean() {
               Compare runs of different machines, build profiles or thread counts all the same
 
           --include-untrusted
-              Count SLOWER cases that are not trusted as regressions too
+              Count SLOWER or worse cases that are not trusted as regressions too
 
           --filter <EXPR>
               Keep the rows for which all conditions hold, over any column of `list metrics`
@@ -219,6 +220,7 @@ fn the_help_says_what_the_words_mean() {
       attn-bench compare results/before results/after --filter variant=mla,workload=decode
 
     A case is SLOWER or FASTER where the difference is certain, with all cases taken into account, and
-    above --min-effect; SAME where a difference above it is excluded; otherwise UNCLEAR.
+    above --min-effect; SAME where a difference above it is excluded; otherwise UNCLEAR. Trainings are
+    compared by the qualities of the same seeds: worse, better, equal to the last digit, or open.
     "#);
 }

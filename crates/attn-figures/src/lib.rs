@@ -17,7 +17,7 @@
 //! let out = std::env::temp_dir().join(format!("attn-figures-doc-{}", std::process::id()));
 //! let drawn = draw_all(&Frame::from_rows(rows), &["latency-vs-context".to_owned()], &out)?;
 //! assert!(matches!(&drawn[0], Outcome::Drawn(figure) if figure.svg.ends_with("latency-vs-context.svg")));
-//! assert_eq!(figures().len(), 24);
+//! assert!(figures().iter().any(|figure| figure.name == "quality-vs-cache"));
 //! # std::fs::remove_dir_all(&out).ok();
 //! # Ok::<(), attn_figures::Error>(())
 //! ```

@@ -131,6 +131,9 @@ impl Serialize for Verdict {
     }
 }
 
+/// Rows of one case, the base's and the new run's.
+type Pairs<'a> = Vec<(&'a Row, &'a Row)>;
+
 /// Compares two runs by the rules of this module.
 ///
 /// # Errors
@@ -138,7 +141,7 @@ impl Serialize for Verdict {
 /// [`CompareError::NothingInCommon`] where no case is in both.
 pub fn compare(base: &Run, new: &Run, rules: &Rules) -> Result<Comparison, CompareError> {
     let (base_side, new_side) = (Side::new(base), Side::new(new));
-    let matched: Vec<(&Row, &Row)> = new
+    let matched: Pairs<'_> = new
         .rows
         .iter()
         .filter_map(|row| Some((*base_side.rows.get(row.case_id.as_str())?, row)))
@@ -149,7 +152,7 @@ pub fn compare(base: &Run, new: &Run, rules: &Rules) -> Result<Comparison, Compa
     let mut notes = warnings(&matched);
     // A quality is the same wherever it was trained.
     let is_timed = |(base, new): &(&Row, &Row)| !(quality::is_trained(base) && quality::is_trained(new));
-    let timed: Vec<(&Row, &Row)> = matched.iter().copied().filter(is_timed).collect();
+    let timed: Pairs<'_> = matched.iter().copied().filter(is_timed).collect();
     notes.extend(check(&timed, rules)?);
 
     let missing = |from: &Run, in_side: &Side<'_>| -> Vec<Named> {
@@ -160,7 +163,7 @@ pub fn compare(base: &Run, new: &Run, rules: &Rules) -> Result<Comparison, Compa
         rows.map(Named::new).collect()
     };
     let status_changed = matched.iter().filter(|(a, b)| a.status != b.status);
-    let (measured, trained): (Vec<(&Row, &Row)>, Vec<(&Row, &Row)>) = matched
+    let (measured, trained): (Pairs<'_>, Pairs<'_>) = matched
         .iter()
         .copied()
         .filter(|(a, b)| a.is_ok() && b.is_ok())
