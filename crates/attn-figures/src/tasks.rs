@@ -75,7 +75,7 @@ impl Task {
 }
 
 /// A measure of quality.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Measure {
     pub(crate) title: String,
     pub(crate) unit: Unit,
@@ -83,26 +83,36 @@ pub(crate) struct Measure {
     pub(crate) is_higher_better: Option<bool>,
     /// Whether it is a loss, whose quotients count.
     pub(crate) is_loss: bool,
+    /// Between which values it can be at all.
+    pub(crate) range: (f64, f64),
 }
 
 impl Measure {
     fn named(name: &str) -> Self {
-        let (title, unit, is_higher_better, is_loss) = match name {
-            "excess_loss" => ("Excess loss (nats)", Unit::Score, Some(false), true),
-            "perplexity" => ("Perplexity", Unit::Score, Some(false), true),
-            "token_accuracy" => ("Token accuracy", Unit::Share, Some(true), false),
-            "exact_match" => ("Exact match", Unit::Share, Some(true), false),
-            "bleu" => ("BLEU", Unit::Score, Some(true), false),
-            "wer" => ("Word error rate (%)", Unit::Score, Some(false), false),
-            "rouge_l" => ("ROUGE-L (%)", Unit::Score, Some(true), false),
-            "" => ("Quality", Unit::Score, None, false),
-            other => (other, Unit::Score, None, false),
+        const ANY: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
+        // A test of some examples can have less loss than the entropy of its source.
+        let (title, unit, is_higher_better, range) = match name {
+            "excess_loss" => ("Excess loss (nats)", Unit::Score, Some(false), ANY),
+            "perplexity" => ("Perplexity", Unit::Score, Some(false), (1.0, f64::INFINITY)),
+            "token_accuracy" => ("Token accuracy", Unit::Share, Some(true), (0.0, 1.0)),
+            "exact_match" => ("Exact match", Unit::Share, Some(true), (0.0, 1.0)),
+            "bleu" => ("BLEU", Unit::Score, Some(true), (0.0, 100.0)),
+            "wer" => (
+                "Word error rate (%)",
+                Unit::Score,
+                Some(false),
+                (0.0, f64::INFINITY),
+            ),
+            "rouge_l" => ("ROUGE-L (%)", Unit::Score, Some(true), (0.0, 100.0)),
+            "" => ("Quality", Unit::Score, None, ANY),
+            other => (other, Unit::Score, None, ANY),
         };
         Self {
             title: title.to_owned(),
             unit,
             is_higher_better,
-            is_loss,
+            is_loss: matches!(name, "excess_loss" | "perplexity"),
+            range,
         }
     }
 

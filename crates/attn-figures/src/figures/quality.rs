@@ -302,13 +302,11 @@ impl Trained<'_> {
 
 /// A share is between none and all, whatever the interval around its mean says.
 fn possible(measure: &Measure, measured: Measured) -> Measured {
-    if measure.unit != Unit::Share {
-        return measured;
-    }
+    let (least, most) = measure.range;
     let cut = |(low, high): (f64, f64)| {
         (
-            low.max(0.0).min(measured.value),
-            high.min(1.0).max(measured.value),
+            low.max(least).min(measured.value),
+            high.min(most).max(measured.value),
         )
     };
     Measured {
@@ -397,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_of_shares_ends_where_shares_end() {
+    fn an_interval_ends_where_its_measure_does() {
         let row = Row {
             quality: Some(0.98),
             quality_ci_low: Some(0.94),
@@ -412,11 +410,12 @@ mod tests {
         );
         let bleu = Row {
             quality_measure: Some("bleu".into()),
+            quality_ci_low: Some(-0.5),
             ..row.clone()
         };
         assert_eq!(
             possible(&Task::of(&bleu).measure(), quality(&bleu).unwrap()).interval,
-            Some((0.94, 1.02))
+            Some((0.0, 1.02))
         );
     }
 
