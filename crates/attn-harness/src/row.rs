@@ -493,6 +493,16 @@ table! {
     }
 }
 
+/// The lowest loss on the validation part that each seed came to, mean over seeds.
+pub(crate) fn valid_nats<'a>(curves: impl IntoIterator<Item = &'a CurvePoint>) -> Option<f64> {
+    let mut lowest: BTreeMap<u64, f64> = BTreeMap::new();
+    for point in curves {
+        let nats = lowest.entry(point.seed).or_insert(f64::INFINITY);
+        *nats = nats.min(point.valid_nats);
+    }
+    (!lowest.is_empty()).then(|| lowest.values().sum::<f64>() / lowest.len() as f64)
+}
+
 table! {
     /// Answers of a test at one place of the task's own axes.
     pub struct Probe {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use attn_harness::row::{Details, Row, Sample};
+use attn_harness::row::{CurvePoint, Details, Row, Sample};
 use attn_harness::status::Status;
 use attn_harness::store::{
     Run, RunDir, StoreError, StoredCase, columns_of, default_name, details_of, stored,
@@ -236,6 +236,35 @@ fn more_rows_than_are_held_at_once_come_in_the_order_of_the_plan() {
     drop(writer);
     fs::remove_file(dir.join("log.jsonl")).unwrap();
     assert_eq!(stored(&dir).unwrap().cases.len(), n as usize);
+}
+
+#[test]
+fn learning_rates_of_older_logs_are_found_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("run");
+    let mut writer = create(&dir);
+    let row = Row {
+        training: Some(r#"{"task_name": "copy", "options": {"steps": 20, "lr": 0.002}}"#.into()),
+        ..case("a", 1.0).0
+    };
+    let point = |(seed, step, valid_nats)| CurvePoint {
+        case_id: "a".into(),
+        seed,
+        step,
+        valid_nats,
+        ..CurvePoint::default()
+    };
+    let details = Details {
+        curves: [(42, 10, 2.0), (42, 20, 0.5), (43, 10, 1.5), (43, 20, 1.75)]
+            .map(point)
+            .to_vec(),
+        ..Details::default()
+    };
+    writer.append(&row, &details).unwrap();
+    writer.build_tables(&mut |_| {}).unwrap();
+    drop(writer);
+    let row = &Run::open(&dir).unwrap().rows[0];
+    assert_eq!((row.lr, row.valid_nats), (Some(0.002), Some(1.0)));
 }
 
 #[test]

@@ -389,6 +389,11 @@ impl<'a> Trainer<'a> {
             Reading::Whole,
         )?;
         let (sum, n, grad_norm) = std::mem::take(&mut self.state.since);
+        // No point of the curve: JSON has no word for such a loss.
+        if !nats.is_finite() {
+            self.state.diverged = Some(self.state.step);
+            return Ok(());
+        }
         self.state.curve.push(CurvePoint {
             step: self.state.step,
             train_loss: sum / n.max(1) as f64,
@@ -396,10 +401,6 @@ impl<'a> Trainer<'a> {
             valid_accuracy: accuracy,
             grad_norm,
         });
-        if !nats.is_finite() {
-            self.state.diverged = Some(self.state.step);
-            return Ok(());
-        }
         if options.average == 0 {
             return Ok(());
         }

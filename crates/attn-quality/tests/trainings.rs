@@ -108,19 +108,25 @@ fn a_training_that_is_left_goes_on_bit_by_bit() {
 fn a_loss_that_is_not_finite_ends_a_training() {
     let [task, _] = small();
     let config = TaskModelConfig::new(&task.spec(), attention(&attn_mha::VARIANT), &SIZES);
-    let options = TrainingOptions {
-        lr: 1e30,
-        warmup: 0,
-        adamw: AdamWOptions {
-            clip_norm: 0.0,
-            ..AdamWOptions::default()
-        },
-        ..options(50)
-    };
-    let mut trainer = Trainer::new(task.as_ref(), config, options, 7, &build()).unwrap();
-    let end = trainer.train_to(u64::MAX).unwrap();
-    assert!(matches!(end, Some(End::Diverged(step)) if step < 10), "{end:?}");
-    assert_eq!(trainer.train_to(u64::MAX).unwrap(), end);
+    // In an update, or in the evaluation after it.
+    for eval_every in [10, 1] {
+        let options = TrainingOptions {
+            lr: 1e30,
+            warmup: 0,
+            eval_every,
+            adamw: AdamWOptions {
+                clip_norm: 0.0,
+                ..AdamWOptions::default()
+            },
+            ..options(50)
+        };
+        let mut trainer = Trainer::new(task.as_ref(), config.clone(), options, 7, &build()).unwrap();
+        let end = trainer.train_to(u64::MAX).unwrap();
+        assert!(matches!(end, Some(End::Diverged(step)) if step < 10), "{end:?}");
+        assert_eq!(trainer.train_to(u64::MAX).unwrap(), end);
+        // Logs are JSON, which has no other numbers.
+        assert!(trainer.curve().iter().all(|point| point.valid_nats.is_finite()));
+    }
 }
 
 /// Every variant learns, and writes token by token through its cache what one pass over the whole text says.

@@ -9,7 +9,7 @@ use super::session::{Session, Stop};
 use super::{RunError, State};
 use crate::plan::{Case, Quality};
 use crate::progress::Observer;
-use crate::row::{CurvePoint, Details, Row};
+use crate::row::{Details, Row, valid_nats};
 use crate::stats::{Interval, mean_interval, median};
 use crate::status::{Status, Trust};
 use crate::store::RunDir;
@@ -211,7 +211,7 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
     let steps: Vec<f64> = runs.iter().filter_map(|run| run.train_step_s).collect();
     row.train_step_s = (!steps.is_empty()).then(|| median(&steps));
     row.peak_bytes = runs.iter().filter_map(|run| run.peak_bytes).max();
-    row.valid_nats = mean(&|run| lowest_valid_nats(&trained.curves, run.seed));
+    row.valid_nats = valid_nats(&trained.curves);
     row.test_nats = mean(&|run| run.test_nats);
     row.test_accuracy = mean(&|run| run.test_accuracy);
     row.cache_agreement = mean(&|run| run.cache_agreement);
@@ -262,14 +262,6 @@ fn conclude(row: &mut Row, quality: &Quality, trained: Trained) -> Details {
         probes: trained.probes,
         ..Details::default()
     }
-}
-
-/// The lowest loss on the validation part that a training came to.
-fn lowest_valid_nats(curves: &[CurvePoint], seed: u64) -> Option<f64> {
-    let own = curves.iter().filter(|point| point.seed == seed);
-    own.map(|point| point.valid_nats)
-        .filter(|nats| nats.is_finite())
-        .reduce(f64::min)
 }
 
 /// Says why columns of a training are empty.

@@ -6,9 +6,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{StoreError, Stored, StoredCase};
-use crate::row::{Details, Row};
+use crate::row::{Details, Row, valid_nats};
 
 /// A line of the log.
 #[derive(Serialize, Deserialize)]
@@ -120,11 +121,24 @@ impl Index {
                 line.resize(place.bytes, 0);
                 log.read_exact(&mut line).map_err(failed)?;
                 at = place.offset + place.bytes as u64;
-                entries.push(parse(&self.path, &line, &format!("byte {}", place.offset))?);
+                let entry: Entry = parse(&self.path, &line, &format!("byte {}", place.offset))?;
+                entries.push(entry.with_rates());
             }
             pass(entries)?;
         }
         Ok(())
+    }
+}
+
+impl Entry {
+    /// In a log that is older than the columns `lr` and `valid_nats`, `training` knows the first and the curves the second.
+    fn with_rates(mut self) -> Self {
+        if let (None, Some(training)) = (self.row.lr, &self.row.training) {
+            let training: Value = serde_json::from_str(training).unwrap_or_default();
+            self.row.lr = training["options"]["lr"].as_f64();
+            self.row.valid_nats = valid_nats(&self.details.curves);
+        }
+        self
     }
 }
 
