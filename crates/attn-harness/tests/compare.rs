@@ -481,7 +481,14 @@ fn a_quality_that_is_worse_is_a_regression_on_any_machine() {
     );
 
     let doubted = with_rows(new, |row| row.trust = Some(Trust::Unconverged));
-    assert!(compared(&base, &doubted).regressions().is_empty());
+    let comparison = compared(&base, &doubted);
+    assert!(comparison.regressions().is_empty());
+    // The star in the table has its note.
+    assert!(
+        comparison
+            .table()
+            .contains("1 not trusted (*): new is unconverged")
+    );
 }
 
 fn mixed() -> Comparison {

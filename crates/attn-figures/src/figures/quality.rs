@@ -31,8 +31,10 @@ pub(super) struct Tasks<'a> {
     pub(super) all: Vec<Trained<'a>>,
     n_replaced: usize,
     n_empty: usize,
-    /// Of several learning rates the best was taken, and what there is to say against it.
-    rates: [Option<String>; 2],
+    /// That the best of several learning rates was taken.
+    rates_note: Option<String>,
+    /// What there is to say against it.
+    rates_reservation: Option<String>,
 }
 
 impl<'a> Tasks<'a> {
@@ -50,10 +52,10 @@ impl<'a> Tasks<'a> {
         let (rows, empty): (Vec<&Row>, Vec<&Row>) = slice.rows.iter().partition(|row| quality(row).is_some());
         let place = |row: &Row| (Task::of(row), row.lr.map(f64::to_bits));
         let (mut rows, n_replaced) = latest(&rows, place, quality);
-        let mut rates = [None, None];
+        let (mut rates_note, mut rates_reservation) = (None, None);
         if is_best_only {
             let best = at_best(&rows);
-            rates = [best.note(), best.reservation()];
+            (rates_note, rates_reservation) = (best.note(), best.reservation());
             rows = best.rows;
         }
         let order: Vec<_> = slice.series(&rows).into_iter().map(|(key, _)| key).collect();
@@ -80,7 +82,8 @@ impl<'a> Tasks<'a> {
             all,
             n_replaced,
             n_empty: empty.len(),
-            rates,
+            rates_note,
+            rates_reservation,
         })
     }
 
@@ -105,7 +108,7 @@ impl<'a> Tasks<'a> {
         notes.extend(range(self.rows().filter_map(|row| row.n_seeds), "seed", "seeds"));
         let examples = self.rows().filter_map(|row| row.test_examples);
         notes.extend(range(examples, "test example", "test examples"));
-        notes.extend(self.rates[0].clone());
+        notes.extend(self.rates_note.clone());
         notes.extend(replaced_note(self.n_replaced));
         if self.n_empty > 0 {
             notes.push(format!("{} without a value", cases(self.n_empty)));
@@ -116,7 +119,7 @@ impl<'a> Tasks<'a> {
     /// What failed, and what there are too few seeds of.
     pub(super) fn reservations(&self, slice: &Slice<'_>) -> Vec<String> {
         let mut notes = slice.reservations();
-        notes.extend(self.rates[1].clone());
+        notes.extend(self.rates_reservation.clone());
         let diverged = |row: &&Row| row.n_diverged.is_some_and(|n| n > 0);
         let name = |row: &Row| {
             let of = row.n_seeds.map(|n| format!(" of {n}")).unwrap_or_default();

@@ -114,18 +114,24 @@ fn conclude(case: &mut Case, ratio: f64, ci: Interval, rules: &Rules) {
     };
 }
 
+/// Which of two rows is not clean, and why.
+pub(super) fn doubts(base: &Row, new: &Row) -> Option<String> {
+    let doubts: Vec<String> = [("base", base), ("new", new)]
+        .into_iter()
+        .filter(|(_, row)| !row.is_clean())
+        .map(|(side, row)| {
+            let word = row.trust.map_or("unknown", |trust| trust.name());
+            let reason = row.trust_reason.as_deref().unwrap_or("no reason is stored");
+            format!("{side} is {word}: {reason}")
+        })
+        .collect();
+    (!doubts.is_empty()).then(|| doubts.join("; "))
+}
+
 impl Case {
     /// A case before anything is concluded.
     fn new(base: &Row, new: &Row, paired: bool, [n_base, n_new]: [usize; 2]) -> Self {
-        let doubts: Vec<String> = [("base", base), ("new", new)]
-            .into_iter()
-            .filter(|(_, row)| !row.is_clean())
-            .map(|(side, row)| {
-                let word = row.trust.map_or("unknown", |trust| trust.name());
-                let reason = row.trust_reason.as_deref().unwrap_or("no reason is stored");
-                format!("{side} is {word}: {reason}")
-            })
-            .collect();
+        let untrusted_because = doubts(base, new);
         Self {
             case_id: new.case_id.clone(),
             verdict: Verdict::Unclear,
@@ -137,8 +143,8 @@ impl Case {
             n_base,
             n_new,
             paired,
-            trusted: doubts.is_empty(),
-            untrusted_because: (!doubts.is_empty()).then(|| doubts.join("; ")),
+            trusted: untrusted_because.is_none(),
+            untrusted_because,
             why: None,
             variant: new.variant.clone(),
             label: new.label.clone(),

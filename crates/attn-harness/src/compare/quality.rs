@@ -1,12 +1,14 @@
 //! Qualities of trainings: each seed of the new run against the same seed of the base.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::judge::doubts;
 use super::significance::{p_value, reach};
 use super::{Rules, benjamini_hochberg};
 use crate::row::Row;
+use crate::stats::mean_interval;
 use crate::store::Run;
 use crate::table::point_title;
 
@@ -33,6 +35,8 @@ pub struct QualityCase {
     pub change: Change,
     /// What `quality` is.
     pub measure: String,
+    /// Whether more of it is better.
+    pub higher_is_better: Option<bool>,
     /// Mean over the seeds of the base.
     pub quality_base: f64,
     /// Mean over the seeds of the new run.
@@ -49,6 +53,8 @@ pub struct QualityCase {
     pub n_seeds: usize,
     /// Whether both rows are clean.
     pub trusted: bool,
+    /// Which is not, and why.
+    pub untrusted_because: Option<String>,
     /// Registry key of the variant.
     pub variant: String,
     /// Name of the variant.
@@ -62,9 +68,11 @@ pub(super) fn is_trained(row: &Row) -> bool {
     row.quality.is_some()
 }
 
-/// The qualities of a run's seeds, by case.
-fn seeds(run: &Run) -> HashMap<&str, HashMap<u64, f64>> {
-    let mut all: HashMap<&str, HashMap<u64, f64>> = HashMap::new();
+/// The qualities of a case's seeds.
+type Seeds = BTreeMap<u64, f64>;
+
+fn seeds(run: &Run) -> HashMap<&str, Seeds> {
+    let mut all: HashMap<&str, Seeds> = HashMap::new();
     for training in &run.details.trainings {
         if let Some(quality) = training.quality {
             let seeds = all.entry(&training.case_id).or_default();
@@ -78,78 +86,66 @@ fn seeds(run: &Run) -> HashMap<&str, HashMap<u64, f64>> {
 /// data for a seed, with Student's interval and p values adjusted over the cases that differ at all.
 pub(super) fn judge(trained: &[(&Row, &Row)], base: &Run, new: &Run, rules: &Rules) -> Vec<QualityCase> {
     let (of_base, of_new) = (seeds(base), seeds(new));
-    let none = HashMap::new();
-    let mut tested: Vec<(QualityCase, Option<f64>)> = Vec::new();
-    for (a, b) in trained {
-        let (Some(quality_base), Some(quality_new)) = (a.quality, b.quality) else {
-            continue;
-        };
-        let seeds_of = |all: &HashMap<&str, HashMap<u64, f64>>, row: &Row| {
-            all.get(row.case_id.as_str()).unwrap_or(&none).clone()
-        };
-        let (before, after) = (seeds_of(&of_base, a), seeds_of(&of_new, b));
+    let none = Seeds::new();
+    let estimate = |(a, b): &(&Row, &Row)| {
+        let [before, after] =
+            [(&of_base, a), (&of_new, b)].map(|(all, row)| all.get(row.case_id.as_str()).unwrap_or(&none));
+        QualityCase::new(a, b, before, after, rules)
+    };
+    let (mut cases, p_values): (Vec<QualityCase>, Vec<Option<f64>>) =
+        trained.iter().filter_map(estimate).unzip();
+    let tested: Vec<f64> = p_values.iter().copied().flatten().collect();
+    let mut adjusted = benjamini_hochberg(&tested).into_iter();
+    for (case, _) in cases.iter_mut().zip(p_values).filter(|(_, p)| p.is_some()) {
+        case.p_adjusted = adjusted.next();
+        case.conclude(rules);
+    }
+    cases
+}
+
+impl QualityCase {
+    /// A case with its difference, and the p value of that where its seeds differ.
+    fn new(
+        base: &Row,
+        new: &Row,
+        before: &Seeds,
+        after: &Seeds,
+        rules: &Rules,
+    ) -> Option<(Self, Option<f64>)> {
         let differences: Vec<f64> = before
             .iter()
             .filter_map(|(seed, quality)| Some(after.get(seed)? - quality))
             .collect();
-        let mut case = QualityCase {
-            case_id: b.case_id.clone(),
-            change: Change::Open,
-            measure: b.quality_measure.clone().unwrap_or_default(),
-            quality_base,
-            quality_new,
-            difference: None,
-            difference_ci_low: None,
-            difference_ci_high: None,
+        let n = differences.len() as f64;
+        let is_equal = before == after && !differences.is_empty();
+        let difference = (n > 0.0).then(|| differences.iter().sum::<f64>() / n);
+        let error = mean_interval(&differences).map(|(sd, _)| sd / n.sqrt());
+        let half = error.map(|error| reach(rules.confidence, n - 1.0) * error);
+        let untrusted_because = doubts(base, new);
+        let case = Self {
+            case_id: new.case_id.clone(),
+            change: if is_equal { Change::Equal } else { Change::Open },
+            measure: new.quality_measure.clone().unwrap_or_default(),
+            higher_is_better: new.quality_higher_is_better,
+            quality_base: base.quality?,
+            quality_new: new.quality?,
+            difference,
+            difference_ci_low: difference.zip(half).map(|(mean, half)| mean - half),
+            difference_ci_high: difference.zip(half).map(|(mean, half)| mean + half),
             p_adjusted: None,
             n_seeds: differences.len(),
-            trusted: a.is_clean() && b.is_clean(),
-            variant: b.variant.clone(),
-            label: b.label.clone(),
-            point: point_title(b),
+            trusted: untrusted_because.is_none(),
+            untrusted_because,
+            variant: new.variant.clone(),
+            label: new.label.clone(),
+            point: point_title(new),
         };
-        let is_equal = before == after && !differences.is_empty();
-        if is_equal {
-            case.change = Change::Equal;
-        }
-        let p = case.measure_difference(&differences, rules).filter(|_| !is_equal);
-        tested.push((case, p));
-    }
-    let p_values: Vec<f64> = tested.iter().filter_map(|(_, p)| *p).collect();
-    let mut adjusted = benjamini_hochberg(&p_values).into_iter();
-    let higher_is_better: HashMap<&str, bool> = trained
-        .iter()
-        .filter_map(|(_, row)| Some((row.case_id.as_str(), row.quality_higher_is_better?)))
-        .collect();
-    for (case, _) in tested.iter_mut().filter(|(_, p)| p.is_some()) {
-        case.p_adjusted = adjusted.next();
-        let higher = higher_is_better.get(case.case_id.as_str()).copied();
-        case.conclude(higher, rules);
-    }
-    tested.into_iter().map(|(case, _)| case).collect()
-}
-
-impl QualityCase {
-    /// The mean difference with its interval; returns its p value.
-    fn measure_difference(&mut self, differences: &[f64], rules: &Rules) -> Option<f64> {
-        let n = differences.len() as f64;
-        if differences.is_empty() {
-            return None;
-        }
-        let mean = differences.iter().sum::<f64>() / n;
-        self.difference = Some(mean);
-        if differences.len() < 2 {
-            return None;
-        }
-        let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let error = (variance / n).sqrt();
-        let half = reach(rules.confidence, n - 1.0) * error;
-        (self.difference_ci_low, self.difference_ci_high) = (Some(mean - half), Some(mean + half));
-        Some(p_value(mean, error, n - 1.0))
+        let p = difference.zip(error).filter(|_| !is_equal);
+        Some((case, p.map(|(mean, error)| p_value(mean, error, n - 1.0))))
     }
 
-    fn conclude(&mut self, higher_is_better: Option<bool>, rules: &Rules) {
-        let (Some(difference), Some(higher_is_better)) = (self.difference, higher_is_better) else {
+    fn conclude(&mut self, rules: &Rules) {
+        let (Some(difference), Some(higher_is_better)) = (self.difference, self.higher_is_better) else {
             return;
         };
         let excludes_0 = self.difference_ci_low.is_some_and(|low| low > 0.0)

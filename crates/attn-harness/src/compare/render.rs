@@ -42,7 +42,11 @@ pub(super) fn table(comparison: &Comparison) -> String {
     }
     if !comparison.qualities.is_empty() {
         text.push('\n');
-        text.push_str(&qualities(comparison, false));
+        text.push_str(&qualities(
+            comparison.qualities.iter().collect(),
+            comparison,
+            false,
+        ));
     }
     let notes = notes(comparison);
     if !notes.is_empty() {
@@ -73,9 +77,16 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
         text.push('\n');
         text.push_str(&cases(&slower, comparison, true));
     }
-    if !comparison.qualities.is_empty() {
+    let worse: Vec<&QualityCase> = regressions
+        .iter()
+        .filter_map(|regression| match regression {
+            Regression::Worse(case) => Some(*case),
+            Regression::Lost(_) | Regression::Slower(_) => None,
+        })
+        .collect();
+    if !worse.is_empty() {
         text.push('\n');
-        text.push_str(&qualities(comparison, true));
+        text.push_str(&qualities(worse, comparison, true));
     }
     let notes = notes(comparison);
     if !notes.is_empty() {
@@ -89,6 +100,13 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
         let n = comparison.cases.len();
         text.push_str(&format!(
             "\n<details>\n<summary>All compared cases ({n})</summary>\n\n{all}\n</details>\n"
+        ));
+    }
+    if !comparison.qualities.is_empty() {
+        let all = qualities(comparison.qualities.iter().collect(), comparison, true);
+        let n = comparison.qualities.len();
+        text.push_str(&format!(
+            "\n<details>\n<summary>All compared trainings ({n})</summary>\n\n{all}\n</details>\n"
         ));
     }
     text
@@ -155,14 +173,13 @@ fn cases(cases: &[&Case], comparison: &Comparison, markdown: bool) -> String {
 }
 
 /// Trainings: worse first, then better, open and equal.
-fn qualities(comparison: &Comparison, markdown: bool) -> String {
+fn qualities(mut cases: Vec<&QualityCase>, comparison: &Comparison, markdown: bool) -> String {
     let rank = |case: &QualityCase| match case.change {
         Change::Worse => 0,
         Change::Better => 1,
         Change::Open => 2,
         Change::Equal => 3,
     };
-    let mut cases: Vec<&QualityCase> = comparison.qualities.iter().collect();
     cases.sort_by_key(|case| rank(case));
     let rows = cases.into_iter().map(quality_cells);
     lay_out(QUALITY_HEADER, rows, comparison, markdown)
@@ -285,10 +302,15 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         ));
     }
     let mut doubts: Vec<(String, usize)> = Vec::new();
-    for case in &comparison.cases {
-        let untrusted = case.untrusted_because.as_ref();
-        let untrusted = untrusted.map(|reason| format!("not trusted (*): {reason}"));
-        let unclear = case.why.as_ref().map(|reason| format!("unclear: {reason}"));
+    let timed = comparison.cases.iter();
+    let timed = timed.map(|case| (&case.untrusted_because, case.why.as_ref()));
+    let trained = comparison.qualities.iter();
+    let trained = trained.map(|case| (&case.untrusted_because, None));
+    for (untrusted, unclear) in timed.chain(trained) {
+        let untrusted = untrusted
+            .as_ref()
+            .map(|reason| format!("not trusted (*): {reason}"));
+        let unclear = unclear.map(|reason| format!("unclear: {reason}"));
         for reason in [untrusted, unclear].into_iter().flatten() {
             match doubts.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, n)) => *n += 1,
