@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the conformance fixtures of the five variant crates from published packages.
+"""Write the conformance fixtures of the variant crates from published packages.
 
 Each file has the format `attn-conformance-1`: weights, input and expected results
 of one attention layer, so nothing random has to match on the Rust side. Expected
@@ -10,6 +10,8 @@ values are computed in float64 from float32 weights and stored as float32.
 | mha gqa mqa | torch scaled_dot_product_attention        | the same over a concatenated cache   |
 | mla         | transformers DeepseekV3Attention (*)      | the same with DynamicCache           |
 | mtla        | mtla MultiheadTemporalLatentAttention     | the same with incremental_state (**) |
+| swa         | swa.py: torch, mask written out           | a ring, overwritten                  |
+| gta gla tpa | gta.py, gla.py, tpa.py: torch, expanded   | arithmetic on what is cached         |
 
 (*)  with its RMSNorms replaced by LayerNorm with bias, as MTLA's own MLA baseline has.
 (**) for s = 1 the package's decode is wrong (it tests T % s == 1, never true, and adds
@@ -19,7 +21,8 @@ values are computed in float64 from float32 weights and stored as float32.
 A second implementation must agree before a file is written: transformers' LlamaAttention
 (rotate-half, with permuted q and k rows) for mha/gqa/mqa, the mtla package at s = 1 with
 unit merge weights for mla, and for mtla the package as it is: the layer used has its RoPE
-in float64, see `Float64Rope`.
+in float64, see `Float64Rope`. For the others it is transformers' attention of Mistral (swa),
+DeepSeek-V3 (gta, gla) and Llama (tpa), with weights or modules that make it the same layer.
 
     make_fixtures.py                     write all files below crates/
     make_fixtures.py --check             build them again, compare with the stored bytes
@@ -33,7 +36,6 @@ import json
 import math
 import struct
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +47,34 @@ from torch import nn
 with contextlib.redirect_stdout(io.StringIO()):  # the package prints on import
     from mtla import MultiheadTemporalLatentAttention
 
-from transformers import DeepseekV3Config, DynamicCache, LlamaConfig
-from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
-    DeepseekV3Attention,
-    DeepseekV3RotaryEmbedding,
-)
+from transformers import DynamicCache, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+
+import gla
+import gta
+import swa
+import tpa
+from common import (
+    TOLERANCE_PATHS,
+    TOLERANCE_PEERS,
+    WORST,
+    Draw,
+    check_paths,
+    check_peers,
+    difference,
+    halves,
+    linear,
+    load,
+    norm,
+    rope,
+    steps,
+)
+from deepseek import deepseek_layer, deepseek_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT = "attn-conformance-1"
 MAX_FILE_BYTES = 120_000
-MAX_TOTAL_BYTES = 1_500_000
-# Two paths of one implementation, both in float64.
-TOLERANCE_PATHS = 1e-9
-# Two implementations, one of which has RoPE's angles or rotation in float32: an angle of
-# 30 radians is then off by 1e-6, and a key of size 5 by 5e-6.
-TOLERANCE_PEERS = 1e-5
+MAX_TOTAL_BYTES = 2_400_000
 
 
 # --- the fixtures -----------------------------------------------------------------
@@ -125,35 +139,18 @@ FIXTURES = {
     "mtla-s7-shorter-than-a-block": ("mtla", 2, 5, 3, temporal(7, 48, 3, 16, 0, 16, 4, 12)),
 }
 
+# Variants with a module of their own: `FIXTURES`, `draw_weights`, `expected_shapes`, `run`.
+MODULES = {"swa": swa, "gta": gta, "gla": gla, "tpa": tpa}
+for module in MODULES.values():
+    FIXTURES |= module.FIXTURES
+
 
 # --- random weights ---------------------------------------------------------------
 
 
-class Draw:
-    """Seeded normal numbers. PCG64 and `standard_normal` are stable across numpy versions."""
-
-    def __init__(self, name):
-        self.rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-
-    def normal(self, *shape, scale=1.0, centre=0.0):
-        values = centre + scale * self.rng.standard_normal(shape)
-        return torch.from_numpy(values.astype(np.float32))
-
-
-def linear(draw, weights, name, d_out, d_in, bias, gain=1.5):
-    # A gain above one keeps the attention weights away from the uniform distribution,
-    # which hides errors in masks and in RoPE.
-    weights[f"{name}.weight"] = draw.normal(d_out, d_in, scale=gain / math.sqrt(d_in))
-    if bias:
-        weights[f"{name}.bias"] = draw.normal(d_out, scale=0.3)
-
-
-def norm(draw, weights, name, size):
-    weights[f"{name}.weight"] = draw.normal(size, scale=0.3, centre=1.0)
-    weights[f"{name}.bias"] = draw.normal(size, scale=0.3)
-
-
 def draw_weights(draw, variant, c):
+    if variant in MODULES:
+        return MODULES[variant].draw_weights(draw, c)
     w, m, h, bias = {}, c["d_model"], c["n_heads"], c["bias"]
     if variant in ("mha", "gqa", "mqa"):
         d = c["head_dim"]
@@ -184,12 +181,6 @@ def draw_weights(draw, variant, c):
     return w
 
 
-def load(module, weights):
-    """Puts float32 weights into a module, by name, in float64. Every name must match."""
-    module.load_state_dict({k: v.double() for k, v in weights.items()}, strict=True)
-    return module.eval()
-
-
 # --- mha, gqa, mqa: torch ----------------------------------------------------------
 
 
@@ -209,12 +200,7 @@ class RopeHeads(nn.Module):
         self.double()
 
     def rope(self, x, start):
-        # Neighbouring elements (2i, 2i + 1) are one complex number. [B, T, H, D]
-        t = torch.arange(start, start + x.shape[1], dtype=torch.float64)
-        inv_freq = self.theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d)
-        turn = torch.polar(torch.ones(len(t), self.d // 2).double(), torch.outer(t, inv_freq))
-        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-        return torch.view_as_real(pairs * turn[:, None]).flatten(-2)
+        return rope(x, start, self.theta)
 
     def forward(self, x, cache=None):
         start = 0 if cache is None else cache[0].shape[2]
@@ -260,11 +246,10 @@ def llama_attention(c, weights, x, prefill):
         rope_theta=c["rope_theta"],
         attn_implementation="sdpa",
     )
-    halves = torch.cat([torch.arange(0, d, 2), torch.arange(1, d, 2)])
     renamed = {}
     for name, value in weights.items():
         if name.startswith(("q_proj", "k_proj")):
-            value = value.unflatten(0, (-1, d))[:, halves].flatten(0, 1)
+            value = value.unflatten(0, (-1, d))[:, halves(d)].flatten(0, 1)
         renamed[name.replace("out_proj", "o_proj")] = value
     layer = load(LlamaAttention(config, layer_idx=0).double(), renamed)
     rotary = LlamaRotaryEmbedding(config)
@@ -278,81 +263,15 @@ def llama_attention(c, weights, x, prefill):
     for part in steps(x, prefill):
         rows.append(call(part, start, cache))
         start += part.shape[1]
-    k = cache[0][0][..., torch.argsort(halves)]
+    k = cache[0][0][..., torch.argsort(halves(d))]
     return {"parallel": parallel, "incremental": torch.cat(rows, dim=1), "k": k}
 
 
 # --- mla: transformers -------------------------------------------------------------
 
-DEEPSEEK_NAMES = {
-    "wq.": "q_proj.",
-    "wq_a.": "q_a_proj.",
-    "q_norm.": "q_a_layernorm.",
-    "wq_b.": "q_b_proj.",
-    "wkv_a.": "kv_a_proj_with_mqa.",
-    "kv_norm.": "kv_a_layernorm.",
-    "wkv_b.": "kv_b_proj.",
-    "wo.": "o_proj.",
-}
-
-
-def deepseek_layer(c, weights):
-    """The layer, and how it is called: part, position of its first token, cache."""
-    h, d_r = c["n_heads"], c["rope_dim"]
-    config = DeepseekV3Config(
-        hidden_size=c["d_model"],
-        num_attention_heads=h,
-        num_key_value_heads=h,
-        kv_lora_rank=c["kv_rank"],
-        q_lora_rank=c["q_rank"] or None,
-        qk_nope_head_dim=c["nope_dim"],
-        qk_rope_head_dim=d_r,
-        v_head_dim=c["v_dim"],
-        rope_theta=c["rope_theta"],
-        rope_interleave=True,
-        attn_implementation="sdpa",
-    )
-    layer = DeepseekV3Attention(config, layer_idx=0)
-    # DeepSeek has RMSNorm; the seed's MLA has LayerNorm with bias.
-    layer.kv_a_layernorm = nn.LayerNorm(c["kv_rank"], eps=c["norm_eps"])
-    if c["q_rank"]:
-        layer.q_a_layernorm = nn.LayerNorm(c["q_rank"], eps=c["norm_eps"])
-    if c["bias"]:
-        # DeepSeek has a bias on some projections only.
-        for name, part in list(layer.named_children()):
-            if isinstance(part, nn.Linear):
-                setattr(layer, name, nn.Linear(part.in_features, part.out_features))
-    renamed = {}
-    for name, value in weights.items():
-        head = name[: name.index(".") + 1]
-        renamed[name.replace(head, DEEPSEEK_NAMES[head])] = value
-    load(layer.double(), renamed)
-    rotary = DeepseekV3RotaryEmbedding(config)
-
-    def call(part, start, cache):
-        positions = torch.arange(start, start + part.shape[1])[None]
-        return layer(part, rotary(part, positions), None, past_key_value=cache)[0]
-
-    return layer, call
-
-
 def run_mla(c, weights, x, prefill):
-    d_r = c["rope_dim"]
     layer, call = deepseek_layer(c, weights)
-    latents = []
-    layer.kv_a_layernorm.register_forward_hook(lambda _m, _i, out: latents.append(out))
-    parallel = call(x, 0, None)
-    latents.clear()
-    cache, rows, start = DynamicCache(), [], 0
-    for part in steps(x, prefill):
-        rows.append(call(part, start, cache))
-        start += part.shape[1]
-    incremental = torch.cat(rows, dim=1)
-    # transformers caches decompressed keys, with the rope part stored as even elements
-    # then odd ones; undo that order.
-    rope = cache[0][0][:, 0, :, -d_r:]
-    rope = rope.unflatten(-1, (2, d_r // 2)).transpose(-1, -2).flatten(-2)
-    latent_cache = torch.cat(latents, dim=1)
+    parallel, incremental, latent_cache, rope = deepseek_paths(c, layer, call, x, prefill)
     if c["rope_theta"] == 1e4:  # fixed in the mtla package
         check_peers(unit_gate_mtla(c, weights, x, parallel, latent_cache, rope))
     return {
@@ -484,41 +403,42 @@ def run_mtla(c, weights, x, prefill):
 # --- one fixture -------------------------------------------------------------------
 
 
-def steps(x, prefill):
-    """`prefill` tokens in one call, if any, then one token at a time."""
-    parts = [x[:, :prefill]] if prefill else []
-    return parts + [x[:, t : t + 1] for t in range(prefill, x.shape[1])]
-
-
-def difference(a, b):
-    assert a.shape == b.shape, f"{tuple(a.shape)} and {tuple(b.shape)}"
-    return (a.double() - b.double()).abs().max().item()
-
-
-WORST = {"paths": 0.0, "peers": 0.0}
-
-
-def check_peers(errors):
-    errors = {k: v for k, v in errors.items() if isinstance(v, float)}
-    assert errors
-    for name, error in errors.items():
-        assert error < TOLERANCE_PEERS, f"second implementation, {name}: {error:.1e}"
-        WORST["peers"] = max(WORST["peers"], error)
-
-
 def compute(variant, config, weights, x, prefill):
     run = {"mla": run_mla, "mtla": run_mtla}.get(variant, run_heads)
+    if variant in MODULES:
+        run = MODULES[variant].run
+    x = x.double()
     with torch.no_grad():
-        expected = run(config, weights, x.double(), prefill)
-    error = difference(expected["expected.parallel"], expected["expected.incremental"])
-    assert error < TOLERANCE_PATHS, f"parallel and incremental differ by {error:.1e}"
-    WORST["paths"] = max(WORST["paths"], error)
+        expected = run(config, weights, x, prefill)
+        if variant == "gla" and config["n_kv_heads"] == 1 and config["norm"] == "layer":
+            check_one_latent_head(config, weights, x, prefill, expected)
+    check_paths(
+        "parallel and incremental", expected["expected.parallel"], expected["expected.incremental"]
+    )
     return expected
+
+
+def check_one_latent_head(config, weights, x, prefill, expected):
+    """GLA with one latent head is MLA, cache and all."""
+    mla = run_mla(config, weights, x, prefill)
+    pairs = {
+        "parallel": "parallel",
+        "incremental": "incremental",
+        "cache.latent": "cache.k",
+        "cache.rope": "cache.tail",
+    }
+    errors = {}
+    for name, own in pairs.items():
+        want = mla[f"expected.{name}"]
+        errors[name] = difference(want, expected[f"expected.{own}"].view_as(want))
+    check_peers(errors)
 
 
 def expected_shapes(variant, config, b, t):
     m = config["d_model"]
     shapes = {"expected.parallel": (b, t, m), "expected.incremental": (b, t, m)}
+    if variant in MODULES:
+        return shapes | MODULES[variant].expected_shapes(config, b, t)
     if variant in ("mla", "mtla"):
         slots = math.ceil(t / config.get("stride", 1))
         shapes["expected.cache.latent"] = (b, slots, config["kv_rank"])
