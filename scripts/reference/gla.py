@@ -3,8 +3,9 @@
 arXiv 2505.21487, the section 'Grouped Latent Attention (GLA)'; code by its authors in
 Dao-AILab/grouped-latent-attention, commit d008e74c, modeling_llama_GLA.py, class LlamaFlashGLA:
 two latent heads with a norm (RMSNorm) and a decompression each, heads in order, one rope key for
-all. That code needs FlashAttention 3, and differs in what it stores, not in what it computes: its
-cache has the latent before the norm and the rope key before RoPE. It has biases on `wkv_b` too.
+all, scale (Dn + Dr)^-1/2. That code needs FlashAttention 3. It has biases on `wkv_b` too, and its
+cache has latents before the norm and rope keys before RoPE, which it then turns by the newest
+token's angle: only its path without a cache says what GLA is.
 
 Here, parallel: latents decompressed to keys and values of each head, by torch's attention.
 Incremental: absorbed, the decompression goes into queries and outputs, so that only the cached

@@ -3,8 +3,8 @@
 arXiv 2505.21487, the section 'Grouped-Tied Attention (GTA)'; code by its authors in
 Dao-AILab/grouped-latent-attention, commit d008e74c, modeling_llama_GTA.py, class LlamaFlashGTA:
 the first D - Dr columns of the tied state are the key's, a projection of its own gives one rope
-key for all heads, and the last Dr columns of each query are turned. That code needs FlashAttention
-3. It has RoPE by rotate-half, and a bias on W_rope_k whatever `attention_bias` says.
+key for all heads, and the last Dr columns of each query are turned; scale D^-1/2. That code needs
+FlashAttention 3. It has RoPE by rotate-half, and a bias on W_rope_k whatever `attention_bias` says.
 
 Here, parallel: each query head has its own keys and values, by torch's attention. Incremental: the
 cached states as they are, a group of queries at a time. Second implementation: transformers'

@@ -1,14 +1,14 @@
 """Fixtures of sliding-window attention: grouped queries over the last `window` tokens.
 
 Mistral 7B, arXiv 2310.06825, section 2, 'Sliding Window Attention' and 'Rolling Buffer Cache':
-position i lies in slot i mod W. How many keys a query sees is told apart by code only. The paper
-says 'between i - W and i'; transformers (4.53.3, masking_utils.py, sliding_window_overlay) has
-i - W < j <= i, W keys with its own, which is what the buffer can hold. That is used here.
+position i lies in slot i mod W, and a query sees W keys, i - W < j <= i. That is what the ring can
+hold, and transformers' mask (4.53.3, masking_utils.py, sliding_window_overlay). The paper's 'between
+i - W and i' is one more, as is the prompt's mask in its authors' mistralai/mistral-inference (commit
+215fc80d, one_file_ref.py), whose decode sees W keys: there the two paths differ.
 
-| path        | here                                      | second implementation              |
-|-------------|-------------------------------------------|------------------------------------|
-| parallel    | torch attention with the mask written out | MistralAttention, transformers' mask |
-| incremental | a ring that is overwritten, no mask       | the same with SlidingWindowCache   |
+Here, parallel: torch's attention with the mask written out. Incremental: a ring that is overwritten,
+no mask. Second implementation: transformers' MistralAttention with its own mask and, for single
+steps, SlidingWindowCache, which moves its entries instead of going round.
 """
 
 import torch

@@ -4,8 +4,9 @@ arXiv 2501.06425, the sections 'Tensor Factorization of Queries, Keys, and Value
 Compatibility and Acceleration'; code by its authors in tensorgi/TPA, model/T6_ropek.py (commit
 3034592c) and T6_kvonly_ropek.py (commit 053d9f16, plain queries), class CPLinear: A [H, R] head by
 head, B [R, D], q = A B / R. That code has one `rank` for keys and values, and turns halves of a
-head by -pos in bfloat16, which is another order of the columns of B and the same scores. The
-factored arithmetic on a cache is that of decode/flashtpa_decode_torch.py (commit 094b7eae).
+head by -pos, in bfloat16: RoPE on pairs with the columns of B in another order, odd ones first. Its
+decode (T6_infer_ropek.py, commit a139eb9e) has pairs turned by pos, as here. The factored arithmetic
+on a cache is that of decode/flashtpa_decode_torch.py (commit 094b7eae).
 
 Here, parallel: q, k and v of each head, RoPE on q and k, torch's attention. Incremental: the cached
 factors (B after RoPE, A divided by R), never k or v. Second implementation: transformers'
