@@ -126,6 +126,8 @@ impl<E: Element> Operands<E> {
             q: self.q.get(),
             keys: rows(self.k.get(), key_dim),
             values: (!self.is_prefix).then(|| rows(self.v.get(), value_dim)),
+            tail: None,
+            factors: None,
             n_heads,
             n_kv_heads,
             key_dim,

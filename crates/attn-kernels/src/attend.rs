@@ -24,7 +24,7 @@ use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
 use crate::softmax::{rescale, soften};
-use crate::tile::{Matrix, multiply, scores};
+use crate::tile::{Columns, Matrix, multiply, scores};
 
 /// Tokens of a task: a multiple of every level's rows of a tile.
 const QUERIES: usize = 96;
@@ -77,12 +77,15 @@ pub struct Attend<'a, E> {
     pub start: usize,
     /// Temporal stride s.
     pub stride: usize,
+    /// Entries that a query sees at most, the last ones, its own token's among them; `usize::MAX` where it sees all, as
+    /// with own entries it must.
+    pub window: usize,
     /// Factor of the scores, above 0.
     pub scale: f32,
 }
 
 /// `[B, T, H, Dv]`, as the output projection reads it: query i sees entry j iff `j < floor(i / s)`, and its own;
-/// without own entries it sees `j <= i`. With `lse`, `[B, H, T]`, also the logarithm of each row's sum of
+/// without own entries it sees `i - window < j <= i`. With `lse`, `[B, H, T]`, also the logarithm of each row's sum of
 /// `e^(scale q k)`, which the backward pass starts from.
 ///
 /// # Errors
@@ -208,6 +211,16 @@ impl<'a, E: Element> Attend<'a, E> {
         }
     }
 
+    /// Keys before the first that the query at this place sees.
+    fn passed(&self, token: usize) -> usize {
+        self.seen(token).saturating_sub(self.window)
+    }
+
+    /// The first block of keys that queries from this place on see any of.
+    fn first_block(&self, token: usize) -> usize {
+        self.passed(token) / KEYS * KEYS
+    }
+
     /// Where the query of a token lies in the output.
     fn place(&self, block: &Block, row: usize) -> usize {
         ((block.sequence * self.tokens + block.first + row) * self.n_heads + block.head) * self.value_dim
@@ -234,6 +247,10 @@ impl<'a, E: Element> Attend<'a, E> {
         }
         if self.stride == 0 || (self.own.is_none() && self.stride != 1) {
             return Err(wrong("the stride without own entries", 1, self.stride));
+        }
+        let is_windowed = self.window != usize::MAX;
+        if self.window == 0 || (is_windowed && self.own.is_some()) {
+            return Err(wrong("the window with own entries", usize::MAX, self.window));
         }
         at_least(op, "the size of a key", self.key_dim, self.shared_dim)?;
         let Self {
@@ -438,13 +455,12 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
             let v = &own.v.from(sequence, kv_head, first + row)[..input.value_dim];
             // SAFETY: one row of `dim`, and the query is one of whole vectors with zeros beyond.
             unsafe {
-                scores::<S, f32, 1, 1>(
-                    Matrix::of(&q[row * q_width..], q_width),
-                    Matrix::of(own_key, dim),
+                let columns = Columns {
+                    q: Matrix::of(&q[row * q_width..], q_width),
+                    keys: Matrix::of(own_key, dim),
                     dim,
-                    Matrix::of_mut(&mut maxima[row..], 1),
-                    || (),
-                );
+                };
+                scores::<S, f32, 1, 1, 1>([columns], Matrix::of_mut(&mut maxima[row..], 1), || ());
             }
             totals[row] = 1.0;
             for (to, from) in acc[row * width..].iter_mut().zip(v) {
@@ -457,11 +473,16 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     let all_keys = &keys.keys.as_slice()[kv * keys.head_keys..];
     let values = &keys.values.as_slice()[kv * input.n_keys * width..];
     let last = input.seen(first + rows - 1);
-    for from in (0..last).step_by(KEYS) {
+    for from in (input.first_block(first)..last).step_by(KEYS) {
         let n = KEYS.min(last - from);
         let seen = |row: usize| input.seen(first + row).saturating_sub(from).min(n);
-        // Rows before this one see no key of the block; rows from `whole_from` on see all of it.
+        // Keys of the block that the window has left behind.
+        let passed = |row: usize| input.passed(first + row).saturating_sub(from).min(n);
+        // Rows before this one see no key of the block; rows from `whole_from` on see all of it, and rows from `rows` on
+        // none any more.
         let skipped = (0..rows).find(|&row| seen(row) > 0).unwrap_or(rows);
+        let rows = (skipped..rows).find(|&row| passed(row) == n).unwrap_or(rows);
+        let has_passed = skipped < rows && passed(rows - 1) > 0;
         let whole_from = (skipped..rows).find(|&row| seen(row) == n).unwrap_or(rows);
         let values = &values[from * width..];
         // SAFETY: `q` has `rows` rows of whole vectors; the strips of a block are there, whatever there is of keys;
@@ -487,20 +508,21 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                     );
                 }
                 for row in top..bottom {
-                    let seen = seen(row);
-                    let (weights, hidden) = weights[row * KEYS..][..columns].split_at_mut(seen);
+                    let (weights, hidden) = weights[row * KEYS..][..columns].split_at_mut(seen(row));
+                    let (behind, weights) = weights.split_at_mut(passed(row));
                     let scale = soften::<S>(weights, &mut maxima[row], &mut totals[row]);
                     if scale != 1.0 {
                         rescale::<S>(&mut acc[row * width..][..width], scale);
                     }
+                    behind.fill(0.0);
                     hidden.fill(0.0);
                 }
-                if keys.are_finite || top >= whole_from {
+                if keys.are_finite || (top >= whole_from && !has_passed) {
                     weigh::<S>(weights, values, acc, width, [top, bottom], columns);
                 } else {
                     // A row must not touch what it does not see: 0 times NaN is NaN.
                     for row in top..bottom {
-                        weigh::<S>(weights, values, acc, width, [row, row + 1], seen(row));
+                        weigh_from::<S>(weights, values, acc, width, row, [passed(row), seen(row)]);
                     }
                 }
                 top = bottom;
@@ -520,6 +542,31 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
             let to = unsafe { lse.part(at, 1) };
             to[0] = maxima[row] + totals[row].ln();
         }
+    }
+}
+
+/// Adds the weighed values of some keys of a block for one row.
+///
+/// # Safety
+/// As of [`weigh`]; there are so many keys.
+#[inline(always)]
+unsafe fn weigh_from<S: Simd>(
+    weights: &[f32],
+    values: &[f32],
+    acc: &mut [f32],
+    width: usize,
+    row: usize,
+    [from, to]: [usize; 2],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        multiply::<S, false>(
+            Matrix::of(&weights[row * KEYS + from..], KEYS),
+            Matrix::of(&values[from * width..], width),
+            [1, to - from, width],
+            Matrix::of_mut(&mut acc[row * width..], width),
+            true,
+        );
     }
 }
 

@@ -4,12 +4,14 @@
 //! its own over blocks of 32 entries; pieces of one head are joined at the end, always in the same order. All query
 //! heads of a KV head share one pass: a block is read from memory once, for its scores, and is still in the first
 //! cache when its values are weighed. Where values are the first columns of the keys (MLA, MTLA) there is only one
-//! stream to read.
+//! stream to read. Columns of keys that all KV heads have in common ([`Tail`]: the rope keys of GTA and GLA) are stored
+//! once, and keys and values that are sums of outer products ([`Factors`]: TPA) are never formed.
 //!
 //! # Source
 //! Split along the entries: Flash-Decoding (Dao et al., 2023). Online softmax: Milakov and Gimelshein, 2018.
 
 mod ahead;
+mod factored;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 #[cfg(not(target_arch = "x86_64"))]
@@ -38,7 +40,7 @@ use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
 use crate::softmax::{rescale, soften};
-use crate::tile::{Matrix, scores, weigh};
+use crate::tile::{Columns, Matrix, scores, weigh};
 
 /// Entries of a block: its keys and values stay in the first cache.
 const BLOCK: usize = 32;
@@ -52,15 +54,46 @@ const SMALLEST_JOIN: usize = 1 << 16;
 /// Pieces a thread gets at least, where there is work for them: threads are not equally fast.
 const PIECES_A_THREAD: usize = 4;
 
+/// The last columns of keys, where all KV heads have them in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Tail<'a, E> {
+    /// `[B, 1, C, dim]`.
+    pub rows: Rows<'a, E>,
+    /// How many of the Dk columns they are.
+    pub dim: usize,
+}
+
+/// Keys and values as sums of outer products: that of query head h is `sum_r a_r[h] b_r`. What is cached is, for each r
+/// in turn, `b_r` (Dk or Dv wide) and then `a_r` (one for each head).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Factors {
+    /// Heads that factors are for, A; query head h has that of `h mod A`.
+    pub heads: usize,
+    /// Products of a key, 1 to [`Factors::MOST`].
+    pub keys: usize,
+    /// Products of a value, 1 to [`Factors::MOST`].
+    pub values: usize,
+}
+
+impl Factors {
+    /// The most products of a key or a value.
+    pub const MOST: usize = BLOCK;
+}
+
 /// Operands of [`decode`](decode()).
 #[derive(Debug, Clone, Copy)]
 pub struct Decode<'a, E> {
     /// `[B, H, Dk]`, without gaps.
     pub q: &'a [E],
-    /// `[B, Hkv, C, Dk]`.
+    /// `[B, Hkv, C, Dk]`, without the columns of the tail, or with the values' where these are more; with factors
+    /// `[B, 1, C, R (Dk + A)]`.
     pub keys: Rows<'a, E>,
-    /// `[B, Hkv, C, Dv]`; `None` where values are the first columns of the keys.
+    /// `[B, Hkv, C, Dv]`, or `[B, 1, C, R (Dv + A)]`; `None` where values are the first columns of the keys.
     pub values: Option<Rows<'a, E>>,
+    /// The last columns of the keys, where they are apart.
+    pub tail: Option<Tail<'a, E>>,
+    /// What keys and values are made of, where they are not stored themselves.
+    pub factors: Option<Factors>,
     /// Query heads H.
     pub n_heads: usize,
     /// KV heads Hkv, which H is a multiple of.
@@ -126,7 +159,7 @@ fn decode_to<E: Element, O: Element>(
     let group = input.n_heads / input.n_kv_heads;
     let tiled = tiled(input, level);
     let rows = tiled.map_or(group, |layout| layout.rows);
-    let key_width = whole(input.key_dim);
+    let key_width = whole(input.own_dim()) + whole(input.tail_dim());
     let value_width = tiled.map_or(whole(input.value_dim), |layout| layout.width);
     let q = match tiled {
         Some(_) => Scratch::default(),
@@ -135,7 +168,8 @@ fn decode_to<E: Element, O: Element>(
     let (pieces, first) = pieces(input);
     // A piece's maxima and sums of its heads, then their values, then room for a block.
     let heads = whole(2 * rows);
-    let room = tiled.map_or(rows * BLOCK, |layout| layout.scratch());
+    let blocks = if input.factors.is_some() { 2 } else { 1 };
+    let room = tiled.map_or(blocks * rows * BLOCK, |layout| layout.scratch());
     let state = whole(heads + rows * value_width + room);
     let mut states = Scratch::unwritten(pieces.len() * state);
     let run = |(piece, state): (&Piece, &mut [f32])| {
@@ -200,7 +234,7 @@ fn decode_to<E: Element, O: Element>(
 /// The layout for tiles, where these are used.
 #[cfg(target_arch = "x86_64")]
 fn tiled<E: Element>(input: &Decode<'_, E>, level: Level) -> Option<tiles::Layout> {
-    (E::IS_BF16 && level == Level::Amx)
+    (E::IS_BF16 && level == Level::Amx && input.tail.is_none() && input.factors.is_none())
         .then(|| tiles::Layout::of(input))
         .flatten()
 }
@@ -209,6 +243,18 @@ fn tiled<E: Element>(input: &Decode<'_, E>, level: Level) -> Option<tiles::Layou
 #[cfg(not(target_arch = "x86_64"))]
 fn tiled<E: Element>(_: &Decode<'_, E>, _: Level) -> Option<tiles::Layout> {
     None
+}
+
+impl<E> Decode<'_, E> {
+    /// Columns of the keys that all heads have in common.
+    fn tail_dim(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.dim)
+    }
+
+    /// Columns of the keys that each head has for itself.
+    fn own_dim(&self) -> usize {
+        self.key_dim - self.tail_dim()
+    }
 }
 
 impl<E: Element> Decode<'_, E> {
@@ -239,40 +285,47 @@ impl<E: Element> Decode<'_, E> {
         if out != expected {
             return wrong("the length of the output", expected, out);
         }
-        if self.values.is_none() {
-            at_least(
-                op,
-                "the width of keys that hold values",
-                self.key_dim,
-                self.value_dim,
-            )?;
+        let mut all = self.factored(op)?;
+        if all.is_empty() {
+            at_least(op, "the size of a key", self.key_dim, self.tail_dim() + 1)?;
+            // Values among the keys lie within their rows, whatever of these is multiplied with queries.
+            let prefix = if self.values.is_none() { self.value_dim } else { 0 };
+            all.push((self.keys, h_kv, self.own_dim().max(prefix)));
+            if self.tail.is_none() {
+                at_least(op, "the width of keys that hold values", self.key_dim, prefix)?;
+            }
+            all.extend(self.values.map(|values| (values, h_kv, self.value_dim)));
+            all.extend(self.tail.map(|tail| (tail.rows, 1, tail.dim)));
         }
-        let values = self.values.as_ref().map(|values| (values, self.value_dim));
-        for (rows, dim) in [Some((&self.keys, self.key_dim)), values].into_iter().flatten() {
+        for (rows, heads, dim) in all {
             for (sequence, &slots) in self.slots.iter().enumerate() {
                 if slots == 0 {
                     return wrong("the number of entries in use", 1, 0);
                 }
                 let end = product(&[sequence, rows.batch_stride]);
                 let data = rows.data.get(end.min(rows.data.len())..).unwrap_or_default();
-                Rows { data, ..*rows }.check(op, "the length of the cache", [1, h_kv, slots, dim])?;
+                Rows { data, ..rows }.check(op, "the length of the cache", [1, heads, slots, dim])?;
             }
         }
         Ok(())
     }
 }
 
-/// The queries in f32, scaled, in rows of whole vectors.
+/// The queries in f32, scaled: columns of heads' own keys in whole vectors, then those of the tail.
 fn scaled<E: Element>(input: &Decode<'_, E>, width: usize) -> Scratch {
     let rows = input.slots.len() * input.n_heads;
     let mut q = Scratch::unwritten(rows * width);
     let from = input.q.chunks_exact(input.key_dim);
     for (to, from) in q.as_mut_slice().chunks_exact_mut(width).zip(from) {
-        let (to, rest) = to.split_at_mut(input.key_dim);
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = from.to_f32() * input.scale;
+        let (own, tail) = from.split_at(input.own_dim());
+        let (to_own, to_tail) = to.split_at_mut(whole(own.len()));
+        for (to, from) in [(to_own, own), (to_tail, tail)] {
+            let (to, rest) = to.split_at_mut(from.len());
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from.to_f32() * input.scale;
+            }
+            rest.fill(0.0);
         }
-        rest.fill(0.0);
     }
     q
 }
@@ -355,17 +408,24 @@ for_each_level! {
 #[inline(always)]
 fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     let group = work.input.n_heads / work.input.n_kv_heads;
+    if let Some(factors) = work.input.factors {
+        return factored::go_through::<S, E>(work, factors);
+    }
     // Where a tile computes little, memory is asked at every step of it; where it computes much, that would cost more
     // than it brings.
-    if group <= 8 && work.input.key_dim <= 128 {
-        go_through_by::<S, E, true>(work);
-    } else {
-        go_through_by::<S, E, false>(work);
+    let is_fine = group <= 8 && work.input.key_dim <= 128;
+    match (is_fine, work.input.tail) {
+        (true, None) => go_through_by::<S, E, true, 1>(work),
+        (false, None) => go_through_by::<S, E, false, 1>(work),
+        (true, Some(_)) => go_through_by::<S, E, true, 2>(work),
+        (false, Some(_)) => go_through_by::<S, E, false, 2>(work),
     }
 }
 
+/// The online softmax of a piece, keys being in P parts: what each head has for itself and, where there are two, the
+/// tail.
 #[inline(always)]
-fn go_through_by<S: Simd, E: Element, const FINE: bool>(work: Work<'_, E>) {
+fn go_through_by<S: Simd, E: Element, const FINE: bool, const P: usize>(work: Work<'_, E>) {
     let Work {
         input,
         piece: Piece { head, from, to },
@@ -381,39 +441,45 @@ fn go_through_by<S: Simd, E: Element, const FINE: bool>(work: Work<'_, E>) {
     let values = input.values.as_ref().unwrap_or(keys);
     let (sequence, head) = (head / input.n_kv_heads, head % input.n_kv_heads);
     let (keys_from, values_from) = (keys.from(sequence, head, from), values.from(sequence, head, from));
+    // Where there is none the keys stand in, and are not read as such.
+    let tail = input.tail.map_or(*keys, |tail| tail.rows);
+    let tail_from = input.tail.map_or(keys_from, |_| tail.from(sequence, 0, from));
     let (maxima, totals) = sums.split_at_mut(group);
     maxima.fill(f32::NEG_INFINITY);
     for first in (0..to - from).step_by(BLOCK) {
         let n = BLOCK.min(to - from - first);
-        let q = Matrix {
-            at: q.as_ptr(),
-            stride: key_width,
+        let own = Columns {
+            q: Matrix::of(q, key_width),
+            keys: Matrix::of(&keys_from[first * keys.row_stride..], keys.row_stride),
+            dim: input.own_dim(),
         };
-        let key_rows = Matrix {
-            at: keys_from[first * keys.row_stride..].as_ptr(),
-            stride: keys.row_stride,
-        };
-        let value_rows = Matrix {
-            at: values_from[first * values.row_stride..].as_ptr(),
-            stride: values.row_stride,
-        };
+        let mut parts = [own; P];
+        if P > 1 {
+            parts[1] = Columns {
+                q: Matrix::of(&q[whole(input.own_dim())..], key_width),
+                keys: Matrix::of(&tail_from[first * tail.row_stride..], tail.row_stride),
+                dim: input.tail_dim(),
+            };
+        }
+        let value_rows = Matrix::of(&values_from[first * values.row_stride..], values.row_stride);
         let mut ahead = Ahead::none();
         let next = first + BLOCK;
         if next < to - from {
             let n = BLOCK.min(to - from - next);
             let calls = calls::<S, FINE>(group, BLOCK, [input.key_dim, input.value_dim]);
-            let next_values = input.values.as_ref().map(|values| {
-                let next = &values_from[next * values.row_stride..];
-                (next, values)
-            });
-            let next_keys = &keys_from[next * keys.row_stride..];
-            ahead = Ahead::new(n, calls, (next_keys, keys), next_values);
+            ahead = Ahead::new(n, calls, (&keys_from[next * keys.row_stride..], keys));
+            if let Some(values) = &input.values {
+                ahead.and(n, calls, (&values_from[next * values.row_stride..], values));
+            }
+            if P > 1 {
+                ahead.and(n, calls, (&tail_from[next * tail.row_stride..], &tail));
+            }
         }
         // SAFETY: `check` found the cache long enough for all entries in use, `q` has rows of whole vectors with zeros
-        // beyond `key_dim`, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the processor has
-        // the instructions since `run_piece` chose `S`.
+        // beyond the columns of each part, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the
+        // processor has the instructions since `run_piece` chose `S`.
         unsafe {
-            score_block::<S, E, FINE>(q, key_rows, [group, n, input.key_dim], weights, &mut ahead);
+            score_block::<S, E, FINE, P>(parts, [group, n], weights, &mut ahead);
             for h in 0..group {
                 let scale = soften::<S>(&mut weights[h * BLOCK..][..n], &mut maxima[h], &mut totals[h]);
                 if scale != 1.0 {
@@ -424,10 +490,7 @@ fn go_through_by<S: Simd, E: Element, const FINE: bool>(work: Work<'_, E>) {
                 weights,
                 value_rows,
                 [group, n, input.value_dim],
-                Matrix {
-                    at: acc.as_mut_ptr(),
-                    stride: value_width,
-                },
+                Matrix::of_mut(acc, value_width),
                 &mut ahead,
             );
         }
@@ -454,10 +517,9 @@ fn calls<S: Simd, const FINE: bool>(group: usize, n: usize, [key_dim, value_dim]
 /// # Safety
 /// As of [`scores`], for all rows; `weights` has rows of BLOCK.
 #[inline(always)]
-unsafe fn score_block<S: Simd, E: Element, const FINE: bool>(
-    q: Matrix<*const f32>,
-    keys: Matrix<*const E>,
-    [group, n, dim]: [usize; 3],
+unsafe fn score_block<S: Simd, E: Element, const FINE: bool, const P: usize>(
+    parts: [Columns<E>; P],
+    [group, n]: [usize; 2],
     weights: &mut [f32],
     ahead: &mut Ahead,
 ) {
@@ -466,29 +528,29 @@ unsafe fn score_block<S: Simd, E: Element, const FINE: bool>(
     while h < group {
         // SAFETY: the caller's; no tile goes beyond `group` rows or `n` entries.
         unsafe {
-            let q = Matrix {
-                at: q.at.add(h * q.stride),
-                ..q
-            };
+            let mut of_heads = parts;
+            for part in 0..P {
+                of_heads[part].q = parts[part].q.below(h);
+            }
             let to = Matrix {
                 at: to.add(h * BLOCK),
                 stride: BLOCK,
             };
             h += match group - h {
                 8.. => {
-                    score_rows::<S, E, FINE, 8, 2>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 8, 2, P>(of_heads, n, to, ahead);
                     8
                 }
                 4.. => {
-                    score_rows::<S, E, FINE, 4, 4>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 4, 4, P>(of_heads, n, to, ahead);
                     4
                 }
                 2.. => {
-                    score_rows::<S, E, FINE, 2, 8>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 2, 8, P>(of_heads, n, to, ahead);
                     2
                 }
                 _ => {
-                    score_rows::<S, E, FINE, 1, 16>(q, keys, n, dim, to, ahead);
+                    score_rows::<S, E, FINE, 1, 16, P>(of_heads, n, to, ahead);
                     1
                 }
             };
@@ -501,11 +563,16 @@ unsafe fn score_block<S: Simd, E: Element, const FINE: bool>(
 /// # Safety
 /// As of [`scores`], for `n` entries.
 #[inline(always)]
-unsafe fn score_rows<S: Simd, E: Element, const FINE: bool, const H: usize, const K: usize>(
-    q: Matrix<*const f32>,
-    keys: Matrix<*const E>,
+unsafe fn score_rows<
+    S: Simd,
+    E: Element,
+    const FINE: bool,
+    const H: usize,
+    const K: usize,
+    const P: usize,
+>(
+    parts: [Columns<E>; P],
     n: usize,
-    dim: usize,
     to: Matrix<*mut f32>,
     ahead: &mut Ahead,
 ) {
@@ -514,19 +581,19 @@ unsafe fn score_rows<S: Simd, E: Element, const FINE: bool, const H: usize, cons
         ahead.tile::<FINE>();
         // SAFETY: the caller's; no tile goes beyond `n` entries.
         unsafe {
-            let keys = Matrix {
-                at: keys.at.add(j * keys.stride),
-                ..keys
-            };
+            let mut of_entries = parts;
+            for part in 0..P {
+                of_entries[part].keys = parts[part].keys.below(j);
+            }
             let to = Matrix {
                 at: to.at.add(j),
                 ..to
             };
             j += if n - j >= K {
-                scores::<S, E, H, K>(q, keys, dim, to, || ahead.step::<FINE>());
+                scores::<S, E, H, K, P>(of_entries, to, || ahead.step::<FINE>());
                 K
             } else {
-                scores::<S, E, H, 1>(q, keys, dim, to, || ahead.step::<FINE>());
+                scores::<S, E, H, 1, P>(of_entries, to, || ahead.step::<FINE>());
                 1
             };
         }

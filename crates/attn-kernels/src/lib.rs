@@ -39,7 +39,7 @@ mod softmax;
 mod tile;
 
 pub use attend::{Attend, Backward, Entries, EntryGradients, Gradients, attend, attend_backward};
-pub use decode::{Decode, decode, decode_part};
+pub use decode::{Decode, Factors, Tail, decode, decode_part};
 pub use element::Element;
 pub use error::Mismatch;
 pub use latents::{Gate, Latents, LatentsOut, Norm, Place, Turn, latents};

@@ -16,7 +16,7 @@ use crate::error::{Mismatch, at_least, product};
 use crate::level::{Level, for_each_level};
 use crate::scratch::Scratch;
 use crate::simd::Simd;
-use crate::tile::{Matrix, scores, weigh};
+use crate::tile::{Columns, Matrix, scores, weigh};
 
 /// Elements of a weight below which a part is not worth a task of its own.
 const SMALLEST_PART: usize = 1 << 14;
@@ -322,11 +322,16 @@ unsafe fn by_outputs<S: Simd, E: Element, const R: usize, const K: usize>(
                 at: to.at.add(j),
                 ..to
             };
+            let columns = Columns {
+                q: x,
+                keys: rows,
+                dim: input.inputs,
+            };
             j += if outputs - j >= K {
-                scores::<S, E, R, K>(x, rows, input.inputs, to, || ());
+                scores::<S, E, R, K, 1>([columns], to, || ());
                 K
             } else {
-                scores::<S, E, R, 1>(x, rows, input.inputs, to, || ());
+                scores::<S, E, R, 1, 1>([columns], to, || ());
                 1
             };
         }

@@ -15,6 +15,17 @@ pub(crate) struct Matrix<T> {
 }
 
 impl<T> Matrix<*const T> {
+    /// The rows from one on.
+    ///
+    /// # Safety
+    /// There are so many.
+    #[inline(always)]
+    pub(crate) unsafe fn below(self, row: usize) -> Self {
+        // SAFETY: the caller's.
+        let at = unsafe { self.at.add(row * self.stride) };
+        Self { at, ..self }
+    }
+
     pub(crate) fn of(rows: &[T], stride: usize) -> Self {
         let at = rows.as_ptr();
         Self { at, stride }
@@ -28,18 +39,24 @@ impl<T> Matrix<*mut T> {
     }
 }
 
-/// `scores[h][j] = q_h . k_j`, for H queries and K keys; `H K` is at most 16. `between` runs before each vector of
-/// terms.
+/// Columns of queries, and the same of keys, of which there may be several where keys lie in parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<E> {
+    pub(crate) q: Matrix<*const f32>,
+    pub(crate) keys: Matrix<*const E>,
+    pub(crate) dim: usize,
+}
+
+/// `scores[h][j] = q_h . k_j`, for H queries and K keys in P parts; `H K` is at most 16. `between` runs before each
+/// vector of terms.
 ///
 /// # Safety
-/// 1. `q` has H rows of `dim` f32 rounded up to whole vectors, zeros beyond `dim`; `keys` has K rows of `dim`;
-///    `scores` has H rows of K.
+/// 1. Of each part `q` has H rows of `dim` f32 rounded up to whole vectors, zeros beyond `dim`, and `keys` K rows of
+///    `dim`; `scores` has H rows of K.
 /// 2. The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>(
-    q: Matrix<*const f32>,
-    keys: Matrix<*const E>,
-    dim: usize,
+pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize, const P: usize>(
+    parts: [Columns<E>; P],
     scores: Matrix<*mut f32>,
     mut between: impl FnMut(),
 ) {
@@ -47,26 +64,29 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize>
     unsafe {
         let zero = S::splat(0.0);
         let mut sums = [[zero; K]; H];
-        let mut d = 0;
-        while d < dim {
-            between();
-            let is_whole = d + S::LANES <= dim;
-            let mut k = [zero; K];
-            for j in 0..K {
-                let at = keys.at.add(j * keys.stride + d);
-                k[j] = if is_whole {
-                    E::load::<S>(at)
-                } else {
-                    E::load_part::<S>(at, dim - d)
-                };
-            }
-            for h in 0..H {
-                let q = S::load(q.at.add(h * q.stride + d));
+        for part in 0..P {
+            let Columns { q, keys, dim } = parts[part];
+            let mut d = 0;
+            while d < dim {
+                between();
+                let is_whole = d + S::LANES <= dim;
+                let mut k = [zero; K];
                 for j in 0..K {
-                    sums[h][j] = S::mul_add(q, k[j], sums[h][j]);
+                    let at = keys.at.add(j * keys.stride + d);
+                    k[j] = if is_whole {
+                        E::load::<S>(at)
+                    } else {
+                        E::load_part::<S>(at, dim - d)
+                    };
                 }
+                for h in 0..H {
+                    let q = S::load(q.at.add(h * q.stride + d));
+                    for j in 0..K {
+                        sums[h][j] = S::mul_add(q, k[j], sums[h][j]);
+                    }
+                }
+                d += S::LANES;
             }
-            d += S::LANES;
         }
         if H * K == 16 {
             let mut all = [zero; 16];

@@ -24,6 +24,7 @@ struct Sizes {
     token_major: bool,
     /// Closed entries are those of the own ones.
     ends: bool,
+    window: usize,
 }
 
 /// `[batch, heads, n, dim]` in either order, with a gap after each row of heads.
@@ -55,6 +56,7 @@ fn check<E: Element>(sizes: &Sizes) {
         stride,
         token_major,
         ends,
+        window,
     } = *sizes;
     let n_keys = match stride {
         Some(stride) => (start + tokens) / stride,
@@ -94,6 +96,7 @@ fn check<E: Element>(sizes: &Sizes) {
         value_dim,
         start,
         stride: stride.unwrap_or(1),
+        window,
         scale: (key_dim as f32).powf(-0.5),
     };
     let (expected, logarithms) = common::attend(&input);
@@ -130,7 +133,32 @@ const PLAIN: Sizes = Sizes {
     stride: None,
     token_major: false,
     ends: false,
+    window: usize::MAX,
 };
+
+#[test]
+fn windows_hide_what_lies_behind_them() {
+    for (tokens, start) in [(1, 0), (63, 0), (300, 0), (97, 130), (5, 400), (200, 31)] {
+        for window in [1, 2, 31, 96, 128, 129, 250, 1000] {
+            check_all(Sizes {
+                tokens,
+                start,
+                window,
+                ..PLAIN
+            });
+        }
+    }
+    check_all(Sizes {
+        n_heads: 6,
+        n_kv_heads: 2,
+        batch: 2,
+        tokens: 257,
+        window: 70,
+        shared_dim: 8,
+        token_major: true,
+        ..PLAIN
+    });
+}
 
 #[test]
 fn prompts_of_every_length_agree_with_the_formula() {
@@ -229,6 +257,7 @@ fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
             value_dim: dim,
             start: 0,
             stride: 1,
+            window: usize::MAX,
             scale: 0.25,
         };
         let mut spoiled = v.clone();
@@ -276,6 +305,7 @@ fn operands_that_do_not_fit_are_refused() {
         value_dim: 16,
         start: 0,
         stride: 1,
+        window: usize::MAX,
         scale: 1.0,
     };
     let run = |input: Attend<'_, f32>, out: usize| attend(&input, Level::Portable, &mut vec![0.0; out], None);

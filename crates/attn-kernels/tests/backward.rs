@@ -21,6 +21,8 @@ struct Sizes {
     stride: Option<usize>,
     /// Last columns of keys that all heads share, keys and values lying side by side.
     shared_dim: Option<usize>,
+    /// Entries that a query sees at most.
+    window: usize,
 }
 
 /// Gradients of `sum(grad out)` by the dense formula: every weight of every query. Token by token.
@@ -33,6 +35,7 @@ fn formula<E: Element>(sizes: &Sizes, [q, k, v, grad]: [&[E]; 4], scale: f64) ->
         key_dim,
         value_dim,
         stride,
+        window,
         ..
     } = *sizes;
     let row = |x: &[E], at: usize, dim: usize| -> Vec<f64> {
@@ -48,7 +51,7 @@ fn formula<E: Element>(sizes: &Sizes, [q, k, v, grad]: [&[E]; 4], scale: f64) ->
             let kv = b * n_kv_heads + h / (n_heads / n_kv_heads);
             for t in 0..tokens {
                 let mut entries: Vec<usize> = match stride {
-                    None => (0..=t).collect(),
+                    None => ((t + 1).saturating_sub(window)..=t).collect(),
                     Some(s) => (0..t / s).map(|j| (j + 1) * s - 1).collect(),
                 };
                 entries.extend(stride.map(|_| t));
@@ -100,6 +103,7 @@ fn check<E: Element>(sizes: &Sizes, tolerance: f64) {
         value_dim,
         stride,
         shared_dim,
+        window,
     } = *sizes;
     let ds = shared_dim.unwrap_or(0);
     let (of_head, kv_width) = (key_dim - ds, key_dim - ds + value_dim);
@@ -160,6 +164,7 @@ fn check<E: Element>(sizes: &Sizes, tolerance: f64) {
         value_dim,
         start: 0,
         stride: stride.unwrap_or(1),
+        window,
         scale: 0.7,
     };
     let [dq, dk, dv] = formula(sizes, [&q, &k, &v, &grad], f64::from(0.7_f32));
@@ -233,10 +238,16 @@ fn gradients_of_every_kind_agree_with_the_formula() {
                         value_dim,
                         stride,
                         shared_dim,
+                        window: usize::MAX,
                     };
                     check::<f32>(&sizes, 1e-5);
                     // The output, which the gradients start from, is rounded.
                     check::<bf16>(&sizes, 2e-2);
+                    if stride.is_none() {
+                        for window in [1, 70, 128, 200] {
+                            check::<f32>(&Sizes { window, ..sizes }, 1e-5);
+                        }
+                    }
                 }
             }
         }
@@ -266,6 +277,7 @@ fn operands_that_do_not_fit_are_refused() {
         value_dim: 16,
         start: 0,
         stride: 1,
+        window: usize::MAX,
         scale: 1.0,
     };
     let refused = |input: Attend<'_, f32>, q: usize| {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use attn_kernels::{Decode, Element, Level, Rows, decode};
+use attn_kernels::{Decode, Element, Factors, Level, Rows, Tail, decode};
 use common::{assert_close, random, tolerance};
 use half::{bf16, f16};
 
@@ -48,6 +48,8 @@ fn check<E: Element>(sizes: &Sizes) {
         q: &q,
         keys: rows(&keys, sizes.key_dim),
         values: own.then(|| rows(&values, value_dim)),
+        tail: None,
+        factors: None,
         n_heads: sizes.n_heads,
         n_kv_heads: sizes.n_kv_heads,
         key_dim: sizes.key_dim,
@@ -138,6 +140,116 @@ fn sequences_have_lengths_of_their_own() {
     });
 }
 
+/// Sizes of entries whose keys end in columns that all heads share, and of ones that are sums of outer products.
+struct Parts {
+    n_heads: usize,
+    n_kv_heads: usize,
+    key_dim: usize,
+    tail_dim: usize,
+    /// Values are the first columns of what each head has for itself.
+    value_dim: usize,
+    factors: Option<Factors>,
+    slots: Vec<usize>,
+}
+
+fn check_parts<E: Element>(sizes: &Parts) {
+    let Parts {
+        n_heads: h,
+        n_kv_heads: h_kv,
+        key_dim,
+        tail_dim,
+        value_dim,
+        factors,
+        ref slots,
+    } = *sizes;
+    let (b, capacity) = (slots.len(), slots.iter().max().unwrap() + 3);
+    // What each head has for itself, of which some may be values alone.
+    let own = match factors {
+        Some(factors) => factors.keys * (key_dim + factors.heads),
+        None => (key_dim - tail_dim).max(value_dim),
+    };
+    let of_values = factors.map_or(0, |factors| factors.values * (value_dim + factors.heads));
+    let data = |heads: usize, dim: usize, seed: u64| -> Vec<E> {
+        let mut data: Vec<E> = random(b * heads * capacity * dim, seed);
+        for (at, head) in data.chunks_mut((capacity * dim).max(1)).enumerate() {
+            head[slots[at / heads] * dim..].fill(E::from_f32(f32::NAN));
+        }
+        data
+    };
+    let rows = |data, heads: usize, dim: usize| Rows {
+        data,
+        batch_stride: heads * capacity * dim,
+        head_stride: capacity * dim,
+        row_stride: dim,
+    };
+    let q: Vec<E> = random(b * h * key_dim, 1);
+    let (keys, values, tail) = (data(h_kv, own, 2), data(1, of_values, 3), data(1, tail_dim, 4));
+    let input = Decode {
+        q: &q,
+        keys: rows(&keys, h_kv, own),
+        values: factors.map(|_| rows(&values, 1, of_values)),
+        tail: (tail_dim > 0).then(|| Tail {
+            rows: rows(&tail, 1, tail_dim),
+            dim: tail_dim,
+        }),
+        factors,
+        n_heads: h,
+        n_kv_heads: h_kv,
+        key_dim,
+        value_dim,
+        slots,
+        scale: 3.0 * (key_dim as f32).powf(-0.5),
+    };
+    let expected = common::decode(&input);
+    for level in levels() {
+        let mut out = vec![E::from_f32(f32::NAN); b * h * value_dim];
+        decode(&input, level, &mut out).unwrap();
+        assert_close(&out, &expected, 2.0 * tolerance::<E>());
+    }
+}
+
+#[test]
+fn keys_may_end_in_columns_that_all_heads_share() {
+    for (n_heads, n_kv_heads) in [(8, 2), (8, 1), (6, 3), (16, 2), (4, 4)] {
+        // GTA: values are wider than a head's own columns of keys; GLA: they are as wide; and odd ones.
+        for (key_dim, tail_dim, value_dim) in [(64, 32, 64), (160, 32, 128), (23, 6, 11), (9, 8, 1)] {
+            let sizes = Parts {
+                n_heads,
+                n_kv_heads,
+                key_dim,
+                tail_dim,
+                value_dim,
+                factors: None,
+                slots: vec![1, 33, 300],
+            };
+            check_parts::<f32>(&sizes);
+            check_parts::<bf16>(&sizes);
+            check_parts::<f16>(&sizes);
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_may_be_sums_of_outer_products() {
+    for (n_heads, heads) in [(8, 8), (1, 1), (5, 5), (24, 8)] {
+        for (keys, values) in [(2, 2), (1, 3), (4, 1), (32, 5)] {
+            for (key_dim, value_dim) in [(64, 64), (24, 40)] {
+                let sizes = Parts {
+                    n_heads,
+                    n_kv_heads: 1,
+                    key_dim,
+                    tail_dim: 0,
+                    value_dim,
+                    factors: Some(Factors { heads, keys, values }),
+                    slots: vec![7, 130, 31],
+                };
+                check_parts::<f32>(&sizes);
+                check_parts::<bf16>(&sizes);
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_and_infinity_come_through() {
     for level in levels() {
@@ -155,6 +267,8 @@ fn nan_and_infinity_come_through() {
                 q: &[1.0; 16],
                 keys: rows,
                 values: None,
+                tail: None,
+                factors: None,
                 n_heads: 1,
                 n_kv_heads: 1,
                 key_dim: 16,
@@ -195,6 +309,8 @@ fn operands_that_do_not_fit_are_refused() {
         q: &keys,
         keys: rows,
         values: None,
+        tail: None,
+        factors: None,
         n_heads: 2,
         n_kv_heads: 1,
         key_dim: 16,

@@ -131,6 +131,13 @@ fn gradients_of_attend_are_those_of_the_formula() {
         start: 3,
         ..small(causal(1, 1, 1, 1))
     });
+    for window in [1, 2, 5] {
+        check_attend(Sequences {
+            start: 3,
+            window,
+            ..small(causal(1, 1, 1, 1))
+        });
+    }
     for stride in 1..=3 {
         check_attend(small(strided(1, stride)));
     }

@@ -17,7 +17,7 @@ use crate::places::Places;
 use crate::rows::Rows;
 use crate::scratch::{Scratch, whole};
 use crate::simd::Simd;
-use crate::tile::{Matrix, multiply, scores};
+use crate::tile::{Columns, Matrix, multiply, scores};
 
 /// What the gradients are computed from.
 #[derive(Debug, Clone, Copy)]
@@ -434,10 +434,18 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                 // SAFETY: rows are of whole vectors with zeros beyond their sizes; the processor has the instructions
                 // since `run_head` chose `S`.
                 unsafe {
-                    let (q, k) = (Matrix::of(q, k_width), Matrix::of(own_k, k_width));
-                    scores::<S, f32, 1, 1>(q, k, key_dim, Matrix::of_mut(&mut score, 1), || ());
-                    let (grad, v) = (Matrix::of(grad, v_width), Matrix::of(own_v, v_width));
-                    scores::<S, f32, 1, 1>(grad, v, value_dim, Matrix::of_mut(&mut dp, 1), || ());
+                    let of_key = Columns {
+                        q: Matrix::of(q, k_width),
+                        keys: Matrix::of(own_k, k_width),
+                        dim: key_dim,
+                    };
+                    scores::<S, f32, 1, 1, 1>([of_key], Matrix::of_mut(&mut score, 1), || ());
+                    let of_value = Columns {
+                        q: Matrix::of(grad, v_width),
+                        keys: Matrix::of(own_v, v_width),
+                        dim: value_dim,
+                    };
+                    scores::<S, f32, 1, 1, 1>([of_value], Matrix::of_mut(&mut dp, 1), || ());
                 }
                 let p = (scale * score[0] - lse[token]).exp();
                 let ds = scale * p * (dp[0] - block.d[row]);
@@ -452,10 +460,12 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
             }
         }
         let last = input.seen(first + rows - 1);
-        for from in (0..last).step_by(KEYS) {
+        for from in (input.first_block(first)..last).step_by(KEYS) {
             let n = KEYS.min(last - from);
             let seen = |row: usize| input.seen(first + row).saturating_sub(from).min(n);
+            let passed = |row: usize| input.passed(first + row).saturating_sub(from).min(n);
             let skipped = (0..rows).find(|&row| seen(row) > 0).unwrap_or(rows);
+            let rows = (skipped..rows).find(|&row| passed(row) == n).unwrap_or(rows);
             let left = rows - skipped;
             // SAFETY: all rows are of whole vectors, `left` of queries and `n` of keys; strips are there for a whole block.
             // The processor has the instructions since `run_head` chose `S`.
@@ -478,12 +488,14 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                     );
                 }
                 for row in skipped..rows {
-                    let seen = seen(row);
+                    let (seen, passed) = (seen(row), passed(row));
                     let (p, hidden_p) = block.p[row * KEYS..][..whole(n)].split_at_mut(whole(seen));
                     let (ds, hidden_ds) = block.ds[row * KEYS..][..whole(n)].split_at_mut(whole(seen));
                     soften::<S>(p, ds, scale, lse[first + row], block.d[row]);
-                    p[seen..].fill(0.0);
-                    ds[seen..].fill(0.0);
+                    for row in [p, ds] {
+                        row[..passed].fill(0.0);
+                        row[seen..].fill(0.0);
+                    }
                     hidden_p.fill(0.0);
                     hidden_ds.fill(0.0);
                 }

@@ -22,7 +22,7 @@ use crate::softmax::rescale;
 /// Rows and columns of a product.
 const PAIR: usize = 2 * SIDE;
 
-/// As [`super::attend`], for operands that were checked. False, and nothing done, where tiles do not fit them: the
+/// As [`super::attend`], for operands that were checked. False, and nothing done, where tiles do not fit them, or there is a window: the
 /// tiles multiply hidden values with zero, which must not be NaN or infinite.
 pub(super) fn attend(
     input: &Attend<'_, bf16>,
@@ -30,7 +30,8 @@ pub(super) fn attend(
     out: &Places<'_, bf16>,
     lse: Option<&Places<'_, f32>>,
 ) -> bool {
-    if !is_available() {
+    // A window's lower end is not in its masks.
+    if !is_available() || input.window != usize::MAX {
         return false;
     }
     let Some(panels) = Panels::lay_out(input, closed) else {

@@ -5,38 +5,40 @@ use crate::rows::Rows;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Lines of keys, then of values, that are still to be asked for. Entries lie one after the other, so that a block is a
-/// run of lines; what may lie between two entries is fetched with them.
+/// Lines of keys, then of what lies beside them, that are still to be asked for. Entries lie one after the other, so that
+/// a block is a run of lines; what may lie between two entries is fetched with them.
 pub(super) struct Ahead {
     at: *const u8,
     left: usize,
-    /// Values, after the keys.
-    next: (*const u8, usize),
+    /// Values and a tail, after the keys.
+    next: [(*const u8, usize); 2],
     /// Lines to ask for at a time: a few, because a thread that waits for memory computes nothing.
     each: usize,
 }
 
 impl Ahead {
-    /// `n` entries, to be asked for over so many `calls`: keys and, where they have memory of their own, values.
+    /// `n` rows of keys, to be asked for over so many `calls`.
     #[inline(always)]
-    pub(super) fn new<E>(
-        n: usize,
-        calls: usize,
-        (keys, key_rows): (&[E], &Rows<'_, E>),
-        values: Option<(&[E], &Rows<'_, E>)>,
-    ) -> Self {
-        let lines = |rows: &Rows<'_, E>| (n * rows.row_stride * size_of::<E>()).div_ceil(LINE);
-        let next = match values {
-            Some((at, rows)) => (at.as_ptr().cast(), lines(rows)),
-            None => (std::ptr::null(), 0),
-        };
-        let left = lines(key_rows);
-        Self {
-            at: keys.as_ptr().cast(),
-            left,
-            next,
-            each: (left + next.1).div_ceil(calls.max(1)),
+    pub(super) fn new<E>(n: usize, calls: usize, (at, rows): (&[E], &Rows<'_, E>)) -> Self {
+        let mut ahead = Self::none();
+        ahead.and(n, calls, (at, rows));
+        ahead
+    }
+
+    /// And as many rows that lie elsewhere, after those that were given before.
+    #[inline(always)]
+    pub(super) fn and<E>(&mut self, n: usize, calls: usize, (at, rows): (&[E], &Rows<'_, E>)) {
+        let lines = (n * rows.row_stride * size_of::<E>()).div_ceil(LINE);
+        let at = at.as_ptr().cast();
+        if self.left == 0 {
+            (self.at, self.left) = (at, lines);
+        } else if self.next[0].1 == 0 {
+            self.next[0] = (at, lines);
+        } else {
+            self.next[1] = (at, lines);
         }
+        let all = self.left + self.next[0].1 + self.next[1].1;
+        self.each = all.div_ceil(calls.max(1));
     }
 
     /// Nothing is left to ask for.
@@ -45,7 +47,7 @@ impl Ahead {
         Self {
             at: std::ptr::null(),
             left: 0,
-            next: (std::ptr::null(), 0),
+            next: [(std::ptr::null(), 0); 2],
             each: 0,
         }
     }
@@ -70,8 +72,8 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn some(&mut self) {
         if self.left == 0 {
-            (self.at, self.left) = self.next;
-            self.next.1 = 0;
+            (self.at, self.left) = self.next[0];
+            self.next = [self.next[1], (std::ptr::null(), 0)];
         }
         let n = self.each.min(self.left);
         for line in 0..n {

@@ -190,12 +190,10 @@ pub(super) unsafe fn go_through(work: Work<'_>) {
             if first < to - from {
                 let n = BLOCK.min(to - from - first);
                 let calls = layout.calls(block.whole);
-                let next_values = input.values.as_ref().map(|values| {
-                    let next = &value_rows[first * values.row_stride..];
-                    (next, values)
-                });
-                let next_keys = &key_rows[first * keys.row_stride..];
-                ahead = Ahead::new(n, calls, (next_keys, keys), next_values);
+                ahead = Ahead::new(n, calls, (&key_rows[first * keys.row_stride..], keys));
+                if let Some(values) = &input.values {
+                    ahead.and(n, calls, (&value_rows[first * values.row_stride..], values));
+                }
             }
             score(&block, layout, &room, &mut ahead);
             for tile in (0..rows).step_by(SIDE) {

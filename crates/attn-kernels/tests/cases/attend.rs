@@ -23,6 +23,8 @@ pub struct Sequences {
     pub ends: bool,
     /// Keys without shared columns and values side by side, as one projection writes them.
     pub joint: bool,
+    /// Entries that a query sees at most.
+    pub window: usize,
 }
 
 /// `[B, n, heads, D]` with a gap of a chunk behind each token's heads.
@@ -103,6 +105,7 @@ pub fn with_sequences<E: Element>(sizes: Sequences, check: impl FnOnce(&Attend<'
         value_dim,
         stride,
         ends,
+        window,
         ..
     } = sizes;
     let seen = stride.map_or(start + tokens, |stride| (start + tokens - 1) / stride);
@@ -125,6 +128,7 @@ pub fn with_sequences<E: Element>(sizes: Sequences, check: impl FnOnce(&Attend<'
         value_dim,
         start,
         stride: stride.unwrap_or(1),
+        window,
         // Scores that differ enough for maxima to move.
         scale: 3.0 * (key_dim as f32).powf(-0.5),
     };
@@ -154,6 +158,7 @@ pub fn causal(n_heads: usize, n_kv_heads: usize, tokens: usize, dim: usize) -> S
         stride: None,
         ends: false,
         joint: false,
+        window: usize::MAX,
     }
 }
 

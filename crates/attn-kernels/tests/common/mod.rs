@@ -1,7 +1,7 @@
 //! The operations as their formulas say them, in f64.
 #![allow(dead_code)] // each test file uses its own part
 
-use attn_kernels::{Attend, Decode, Element, Entries, Rows};
+use attn_kernels::{Attend, Decode, Element, Entries, Rows, Tail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -28,6 +28,10 @@ fn wide<E: Element>(row: &[E]) -> Vec<f64> {
     row.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
+fn tail_row<E: Element>(tail: &Tail<'_, E>, b: usize, j: usize) -> Vec<f64> {
+    wide(&tail.rows.data[b * tail.rows.batch_stride + j * tail.rows.row_stride..][..tail.dim])
+}
+
 pub fn decode<E: Element>(input: &Decode<'_, E>) -> Vec<f64> {
     let group = input.n_heads / input.n_kv_heads;
     let mut out = Vec::new();
@@ -40,8 +44,38 @@ pub fn decode<E: Element>(input: &Decode<'_, E>) -> Vec<f64> {
                     .collect()
             };
             let q = wide(&input.q[(b * input.n_heads + h) * input.key_dim..][..input.key_dim]);
-            let keys = rows(&input.keys, input.key_dim);
-            let values = rows(input.values.as_ref().unwrap_or(&input.keys), input.value_dim);
+            let (keys, values) = match input.factors {
+                None => {
+                    let tail = input
+                        .tail
+                        .map(|tail| (0..slots).map(move |j| tail_row(&tail, b, j)));
+                    let mut keys = rows(&input.keys, input.key_dim - input.tail.map_or(0, |tail| tail.dim));
+                    for (key, tail) in keys.iter_mut().zip(tail.into_iter().flatten()) {
+                        key.extend(tail);
+                    }
+                    let values = rows(input.values.as_ref().unwrap_or(&input.keys), input.value_dim);
+                    (keys, values)
+                }
+                Some(factors) => {
+                    let sums = |cache: &Rows<'_, E>, n: usize, dim: usize| {
+                        let width = dim + factors.heads;
+                        let sum = |products: &Vec<f64>| -> Vec<f64> {
+                            let of = |d: usize| {
+                                products
+                                    .chunks(width)
+                                    .map(|row| row[dim + h % factors.heads] * row[d])
+                                    .sum()
+                            };
+                            (0..dim).map(of).collect()
+                        };
+                        rows(cache, n * width).iter().map(sum).collect::<Vec<_>>()
+                    };
+                    (
+                        sums(&input.keys, factors.keys, input.key_dim),
+                        sums(&input.values.unwrap(), factors.values, input.value_dim),
+                    )
+                }
+            };
             out.extend(softmax_sum(&q, &keys, &values, f64::from(input.scale)));
         }
     }
@@ -76,7 +110,8 @@ pub fn attend<E: Element>(input: &Attend<'_, E>) -> (Vec<f64>, Vec<f64>) {
                     (None, Some(own)) => entry(own, b, h / group, (j + 1) * input.stride - 1),
                     (None, None) => panic!("no entries"),
                 };
-                let mut entries: Vec<_> = (0..seen).map(closed).collect();
+                let passed = seen.saturating_sub(input.window);
+                let mut entries: Vec<_> = (passed..seen).map(closed).collect();
                 entries.extend(input.own.iter().map(|own| entry(own, b, h / group, t)));
                 let (keys, values): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
                 let q = row(&input.q, [b, h, t], input.key_dim);
@@ -129,7 +164,7 @@ pub fn attend_gradients<E: Element>(input: &Attend<'_, E>, grad: &Rows<'_, E>) -
                     Some(_) => (1..=position / input.stride)
                         .map(|j| j * input.stride - 1)
                         .collect(),
-                    None => (0..=position).collect(),
+                    None => ((position + 1).saturating_sub(input.window)..=position).collect(),
                 };
                 seen.extend(input.own.map(|_| t));
                 let (q, grad) = (row(&input.q, [b, h, t], dk), row(grad, [b, h, t], dv));

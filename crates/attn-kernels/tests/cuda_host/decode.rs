@@ -63,6 +63,8 @@ fn check_decode<E: Element>(step: &Step<'_>) {
             q,
             keys: of(&keys, sizes.key_dim),
             values: sizes.apart.then(|| of(&values, sizes.value_dim)),
+            tail: None,
+            factors: None,
             n_heads: sizes.n_heads,
             n_kv_heads: sizes.n_kv_heads,
             key_dim: sizes.key_dim,

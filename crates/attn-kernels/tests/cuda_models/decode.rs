@@ -40,6 +40,8 @@ fn with_operands<E: Element>(sizes: Sizes<'_>, check: impl FnOnce(&Decode<'_, E>
         q: &q,
         keys: rows(&keys, sizes.key_dim),
         values: sizes.apart.then(|| rows(&values, sizes.value_dim)),
+        tail: None,
+        factors: None,
         n_heads: sizes.n_heads,
         n_kv_heads: sizes.n_kv_heads,
         key_dim: sizes.key_dim,
