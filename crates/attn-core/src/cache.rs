@@ -5,14 +5,18 @@
 //! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
 
 mod reorder;
+mod ring;
+mod rows;
 mod shared;
 
 use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
+use self::ring::Overwritten;
+pub use self::rows::SlotRows;
 pub use self::shared::SharedSlots;
 use crate::error::{Error, Result};
-use crate::geometry::{Entry, Geometry, Values};
+use crate::geometry::{Entry, Geometry};
 use crate::habits::Habit;
 use crate::ops::cuda::Ends;
 use crate::variant::Build;
@@ -41,20 +45,21 @@ enum Growth {
 /// Slots and lengths of `batch` sequences.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    /// `[B, Hkv, slots, key]`.
-    keys: Tensor,
-    /// `[B, Hkv, slots, Dv]`, unless values are a prefix of the keys.
-    values: Option<Tensor>,
+    rows: SlotRows,
     /// f32 sums of the open slots `[B, r]`; the slots themselves hold them rounded.
     open: Option<Tensor>,
     lens: Vec<usize>,
     /// The lengths on a GPU, once a step has asked for them there.
     ends: Ends,
     mark: Option<Mark>,
+    /// What was written over in a window since it was marked.
+    overwritten: Option<Overwritten>,
     /// Slots that several sequences have in common.
     shared: Option<SharedSlots>,
     entry: Entry,
     stride: usize,
+    /// Slots at most: the last ones, the oldest being written over.
+    window: Option<usize>,
     growth: Growth,
     /// Whether sequences change places by a copy of everything, as the seed's do.
     is_copied: bool,
@@ -76,6 +81,8 @@ struct Mark {
 pub(crate) struct OnDevice<'a> {
     pub(crate) keys: &'a Tensor,
     pub(crate) values: Option<&'a Tensor>,
+    /// Whether every head has its keys and values for itself, and they are all kept.
+    pub(crate) is_plain: bool,
     pub(crate) open: Option<&'a Tensor>,
     pub(crate) stride: usize,
     pub(crate) lens: &'a [usize],
@@ -93,27 +100,23 @@ impl Cache {
             Capacity::Exact(tokens) => (Growth::Exact, tokens),
             Capacity::Growing(tokens) => (Growth::Doubling, tokens),
         };
-        let slots = geometry.slots(tokens);
         let entry = geometry.entry;
         let (dtype, device) = (build.dtype, build.device.clone());
-        let values = match entry.values {
-            Values::Own(width) => Some(unwritten(batch, entry.heads, slots, width, dtype, &device)?),
-            Values::KeyPrefix(_) => None,
-        };
         let open = match geometry.state_elements {
             0 => None,
             width => Some(Tensor::zeros((batch, width), accumulator_dtype(dtype), &device)?),
         };
         Ok(Self {
-            keys: unwritten(batch, entry.heads, slots, entry.key, dtype, &device)?,
-            values,
+            rows: SlotRows::unwritten(&entry, batch, geometry.slots(tokens), dtype, &device)?,
             open,
             lens: vec![0; batch],
             ends: Ends::default(),
             mark: None,
+            overwritten: None,
             shared: None,
             entry,
             stride: geometry.stride,
+            window: geometry.window,
             growth,
             is_copied: build.has(Habit::ReorderCopy),
             dtype,
@@ -137,9 +140,12 @@ impl Cache {
         self.lens.iter().all(|&len| len == first).then_some(first)
     }
 
-    /// Slots in use by each sequence: `ceil(L / s)`, without those it shares.
+    /// Slots in use by each sequence: `ceil(L / s)` and no more than the window, without those it shares.
     pub fn slots(&self) -> Vec<usize> {
-        let slots = self.lens.iter().map(|len| len.div_ceil(self.stride));
+        let slots = self
+            .lens
+            .iter()
+            .map(|len| self.at_most(len.div_ceil(self.stride)));
         slots.enumerate().map(|(b, slot)| self.own(b, slot)).collect()
     }
 
@@ -148,36 +154,28 @@ impl Cache {
         &self.entry
     }
 
-    /// Keys of all slots, used or not: `[B, Hkv, slots, key]`. Those that sequences share are apart
-    /// ([`shared`](Self::shared)).
-    pub fn keys(&self) -> &Tensor {
-        &self.keys
+    /// All slots, used or not. Those that sequences share are apart ([`shared`](Self::shared)); those of a window stand in
+    /// the order of their numbers modulo its size.
+    pub fn rows(&self) -> &SlotRows {
+        &self.rows
     }
 
-    /// Keys, and values where they are tensors of their own, of the first `n` slots of every sequence.
+    /// Keys of all slots, used or not: `[B, Hkv, slots, key_width]`.
+    pub fn keys(&self) -> &Tensor {
+        &self.rows.keys
+    }
+
+    /// The first `n` slots of every sequence.
     ///
     /// # Errors
     /// [`Error::Candle`] where there are fewer.
-    pub fn first(&self, n: usize) -> Result<(Tensor, Option<Tensor>)> {
-        let values = self.values.as_ref().map(|values| values.narrow(2, 0, n));
-        Ok((self.keys.narrow(2, 0, n)?, values.transpose()?))
+    pub fn first(&self, n: usize) -> Result<SlotRows> {
+        self.rows.narrow(0, n)
     }
 
-    /// Values of all slots `[B, Hkv, slots, Dv]`; `None` where they are the first columns of the keys.
+    /// Values of all slots `[B, Hkv, slots, value_width]`; `None` where they are the first columns of the keys.
     pub fn values(&self) -> Option<&Tensor> {
-        self.values.as_ref()
-    }
-
-    /// Values, where they are a tensor of their own.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] where they are a prefix of the keys.
-    pub fn own_values(&self) -> Result<&Tensor> {
-        self.values.as_ref().ok_or_else(|| Error::Shape {
-            op: "cache",
-            expected: "values of their own".to_string(),
-            got: self.keys.dims().to_vec(),
-        })
+        self.rows.values.as_ref()
     }
 
     /// Whether the cache is of `batch` sequences.
@@ -230,8 +228,7 @@ impl Cache {
 
     /// Bytes the slots occupy, used or not.
     pub fn kv_allocated_bytes(&self) -> u64 {
-        let own = self.keys.elem_count() + self.values.as_ref().map_or(0, Tensor::elem_count);
-        let elements = own + self.shared.as_ref().map_or(0, SharedSlots::elements);
+        let elements = self.rows.elements() + self.shared.as_ref().map_or(0, SharedSlots::elements);
         (elements * self.dtype.size_in_bytes()) as u64
     }
 
@@ -249,9 +246,11 @@ impl Cache {
     /// # Errors
     /// [`Error::CacheFull`] where the capacity is exact and smaller.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let have = self.keys.dim(2)?;
+        let have = self.rows.len();
         let in_common = self.shared.as_ref().map_or(0, SharedSlots::fewest);
-        let need = tokens.div_ceil(self.stride).saturating_sub(in_common);
+        let need = self
+            .at_most(tokens.div_ceil(self.stride))
+            .saturating_sub(in_common);
         if need <= have {
             return Ok(());
         }
@@ -267,33 +266,50 @@ impl Cache {
 
     /// Writes n consecutive slots of every sequence, from slot `first[b]` on.
     ///
-    /// # Shapes
-    /// - `keys`: `[B, Hkv, n, key]`; `values`: `[B, Hkv, n, Dv]` where the cache keeps them
-    ///
     /// # Errors
     /// [`Error::CacheFull`] or a shape error.
-    pub fn write(&mut self, first: &[usize], keys: &Tensor, values: Option<&Tensor>) -> Result<()> {
-        let n = keys.dim(2)?;
-        self.reserve(first.iter().max().map_or(0, |slot| slot + n) * self.stride)?;
+    pub fn write(&mut self, first: &[usize], rows: &SlotRows) -> Result<()> {
+        let n = rows.len();
+        let last = first.iter().max().map_or(0, |slot| slot + n);
+        self.reserve(last * self.stride)?;
+        if let Some(window) = self.window
+            && (last > window || self.growth == Growth::Concat)
+        {
+            return self.write_to_window(first, rows, window);
+        }
         let first = &self.own_slots(first);
         let end = first.iter().max().map_or(0, |slot| slot + n);
-        let uniform = first.windows(2).all(|pair| pair[0] == pair[1]);
-        let have = self.keys.dim(2)?; // after room was made
-        if self.growth == Growth::Concat && uniform && first.first() == Some(&have) {
-            self.keys = Tensor::cat(&[&self.keys, keys], 2)?.contiguous()?;
-            if let (Some(own), Some(new)) = (self.values.as_mut(), values) {
-                *own = Tensor::cat(&[&*own, new], 2)?.contiguous()?;
-            }
-            return Ok(());
+        let have = self.rows.len(); // after room was made
+        if self.growth == Growth::Concat && is_uniform(first) && first.first() == Some(&have) {
+            return self.concatenate(rows);
         }
         if self.growth == Growth::Concat && end > have {
             self.extend(end)?;
         }
-        write_rows(&self.keys, first, uniform, keys)?;
-        if let (Some(own), Some(new)) = (&self.values, values) {
-            write_rows(own, first, uniform, new)?;
+        self.write_rows(first, rows)
+    }
+
+    /// A new tensor with slots at its end.
+    fn concatenate(&mut self, rows: &SlotRows) -> Result<()> {
+        let both = [self.rows.clone(), rows.clone()];
+        if let Some(longer) = SlotRows::merge(&both, |parts| Tensor::cat(parts, 2)?.contiguous())? {
+            self.rows = longer;
         }
         Ok(())
+    }
+
+    /// Writes slots where they are, from `first[b]` on.
+    fn write_rows(&self, first: &[usize], rows: &SlotRows) -> Result<()> {
+        let uniform = is_uniform(first);
+        for (slots, rows) in self.rows.all().zip(rows.all()) {
+            write_rows(slots, first, uniform, rows)?;
+        }
+        Ok(())
+    }
+
+    /// As many slots as there may be of so many.
+    fn at_most(&self, slots: usize) -> usize {
+        self.window.map_or(slots, |window| window.min(slots))
     }
 
     /// Counts `tokens` more in every sequence, after their slots were written.
@@ -307,8 +323,9 @@ impl Cache {
     #[cfg(feature = "cuda")]
     pub(crate) fn on_device(&mut self) -> OnDevice<'_> {
         OnDevice {
-            keys: &self.keys,
-            values: self.values.as_ref(),
+            keys: &self.rows.keys,
+            values: self.rows.values.as_ref(),
+            is_plain: self.entry.is_plain() && self.window.is_none(),
             open: self.open.as_ref(),
             stride: self.stride,
             lens: &self.lens,
@@ -336,7 +353,7 @@ impl Cache {
     /// Whether every sequence has room for `tokens` more where the cache lies.
     pub(crate) fn has_room(&self, tokens: usize) -> bool {
         let end = self.lens.iter().max().map_or(0, |len| len + tokens);
-        self.shared.is_none() && end.div_ceil(self.stride) <= self.keys.dims()[2]
+        self.shared.is_none() && end.div_ceil(self.stride) <= self.rows.len()
     }
 
     /// Sets the open-slot sums `[B, r]`.
@@ -349,6 +366,7 @@ impl Cache {
     /// # Errors
     /// [`Error::Candle`] where memory runs out.
     pub fn mark(&mut self) -> Result<()> {
+        self.overwritten = self.mark_window();
         let Some(open) = &self.open else {
             return Ok(());
         };
@@ -357,7 +375,7 @@ impl Cache {
                 return Ok(None);
             }
             Ok(Some(
-                self.keys
+                self.keys()
                     .narrow(0, b, 1)?
                     .narrow(2, self.own(b, len / self.stride), 1)?
                     .force_contiguous()?,
@@ -395,6 +413,9 @@ impl Cache {
             });
         }
         let unmoved = self.lens.iter().all(|&len| len == tokens);
+        if !unmoved {
+            self.restore_window(tokens)?;
+        }
         if !unmoved && tokens % self.stride != 0 && self.open.is_some() {
             let marked = self
                 .mark
@@ -417,7 +438,7 @@ impl Cache {
             let rows = mark.rows.clone();
             for (b, row) in rows.iter().enumerate() {
                 if let Some(row) = row {
-                    self.keys
+                    self.keys()
                         .narrow(0, b, 1)?
                         .slice_set(row, 2, self.own(b, tokens / self.stride))?;
                 }
@@ -426,10 +447,7 @@ impl Cache {
         self.lens.fill(tokens);
         if self.growth == Growth::Concat {
             let slots = self.slots().into_iter().max().unwrap_or(0);
-            self.keys = self.keys.narrow(2, 0, slots)?.contiguous()?;
-            if let Some(values) = &mut self.values {
-                *values = values.narrow(2, 0, slots)?.contiguous()?;
-            }
+            self.rows = self.rows.map(|t| t.narrow(2, 0, slots)?.contiguous())?;
         }
         Ok(())
     }
@@ -441,36 +459,33 @@ impl Cache {
     pub fn fill(&mut self, tokens: usize, seed: u64) -> Result<()> {
         self.check_unshared("filling")?;
         let (batch, heads) = (self.batch(), self.entry.heads);
-        let slots = tokens.div_ceil(self.stride);
+        // Of a window the last ones, which are all there is.
+        let end = tokens.div_ceil(self.stride);
+        let slots = self.at_most(end);
         self.lens.fill(0);
+        self.overwritten = None;
         if slots > 0 {
-            let random = |width: usize, stream: u64| {
-                random_tensor(
-                    &[batch, heads, slots, width],
-                    seed,
-                    stream,
-                    self.dtype,
-                    &self.device,
-                )
+            let random = |heads: usize, width: usize, stream: u64| {
+                let shape = [batch, heads, slots, width];
+                random_tensor(&shape, seed, stream, self.dtype, &self.device)
             };
-            let keys = random(self.entry.key, 1)?;
-            let values = match self.entry.values {
-                Values::Own(width) => Some(random(width, 2)?),
-                Values::KeyPrefix(_) => None,
+            let rows = SlotRows {
+                keys: random(heads, self.entry.key_width(), 1)?,
+                values: (self.entry.value_width())
+                    .map(|width| random(heads, width, 2))
+                    .transpose()?,
+                tail: (self.entry.tail > 0)
+                    .then(|| random(1, self.entry.tail, 3))
+                    .transpose()?,
             };
             if self.growth == Growth::Concat {
-                self.keys = self.keys.narrow(2, 0, 0)?;
-                self.values = self
-                    .values
-                    .as_ref()
-                    .map(|values| values.narrow(2, 0, 0))
-                    .transpose()?;
+                self.rows = self.rows.narrow(0, 0)?;
             }
-            self.write(&vec![0; batch], &keys, values.as_ref())?;
+            self.write(&vec![end - slots; batch], &rows)?;
             if let Some(open) = &self.open {
                 // The open slot holds its sums rounded, so the sums are any values that round to it.
                 // Copied: a view would keep all of the random entries alive beside the slots.
-                let last = keys
+                let last = (rows.keys)
                     .narrow(2, slots - 1, 1)?
                     .narrow(3, 0, open.dim(1)?)?
                     .force_contiguous()?;
@@ -490,12 +505,7 @@ impl Cache {
         (0..self.batch())
             .map(|b| {
                 let mut part = self.clone();
-                part.keys = self.keys.narrow(0, b, 1)?.force_contiguous()?;
-                part.values = self
-                    .values
-                    .as_ref()
-                    .map(|v| v.narrow(0, b, 1)?.force_contiguous())
-                    .transpose()?;
+                part.rows = self.rows.sequence(b)?.map(Tensor::force_contiguous)?;
                 part.open = self
                     .open
                     .as_ref()
@@ -503,14 +513,11 @@ impl Cache {
                     .transpose()?;
                 part.lens = vec![self.lens[b]];
                 part.mark = None;
+                part.overwritten = None;
                 if part.growth == Growth::Concat {
                     // A concatenated cache ends where its sequence does.
-                    let slots = self.lens[b].div_ceil(self.stride);
-                    part.keys = part.keys.narrow(2, 0, slots)?.contiguous()?;
-                    part.values = part
-                        .values
-                        .map(|v| v.narrow(2, 0, slots)?.contiguous())
-                        .transpose()?;
+                    let slots = part.at_most(self.lens[b].div_ceil(self.stride));
+                    part.rows = part.rows.map(|t| t.narrow(2, 0, slots)?.contiguous())?;
                 }
                 Ok(part)
             })
@@ -522,22 +529,16 @@ impl Cache {
     /// # Errors
     /// [`Error::Candle`] where memory runs out.
     pub fn join(&mut self, parts: &[Self]) -> Result<()> {
-        let slots = parts
-            .iter()
-            .map(|part| part.keys.dim(2))
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let slots = slots.into_iter().max().unwrap_or(0);
+        let slots = parts.iter().map(|part| part.rows.len()).max().unwrap_or(0);
         let mut parts = parts.to_vec();
         for part in &mut parts {
-            if part.keys.dim(2)? < slots {
+            if part.rows.len() < slots {
                 part.extend(slots)?;
             }
         }
-        let keys: Vec<&Tensor> = parts.iter().map(|part| &part.keys).collect();
-        self.keys = Tensor::cat(&keys, 0)?.contiguous()?;
-        let values: Vec<&Tensor> = parts.iter().filter_map(|part| part.values.as_ref()).collect();
-        if !values.is_empty() {
-            self.values = Some(Tensor::cat(&values, 0)?.contiguous()?);
+        let rows: Vec<SlotRows> = parts.iter().map(|part| part.rows.clone()).collect();
+        if let Some(rows) = SlotRows::merge(&rows, |parts| Tensor::cat(parts, 0)?.contiguous())? {
+            self.rows = rows;
         }
         let open: Vec<&Tensor> = parts.iter().filter_map(|part| part.open.as_ref()).collect();
         if !open.is_empty() {
@@ -545,6 +546,7 @@ impl Cache {
         }
         self.lens = parts.iter().flat_map(|part| part.lens.iter().copied()).collect();
         self.mark = None;
+        self.overwritten = None;
         Ok(())
     }
 
@@ -554,13 +556,13 @@ impl Cache {
     /// # Errors
     /// [`Error::Candle`] where memory runs out.
     pub fn convert(&self, build: &Build) -> Result<Self> {
-        let used = self.slots().into_iter().max().unwrap_or(0);
-        let convert = |t: &Tensor| -> Result<Tensor> {
-            moved(&t.narrow(2, 0, used)?.contiguous()?, build.dtype, &build.device)
-        };
         let mut cache = self.clone();
-        cache.keys = convert(&self.keys)?;
-        cache.values = self.values.as_ref().map(convert).transpose()?;
+        let by_concatenation = build.has(Habit::Cat);
+        let rows = match by_concatenation {
+            true => self.chronological()?, // there the oldest slot is the first
+            false => self.first(self.slots().into_iter().max().unwrap_or(0))?,
+        };
+        cache.rows = rows.map(|t| moved(&t.contiguous()?, build.dtype, &build.device))?;
         let accumulator = accumulator_dtype(build.dtype);
         cache.open = self
             .open
@@ -571,9 +573,10 @@ impl Cache {
             .map(|shared| shared.convert(|t| moved(t, build.dtype, &build.device)))
             .transpose()?;
         cache.mark = None;
+        cache.overwritten = None;
         cache.dtype = build.dtype;
         cache.device = build.device.clone();
-        cache.growth = match build.has(Habit::Cat) {
+        cache.growth = match by_concatenation {
             true => Growth::Concat,
             false => Growth::Doubling,
         };
@@ -582,15 +585,17 @@ impl Cache {
     }
 
     fn extend(&mut self, slots: usize) -> Result<()> {
-        let grow = |t: &Tensor| -> Result<Tensor> {
+        self.rows = self.rows.map(|t| -> Result<Tensor> {
             let (b, heads, have, width) = t.dims4()?;
             let tail = unwritten(b, heads, slots - have, width, t.dtype(), t.device())?;
             Ok(Tensor::cat(&[t, &tail], 2)?.contiguous()?)
-        };
-        self.keys = grow(&self.keys)?;
-        self.values = self.values.as_ref().map(grow).transpose()?;
+        })?;
         Ok(())
     }
+}
+
+fn is_uniform(first: &[usize]) -> bool {
+    first.windows(2).all(|pair| pair[0] == pair[1])
 }
 
 /// What sums are kept in: wide enough that a block's sum does not depend on the cache's element type.

@@ -113,7 +113,7 @@ impl Geometry {
         element_bytes: usize,
     ) -> Cost {
         // Slots of a context of L tokens are floor((L - 1) / s) + 1: what a query at position L - 1 sees.
-        let slots = visible_pairs(past, n, self.stride);
+        let slots = self.pairs(past, n);
         self.steps_cost(batch, n, slots, scope, element_bytes)
     }
 
@@ -122,7 +122,7 @@ impl Geometry {
         let (b, n, e) = (batch as u64, n as u64, element_bytes as u64);
         let entry = &self.entry;
         let (elements, width) = (entry.elements() as u64, (entry.key + entry.values.width()) as u64);
-        let mut flops = 2 * b * self.n_heads as u64 * width * slots;
+        let mut flops = 2 * b * self.n_heads as u64 * entry.macs() as u64 * slots;
         let mut bytes = b * e * (slots * elements + n * self.n_heads as u64 * width);
         if scope != Scope::Op {
             flops += 2 * b * n * (self.decode_macs.query + self.decode_macs.key) as u64;
@@ -135,10 +135,24 @@ impl Geometry {
         }
     }
 
+    /// Query-key pairs of queries `start..start + n`, those beyond a window left out.
+    pub(crate) fn pairs(&self, start: usize, n: usize) -> u64 {
+        let all = visible_pairs(start, n, self.stride);
+        match self.window {
+            None => all,
+            // What a query beyond the window would see more.
+            Some(window) => {
+                let passed =
+                    |end: usize| visible_pairs(0, end.saturating_sub(window * self.stride), self.stride);
+                all - (passed(start + n) - passed(start))
+            }
+        }
+    }
+
     fn prefill_cost(&self, batch: usize, tokens: usize, scope: Scope, element_bytes: usize) -> Cost {
         let (b, t, e) = (batch as u64, tokens as u64, element_bytes as u64);
         let width = (self.score_dim + self.v_dim) as u64;
-        let mut flops = 2 * b * self.n_heads as u64 * width * visible_pairs(0, tokens, self.stride);
+        let mut flops = 2 * b * self.n_heads as u64 * width * self.pairs(0, tokens);
         // Queries and outputs, then keys and values: a token's own, block ends being among them.
         let mut bytes = b * e * width * t * (self.n_heads + self.n_kv_heads) as u64;
         if scope != Scope::Op {
@@ -171,11 +185,8 @@ mod tests {
             score_dim: 96,
             v_dim: 64,
             stride: 2,
-            entry: Entry {
-                heads: 1,
-                key: 288,
-                values: Values::KeyPrefix(256),
-            },
+            window: None,
+            entry: Entry::new(1, 288, Values::KeyPrefix(256)),
             state_elements: 256,
             parameters: 1_098_368,
             forward_macs: ProjectionMacs { query: 10, key: 20 },

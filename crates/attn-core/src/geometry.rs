@@ -24,25 +24,100 @@ impl Values {
     }
 }
 
-/// What one KV head stores for one cache slot.
+/// Keys and values as sums of outer products of a factor for each head and a row that heads share (TPA).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Factors {
+    /// Query heads H, each with a factor of its own.
+    pub heads: usize,
+    /// Products that a key is the sum of.
+    pub keys: usize,
+    /// Products that a value is the sum of.
+    pub values: usize,
+}
+
+/// What one cache slot holds, and how a query reads it: caches, costs and kernels follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// KV heads Hkv in the cache.
     pub heads: usize,
-    /// Width of a cached key per KV head: D, or r + Dr.
+    /// Width of a key per KV head, and of what a query is multiplied with: D, or r + Dr.
     pub key: usize,
     /// Where the values are.
     pub values: Values,
+    /// The last columns of keys, where all KV heads have them in common and a slot holds them once: the rope key of GTA
+    /// and GLA. 0 where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tail: usize,
+    /// Where keys and values are not stored, but the factors they are made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factors: Option<Factors>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Entry {
-    /// Elements of one slot over all KV heads: `Hkv (D + Dv)`, or `Hkv (r + Dr)` where V is a prefix of K.
+    /// Entries of `heads` KV heads with keys and values of their own, or values among the keys.
+    pub fn new(heads: usize, key: usize, values: Values) -> Self {
+        Self {
+            heads,
+            key,
+            values,
+            tail: 0,
+            factors: None,
+        }
+    }
+
+    /// The same, with the last `tail` columns of keys stored once for all heads.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail, ..self }
+    }
+
+    /// The same, with factors stored in place of keys and values.
+    pub fn with_factors(self, factors: Factors) -> Self {
+        Self {
+            factors: Some(factors),
+            ..self
+        }
+    }
+
+    /// Columns of a slot that each KV head has for its keys: Dk without the tail, or the values' where these are among
+    /// them and wider; with factors those of all products.
+    pub fn key_width(&self) -> usize {
+        match (self.factors, self.values) {
+            (Some(factors), _) => factors.keys * (self.key + factors.heads),
+            (None, Values::Own(_)) => self.key - self.tail,
+            (None, Values::KeyPrefix(width)) => (self.key - self.tail).max(width),
+        }
+    }
+
+    /// Columns of a slot that each KV head has for its values, where these are apart.
+    pub fn value_width(&self) -> Option<usize> {
+        match (self.factors, self.values) {
+            (Some(factors), values) => Some(factors.values * (values.width() + factors.heads)),
+            (None, Values::Own(width)) => Some(width),
+            (None, Values::KeyPrefix(_)) => None,
+        }
+    }
+
+    /// Elements of one slot over all KV heads: `Hkv (D + Dv)`, or `Hkv (r + Dr)` where V is a prefix of K; columns that
+    /// heads share count once.
     pub fn elements(&self) -> usize {
-        let own = match self.values {
-            Values::Own(width) => width,
-            Values::KeyPrefix(_) => 0,
-        };
-        self.heads * (self.key + own)
+        self.heads * (self.key_width() + self.value_width().unwrap_or(0)) + self.tail
+    }
+
+    /// Multiply-adds of a query head for a slot: Dk + Dv, with factors those of each product and its factor.
+    pub fn macs(&self) -> usize {
+        match self.factors {
+            None => self.key + self.values.width(),
+            Some(factors) => factors.keys * (self.key + 1) + factors.values * (self.values.width() + 1),
+        }
+    }
+
+    /// Whether every head stores its keys and values for itself, or one head a latent: what kernels of GPUs take.
+    pub fn is_plain(&self) -> bool {
+        self.tail == 0 && self.factors.is_none()
     }
 }
 
@@ -73,6 +148,9 @@ pub struct Geometry {
     pub v_dim: usize,
     /// Temporal stride s: tokens that share one cache slot, 1 but for MTLA.
     pub stride: usize,
+    /// Slots that a query sees at most, the last ones, its own among them; the cache holds no more. `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
     /// One cache slot.
     pub entry: Entry,
     /// Elements per sequence of the f32 accumulator of an open slot, 0 where there is none.
@@ -116,9 +194,10 @@ impl Geometry {
         }
     }
 
-    /// Cache slots of a sequence of `tokens`: `ceil(L / s)`.
+    /// Cache slots of a sequence of `tokens`: `ceil(L / s)`, and no more than the window.
     pub fn slots(&self, tokens: usize) -> usize {
-        tokens.div_ceil(self.stride)
+        let slots = tokens.div_ceil(self.stride);
+        self.window.map_or(slots, |window| window.min(slots))
     }
 
     /// Bytes of a cache that holds `tokens` per sequence: `B ceil(L / s) elements bytes`.
@@ -135,12 +214,16 @@ impl Geometry {
         batch as u64 * (4 * self.state_elements as u64 + 8)
     }
 
-    /// The most tokens that `batch` sequences may each have for cache and state to fit in `bytes`: whole slots, and
-    /// 0 where not even one fits.
-    pub fn longest_context(&self, batch: usize, bytes: u64, element_bytes: usize) -> u64 {
+    /// The most tokens that `batch` sequences may each have for cache and state to fit in `bytes`: whole slots, 0 where
+    /// not even one fits, and `None` where any number does, since a whole window fits.
+    pub fn longest_context(&self, batch: usize, bytes: u64, element_bytes: usize) -> Option<u64> {
         let slot = batch as u64 * (self.entry.elements() * element_bytes) as u64;
         let left = bytes.saturating_sub(self.kv_state_bytes(batch));
-        (left / slot.max(1)).saturating_mul(self.stride as u64)
+        let slots = left / slot.max(1);
+        if self.window.is_some_and(|window| slots >= window as u64) {
+            return None;
+        }
+        Some(slots.saturating_mul(self.stride as u64))
     }
 
     /// The most sequences of `tokens` each for cache and state to fit in `bytes`.
@@ -150,6 +233,7 @@ impl Geometry {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -164,11 +248,8 @@ mod tests {
                 score_dim: 4,
                 v_dim: 4,
                 stride,
-                entry: Entry {
-                    heads: 1,
-                    key: 8,
-                    values: Values::KeyPrefix(6),
-                },
+                window: None,
+                entry: Entry::new(1, 8, Values::KeyPrefix(6)),
                 state_elements,
                 parameters: 0,
                 forward_macs: macs,
@@ -177,10 +258,16 @@ mod tests {
             let needed = |batch, tokens| g.kv_bytes(batch, tokens, 2) + g.kv_state_bytes(batch);
             for bytes in [0, 7, 50, 999, 4096, 4097] {
                 for batch in [1, 3] {
-                    let tokens = g.longest_context(batch, bytes, 2) as usize;
+                    let tokens = g.longest_context(batch, bytes, 2).unwrap() as usize;
                     assert!(tokens == 0 || needed(batch, tokens) <= bytes, "{bytes} {batch}");
                     assert!(needed(batch, tokens + 1) > bytes, "{bytes} {batch}");
                 }
+                let windowed = Geometry {
+                    window: Some(3),
+                    ..g.clone()
+                };
+                let fits = windowed.kv_bytes(1, 99, 2) + windowed.kv_state_bytes(1) <= bytes;
+                assert_eq!(windowed.longest_context(1, bytes, 2).is_none(), fits, "{bytes}");
                 for tokens in [1, 10, 64] {
                     let batch = g.largest_batch(tokens, bytes, 2) as usize;
                     assert!(needed(batch, tokens) <= bytes, "{bytes} {tokens}");

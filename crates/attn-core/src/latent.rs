@@ -7,7 +7,7 @@
 use attn_kernels::Orientation;
 use candle_core::{D, Tensor};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, SlotRows};
 use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::habits::Habit;
@@ -96,8 +96,10 @@ pub struct LatentConfig {
     pub d_model: usize,
     /// Query heads H.
     pub n_heads: usize,
-    /// Latent rank r.
+    /// Latent rank r, of all latent heads together.
     pub kv_rank: usize,
+    /// Latent heads, each of rank r over their number and for as many query heads: 1 but for GLA.
+    pub n_latents: usize,
     /// Query rank, 0 for one plain projection.
     pub q_rank: usize,
     /// Key size Dn without position.
@@ -135,6 +137,7 @@ impl LatentConfig {
             d_model: dims.d_model,
             n_heads: dims.n_heads,
             kv_rank: params.int("kv_rank", 0)?,
+            n_latents: 1,
             q_rank: params.int("q_rank", 0)?,
             nope_dim: params.int("nope_dim", dims.head_dim)?,
             rope_dim,
@@ -148,6 +151,11 @@ impl LatentConfig {
             rope_theta: params.float("rope_theta", 10_000.0)?,
             rope_pairing: Pairing::default(),
         })
+    }
+
+    /// Rank of one latent head.
+    pub fn latent_dim(&self) -> usize {
+        self.kv_rank / self.n_latents
     }
 
     /// Width of a query and of a decompressed key per head: Dn + Dr.
@@ -176,7 +184,8 @@ impl LatentConfig {
         };
         specs.extend(Linear::specs("wkv_a", r + self.rope_dim, m, self.bias));
         specs.extend(self.norm.specs("kv_norm", r));
-        specs.extend(Linear::specs("wkv_b", h * (self.nope_dim + self.v_dim), r, false));
+        let out = h * (self.nope_dim + self.v_dim);
+        specs.extend(Linear::specs("wkv_b", out, self.latent_dim(), false));
         specs.extend(Linear::specs("wo", m, h * self.v_dim, self.bias));
         specs
     }
@@ -216,15 +225,16 @@ impl LatentConfig {
             score_dim: self.score_dim(),
             v_dim: d_v,
             stride,
+            window: None,
             entry,
             state_elements: if stride > 1 { r } else { 0 },
             parameters: specs + extra_parameters,
             forward_macs: ProjectionMacs {
                 query,
-                key: key + r * h * (d_n + d_v),
+                key: key + self.latent_dim() * h * (d_n + d_v),
             },
             decode_macs: ProjectionMacs {
-                query: query + r * h * (d_n + d_v),
+                query: query + self.latent_dim() * h * (d_n + d_v),
                 key,
             },
         }
@@ -237,7 +247,9 @@ pub struct Latent {
     config: LatentConfig,
     query: QueryProjection,
     wkv_a: Linear,
-    kv_norm: Norm,
+    /// One for each latent head.
+    kv_norms: Vec<Norm>,
+    /// `[H (Dn + Dv), r]`, of each query head over the rank of its latent head.
     wkv_b: Linear,
     wo: Linear,
     rope: Rope,
@@ -286,6 +298,15 @@ pub struct Decompressed {
 }
 
 impl Decompressed {
+    /// Whole keys `[B, H, N, Dn + Dr]` and values `[B, H, N, Dv]`.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where memory runs out.
+    pub fn keys_values(&self) -> Result<[Tensor; 2]> {
+        let (k, v) = self.entries().joined()?;
+        Ok([k.transpose(1, 2)?, v.transpose(1, 2)?])
+    }
+
     /// As the operation takes them.
     pub fn entries(&self) -> Entries<'_> {
         Entries::Joint {
@@ -330,8 +351,14 @@ impl Latent {
         Ok(Self {
             query,
             wkv_a: Linear::load("wkv_a", r + config.rope_dim, m, bias, weights)?,
-            kv_norm: norm("kv_norm", r)?,
-            wkv_b: Linear::load("wkv_b", h * (config.nope_dim + config.v_dim), r, false, weights)?,
+            kv_norms: norm("kv_norm", r)?.parts(config.n_latents)?,
+            wkv_b: Linear::load(
+                "wkv_b",
+                h * (config.nope_dim + config.v_dim),
+                config.latent_dim(),
+                false,
+                weights,
+            )?,
             wo: Linear::load("wo", m, h * config.v_dim, bias, weights)?,
             rope: Rope::new(config.rope_dim, config.rope_theta, config.rope_pairing)?.anew(is_by_operations),
             is_by_operations,
@@ -377,6 +404,7 @@ impl Latent {
         let both = timed(Phase::Projections, || self.wkv_a.forward(x))?;
         timed(Phase::CacheUpdate, || {
             if !self.is_by_operations
+                && self.config.n_latents == 1
                 && let Some((c, k_r, _)) = native::latents(&self.latents_input(&both, starts, None, None))?
             {
                 return Ok((c, k_r));
@@ -386,10 +414,29 @@ impl Latent {
                 rope_dim: d_r,
                 ..
             } = self.config;
-            let c = self.kv_norm.forward(&both.narrow(2, 0, r)?)?;
+            let c = self.normalised(&both.narrow(2, 0, r)?)?;
             let k_r = self.rope.apply(&both.narrow(2, r, d_r)?.unsqueeze(2)?, starts)?;
             Ok((c, k_r.squeeze(2)?))
         })
+    }
+
+    /// Latents `[B, T, r]` with those of each head normalised by themselves.
+    fn normalised(&self, c: &Tensor) -> Result<Tensor> {
+        let dim = self.config.latent_dim();
+        let heads = self.kv_norms.iter().enumerate();
+        let mut heads = heads.map(|(i, norm)| norm.forward(&c.narrow(2, i * dim, dim)?));
+        match (heads.next(), self.config.n_latents) {
+            (Some(only), 1) => only,
+            (first, _) => {
+                let heads = first.into_iter().chain(heads).collect::<Result<Vec<_>>>()?;
+                Ok(Tensor::cat(&heads, 2)?)
+            }
+        }
+    }
+
+    /// The norm of all latents, where they have one.
+    fn kv_norm(&self) -> &Norm {
+        &self.kv_norms[0]
     }
 
     /// The same, latents merged by a gate from the sums of `open` blocks on, in one pass; `None` where there is no
@@ -430,7 +477,7 @@ impl Latent {
             return Ok(None);
         }
         let n_heads = self.config.n_heads;
-        let Some(step) = LatentStep::of(x, n_heads, &self.kv_norm, &self.rope, gate, cache) else {
+        let Some(step) = LatentStep::of(x, n_heads, self.kv_norm(), &self.rope, gate, cache) else {
             return Ok(None);
         };
         let (w_uk, w_uv) = self.up_projections()?;
@@ -438,7 +485,7 @@ impl Latent {
             &LatentToken {
                 q: &self.projected_queries(x)?,
                 x: &self.wkv_a.forward(x)?,
-                norm: &self.kv_norm,
+                norm: self.kv_norm(),
                 rope: &self.rope,
                 gate,
                 up: [&w_uk, &w_uv],
@@ -478,7 +525,7 @@ impl Latent {
     }
 
     fn has_latents_kernel(&self, x: &Tensor) -> bool {
-        native::takes(&[x, self.wkv_a.weight(), self.kv_norm.weight()])
+        native::takes(&[x, self.wkv_a.weight(), self.kv_norm().weight()])
     }
 
     fn latents_input<'a>(
@@ -490,7 +537,7 @@ impl Latent {
     ) -> LatentsInput<'a> {
         LatentsInput {
             x,
-            norm: &self.kv_norm,
+            norm: self.kv_norm(),
             rope: &self.rope,
             gate,
             open,
@@ -511,10 +558,24 @@ impl Latent {
         } = self.config;
         let (b, n, _) = c.dims3()?;
         Ok(Decompressed {
-            kv: self.wkv_b.forward(c)?.reshape((b, n, h, d_n + d_v))?,
+            kv: self.per_head(c)?.reshape((b, n, h, d_n + d_v))?,
             k_r: k_r.clone(),
             nope_dim: d_n,
         })
+    }
+
+    /// Latents `[B, n, r]` through `wkv_b`, those of each latent head for its query heads: `[B, n, H (Dn + Dv)]`.
+    fn per_head(&self, c: &Tensor) -> Result<Tensor> {
+        let (latents, dim) = (self.config.n_latents, self.config.latent_dim());
+        if latents == 1 {
+            return self.wkv_b.forward(c);
+        }
+        let of_each = self.wkv_b.weight().dim(0)? / latents;
+        let heads = (0..latents).map(|i| {
+            let weight = self.wkv_b.weight().narrow(0, i * of_each, of_each)?;
+            Linear::new(weight, None).forward(&c.narrow(2, i * dim, dim)?.contiguous()?)
+        });
+        Ok(Tensor::cat(&heads.collect::<Result<Vec<_>>>()?, 2)?)
     }
 
     /// Output projection of `[B, n, H, Dv]`: `[B, n, M]`.
@@ -526,15 +587,15 @@ impl Latent {
         self.wo.forward(&heads.reshape((b, n, h * d_v))?)
     }
 
-    /// `W_UK` `[H, Dn, r]` and `W_UV` `[H, Dv, r]`, views of `wkv_b`.
+    /// `W_UK` `[H, Dn, r]` and `W_UV` `[H, Dv, r]`, views of `wkv_b`; r is the rank of one latent head.
     fn up_projections(&self) -> Result<(Tensor, Tensor)> {
         let LatentConfig {
             n_heads: h,
-            kv_rank: r,
             nope_dim: d_n,
             v_dim: d_v,
             ..
         } = self.config;
+        let r = self.config.latent_dim();
         let w = self.wkv_b.weight().reshape((h, d_n + d_v, r))?;
         Ok((w.narrow(1, 0, d_n)?, w.narrow(1, d_n, d_v)?))
     }
@@ -569,7 +630,7 @@ impl Latent {
         let (w_uk, _) = self.up_projections()?;
         let nope = nope.permute((2, 0, 1, 3))?.reshape((h, b * n, d_n))?;
         Ok(product(&nope, &w_uk)?
-            .reshape((h, b, n, self.config.kv_rank))?
+            .reshape((h, b, n, self.config.latent_dim()))?
             .permute((1, 2, 0, 3))?)
     }
 
@@ -578,17 +639,25 @@ impl Latent {
     /// # Errors
     /// [`Error::Candle`] where shapes do not fit.
     pub fn output_absorbed(&self, latents: &Tensor) -> Result<Tensor> {
+        self.output(&self.values_of(latents)?)
+    }
+
+    /// Weighted latents `[B, n, H, r]` through `W_UV`: `[B, n, H, Dv]`.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where shapes do not fit.
+    pub fn values_of(&self, latents: &Tensor) -> Result<Tensor> {
         let LatentConfig { v_dim: d_v, .. } = self.config;
         let (b, n, h, r) = latents.dims4()?;
         let (_, w_uv) = self.up_projections()?;
         if n == 1
             && let Some(v) = native::project_heads(&latents.squeeze(1)?, &w_uv, Orientation::Outputs, None)?
         {
-            return self.output(&v.unsqueeze(1)?);
+            return Ok(v.unsqueeze(1)?);
         }
         let rows = latents.permute((2, 0, 1, 3))?.reshape((h, b * n, r))?;
         let v = product(&rows, &w_uv.transpose(1, 2)?)?.reshape((h, b, n, d_v))?; // [H, B n, Dv]
-        self.output(&v.permute((1, 2, 0, 3))?)
+        Ok(v.permute((1, 2, 0, 3))?)
     }
 
     /// Attention of one query per sequence `[B, 1, H, Dn + Dr]` over the cache, output projected: `[B, 1, M]`.
@@ -642,7 +711,7 @@ impl Latent {
     /// # Errors
     /// [`Error::Candle`] where the cache is shorter.
     pub fn cached(&self, cache: &Cache, n: usize) -> Result<(Tensor, Tensor)> {
-        split_entries(&cache.keys().narrow(2, 0, n)?, self.config.kv_rank)
+        split_entries(&cache.first(n)?.keys, self.config.kv_rank)
     }
 
     /// Writes latents `[B, n, r]` and rope keys `[B, n, Dr]` to n slots from `first[b]` on.
@@ -651,7 +720,7 @@ impl Latent {
     /// [`Error::CacheFull`].
     pub fn write(&self, cache: &mut Cache, first: &[usize], c: &Tensor, k_r: &Tensor) -> Result<()> {
         let entries = Tensor::cat(&[&c.to_dtype(k_r.dtype())?, k_r], 2)?.unsqueeze(1)?; // [B, 1, n, r + Dr]
-        cache.write(first, &entries, None)
+        cache.write(first, &SlotRows::keys(entries))
     }
 }
 

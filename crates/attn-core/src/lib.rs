@@ -19,6 +19,7 @@ pub mod norm;
 pub mod ops;
 pub mod phase;
 pub mod pool;
+pub mod projected;
 pub mod replay;
 pub mod rope;
 pub mod route;
@@ -28,13 +29,14 @@ pub mod workload;
 
 pub use attention::{Attention, Queries};
 pub use attn_kernels::keep_freed_memory;
-pub use cache::{Cache, Capacity};
+pub use cache::{Cache, Capacity, SlotRows};
 pub use cost::{Cost, Scope};
 pub use error::{Error, Result};
-pub use geometry::{Entry, Geometry, ProjectionMacs, Values};
+pub use geometry::{Entry, Factors, Geometry, ProjectionMacs, Values};
 pub use habits::{Habit, Habits};
 pub use model_cost::{DecoderKind, ModelShape, Prefix};
 pub use pool::{in_pool, join};
+pub use projected::{Projected, Projections};
 pub use replay::{Replay, Stepper};
 pub use variant::{
     Build, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, ParamValue, Params, Path, Variant,

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cost::{Cost, visible_pairs};
+use crate::cost::Cost;
 use crate::geometry::Geometry;
 use crate::workload::Workload;
 
@@ -155,18 +155,22 @@ impl LayerWork {
             DecoderKind::Prefix => 2 * b * s as u64 * g.decode_macs.key as u64,
             DecoderKind::Llama => {
                 let macs = (g.forward_macs.query + g.forward_macs.key) as u64;
-                let pairs = visible_pairs(0, s, g.stride);
+                let pairs = g.pairs(0, s);
                 2 * b * s as u64 * macs + 2 * b * heads * (g.score_dim + g.v_dim) as u64 * pairs
             }
         };
         // Slots that the first step reads, and that all later ones of a hypothesis read together.
-        let first = visible_pairs(s, search.steps.min(1), g.stride);
-        let rest = visible_pairs(s + 1, search.steps.saturating_sub(1), g.stride);
-        let width = (g.entry.key + g.entry.values.width()) as u64;
+        let first = g.pairs(s, search.steps.min(1));
+        let rest = g.pairs(s + 1, search.steps.saturating_sub(1));
         let macs = (g.decode_macs.query + g.decode_macs.key) as u64;
-        let step_flops = 2 * search.decoded() * macs + 2 * heads * width * (b * first + n * rest);
-        // Closed slots of prefix and start token are the same for all hypotheses of a sentence: read once for them.
-        let common = later * ((s + 1) / g.stride) as u64;
+        let step_flops =
+            2 * search.decoded() * macs + 2 * heads * g.entry.macs() as u64 * (b * first + n * rest);
+        // Closed slots of prefix and start token are the same for all hypotheses of a sentence: read once for them. A
+        // window soon leaves them behind.
+        let common = match g.window {
+            None => later * ((s + 1) / g.stride) as u64,
+            Some(_) => 0,
+        };
         let slots_read = b * (first + common) + n * (rest - common);
         let slots_written = b * g.slots(s) as u64 + search.decoded();
         Self {
@@ -237,7 +241,8 @@ impl ModelShape {
     ) -> u64 {
         let hypotheses = workload.batch() * workload.beam();
         let each = match (workload, prefix) {
-            (&Workload::Beam { batch, tokens, .. }, Some(Prefix::Shared)) => {
+            // Nothing of a window can be shared: hypotheses write over it.
+            (&Workload::Beam { batch, tokens, .. }, Some(Prefix::Shared)) if layer.window.is_none() => {
                 let closed = (tokens + 1) / layer.stride * layer.stride;
                 let own = workload.cached_tokens() - closed;
                 layer.kv_bytes(batch, closed, element_bytes) + layer.kv_bytes(hypotheses, own, element_bytes)

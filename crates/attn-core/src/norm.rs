@@ -62,6 +62,25 @@ impl Norm {
         Self { weight, bias, eps }
     }
 
+    /// Norms of as many equal parts of the columns, each with its part of weight and bias.
+    pub(crate) fn parts(self, n: usize) -> Result<Vec<Self>> {
+        if n == 1 {
+            return Ok(vec![self]);
+        }
+        let width = self.weight.dim(0)? / n;
+        (0..n)
+            .map(|i| {
+                let part = |t: &Tensor| t.narrow(0, i * width, width)?.contiguous();
+                let bias = self.bias.as_ref().map(part).transpose()?;
+                Ok(Self {
+                    weight: part(&self.weight)?,
+                    bias,
+                    ..self.clone()
+                })
+            })
+            .collect()
+    }
+
     pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
     }

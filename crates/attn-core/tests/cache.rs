@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use attn_core::{
-    Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, Values, random_tensor,
+    Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, SlotRows, Values, random_tensor,
 };
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
@@ -16,11 +16,8 @@ fn geometry(stride: usize) -> Geometry {
         score_dim: 4,
         v_dim: 4,
         stride,
-        entry: Entry {
-            heads: 1,
-            key: 8,
-            values: Values::KeyPrefix(6),
-        },
+        window: None,
+        entry: Entry::new(1, 8, Values::KeyPrefix(6)),
         state_elements: if stride > 1 { 6 } else { 0 },
         parameters: 0,
         forward_macs: macs,
@@ -76,7 +73,7 @@ fn a_growing_cache_doubles_and_keeps_what_it_holds() {
     cache.fill(2, 1).unwrap();
     let before = values(cache.keys());
     let row = random_tensor(&[3, 1, 1, 8], 1, 9, DType::F32, &Device::Cpu).unwrap();
-    cache.write(&[2, 2, 2], &row, None).unwrap();
+    cache.write(&[2, 2, 2], &SlotRows::keys(row.clone())).unwrap();
     cache.advance(1);
     assert_eq!(cache.keys().dims(), [3, 1, 4, 8]);
     assert_eq!(values(&cache.keys().narrow(2, 0, 2).unwrap()), before);
@@ -116,7 +113,7 @@ fn rewinding_into_a_block_needs_a_mark_and_restores_slot_and_sum() {
         values(cache.open().unwrap()),
     );
     let row = random_tensor(&[3, 1, 1, 8], 1, 9, DType::F32, &Device::Cpu).unwrap();
-    cache.write(&[1, 1, 1], &row, None).unwrap();
+    cache.write(&[1, 1, 1], &SlotRows::keys(row.clone())).unwrap();
     cache.set_open(
         row.squeeze(1)
             .unwrap()

@@ -102,6 +102,7 @@ fn run(sizes: &Sizes, dtype: DType, device: &Device, has_gradients: bool) -> Res
         own: own.as_ref().map(|of| entries(of, sizes)),
         start: sizes.start,
         stride: sizes.stride.unwrap_or(1),
+        window: None,
         scale: (sizes.key_dim as f64).powf(-0.5),
     })?;
     let mut all = vec![out.clone()];

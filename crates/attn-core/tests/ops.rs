@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use attn_core::ops::{self, AttendInput, DecodeInput, Entries, naive};
+use attn_core::{Entry, SlotRows};
 use attn_core::{Values, random_tensor};
 use candle_core::{DType, Device, Tensor};
 
@@ -50,6 +51,7 @@ fn attend_is_the_formula_for_every_stride_start_and_group() {
             own,
             start,
             stride,
+            window: None,
             scale: 0.7,
         };
         let y = ops::attend(&input).unwrap();
@@ -94,13 +96,19 @@ fn decode_is_the_formula_and_reads_nothing_beyond_a_length() {
         );
         let input = DecodeInput {
             q: &q,
-            keys: &keys,
-            values: (!prefix).then_some(&values),
-            layout: if prefix {
-                Values::KeyPrefix(d_v)
-            } else {
-                Values::Own(d_v)
+            rows: &SlotRows {
+                keys,
+                values: (!prefix).then_some(values),
+                tail: None,
             },
+            entry: &Entry::new(
+                h_kv,
+                d_k,
+                match prefix {
+                    true => Values::KeyPrefix(d_v),
+                    false => Values::Own(d_v),
+                },
+            ),
             slots: &slots,
             scale: 0.4,
         };
@@ -125,6 +133,7 @@ fn what_does_not_fit_is_refused() {
         own: None,
         start: 0,
         stride: 1,
+        window: None,
         scale: 1.0,
     };
     assert!(ops::attend(&input).is_err(), "three heads over two KV heads");
@@ -153,9 +162,8 @@ fn what_does_not_fit_is_refused() {
     let decode = |slots: &[usize]| {
         ops::decode(&DecodeInput {
             q: &q,
-            keys: &k,
-            values: None,
-            layout: Values::KeyPrefix(3),
+            rows: &SlotRows::keys(k.clone()),
+            entry: &Entry::new(1, 6, Values::KeyPrefix(3)),
             slots,
             scale: 1.0,
         })

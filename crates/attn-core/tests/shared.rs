@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use attn_core::{
-    Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, Values, ops, random_tensor,
+    Build, Cache, Capacity, Entry, Error, Geometry, Path, ProjectionMacs, SlotRows, Values, ops,
+    random_tensor,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -19,11 +20,8 @@ fn geometry(stride: usize, heads: usize, values: Values) -> Geometry {
         score_dim: KEY,
         v_dim: VALUE,
         stride,
-        entry: Entry {
-            heads,
-            key: KEY,
-            values,
-        },
+        window: None,
+        entry: Entry::new(heads, KEY, values),
         state_elements: if stride > 1 { VALUE } else { 0 },
         parameters: 0,
         forward_macs: macs,
@@ -45,7 +43,12 @@ fn append(cache: &mut Cache, geometry: &Geometry, dtype: DType) {
         |width: usize, stream| random_tensor(&[b, heads, 1, width], 3, stream, dtype, &Device::Cpu).unwrap();
     let own = matches!(geometry.entry.values, Values::Own(_)).then(|| random(VALUE, 2));
     let slots: Vec<usize> = cache.lens().iter().map(|len| len / geometry.stride).collect();
-    cache.write(&slots, &random(KEY, 1), own.as_ref()).unwrap();
+    let rows = SlotRows {
+        keys: random(KEY, 1),
+        values: own,
+        tail: None,
+    };
+    cache.write(&slots, &rows).unwrap();
     cache.advance(1);
 }
 

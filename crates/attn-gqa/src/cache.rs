@@ -4,9 +4,5 @@ use attn_core::{Entry, Values};
 
 /// One key and one value per KV head: `2 Hkv D` elements a token.
 pub fn entry(n_kv_heads: usize, head_dim: usize) -> Entry {
-    Entry {
-        heads: n_kv_heads,
-        key: head_dim,
-        values: Values::Own(head_dim),
-    }
+    Entry::new(n_kv_heads, head_dim, Values::Own(head_dim))
 }

@@ -67,6 +67,7 @@ impl Mla {
             own: None,
             start,
             stride: 1,
+            window: None,
             scale,
         })?)
     }

@@ -124,6 +124,7 @@ impl Settings<'_> {
             return Err(self.wrong("kv_lora_rank", "an even size: block indices are encoded in pairs"));
         }
         Ok(LatentConfig {
+            n_latents: 1,
             d_model,
             n_heads,
             kv_rank,

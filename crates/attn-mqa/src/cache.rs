@@ -4,9 +4,5 @@ use attn_core::{Entry, Values};
 
 /// One key and one value for all heads: `2 D` elements a token.
 pub fn entry(head_dim: usize) -> Entry {
-    Entry {
-        heads: 1,
-        key: head_dim,
-        values: Values::Own(head_dim),
-    }
+    Entry::new(1, head_dim, Values::Own(head_dim))
 }

@@ -5,11 +5,7 @@ use candle_core::Tensor;
 
 /// One merged latent and one rope key for all heads of s tokens: `r + Dr` elements a block.
 pub fn entry(kv_rank: usize, rope_dim: usize) -> Entry {
-    Entry {
-        heads: 1,
-        key: kv_rank + rope_dim,
-        values: Values::KeyPrefix(kv_rank),
-    }
+    Entry::new(1, kv_rank + rope_dim, Values::KeyPrefix(kv_rank))
 }
 
 /// Partial sums of every token: entry i is the sum of `gated` over its block up to token i, the open slot of

@@ -168,6 +168,7 @@ impl Mtla {
             own: Some(own.entries()),
             start: start + t - n,
             stride: s,
+            window: None,
             scale: self.latent.scale(),
         })?;
         self.latent.output(&heads)
@@ -183,6 +184,7 @@ impl Mtla {
             own: None,
             start: merged.k_r.dim(1)? - q.dim(1)?,
             stride: 1,
+            window: None,
             scale: self.latent.scale(),
         })?)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use attn_core::{Build, Capacity, Queries, Variant, latent};
+use attn_core::{Build, Cache, Capacity, Queries, SlotRows, Variant, latent};
 use candle_core::{DType, Device, Tensor};
 
 use crate::compare::{Difference, compare};
@@ -142,6 +142,26 @@ pub(crate) fn judge(difference: attn_core::Result<Difference>, tolerance: f64) -
     }
 }
 
+/// The slots of sequences of `t` tokens, slot n of a window at n modulo its size whatever the path.
+fn in_places(cache: &Cache, t: usize) -> attn_core::Result<SlotRows> {
+    let rows = cache.chronological()?;
+    let Some(window) = cache.window().filter(|&window| window < t) else {
+        return Ok(rows);
+    };
+    let turned = |rows: &Tensor| -> attn_core::Result<Tensor> {
+        let (oldest, turn) = (window - t % window, t % window);
+        Ok(Tensor::cat(
+            &[rows.narrow(2, oldest, turn)?, rows.narrow(2, 0, oldest)?],
+            2,
+        )?)
+    };
+    Ok(SlotRows {
+        keys: turned(&rows.keys)?,
+        values: rows.values.as_ref().map(turned).transpose()?,
+        tail: rows.tail.as_ref().map(turned).transpose()?,
+    })
+}
+
 type Results = Vec<(&'static str, String, Tensor)>;
 
 /// What the layer computes: (check, name of the expected tensor, result).
@@ -170,17 +190,21 @@ fn run(file: &ConformanceFile, pair: Pair, device: &Device) -> attn_core::Result
         Tensor::cat(&outputs, 1)?,
     ));
 
-    let slots = layer.geometry().slots(t);
-    let keys = cache.keys().narrow(2, 0, slots)?;
-    match (cache.values(), layer.geometry().entry.values) {
-        (Some(values), _) => {
-            results.push(("cache k", "cache.k".to_string(), keys));
-            results.push(("cache v", "cache.v".to_string(), values.narrow(2, 0, slots)?));
-        }
-        (None, values) => {
-            let (latent, rope) = latent::split_entries(&keys, values.width())?;
+    match in_places(&cache, t)? {
+        SlotRows {
+            keys,
+            values: None,
+            tail: None,
+        } => {
+            let width = layer.geometry().entry.values.width();
+            let (latent, rope) = latent::split_entries(&keys, width)?;
             results.push(("cache latent", "cache.latent".to_string(), latent));
             results.push(("cache rope", "cache.rope".to_string(), rope));
+        }
+        SlotRows { keys, values, tail } => {
+            results.push(("cache k", "cache.k".to_string(), keys));
+            results.extend(values.map(|values| ("cache v", "cache.v".to_string(), values)));
+            results.extend(tail.map(|tail| ("cache tail", "cache.tail".to_string(), tail)));
         }
     }
     Ok(results)

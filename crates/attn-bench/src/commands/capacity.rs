@@ -28,6 +28,9 @@ pub enum Given {
     Context(usize),
 }
 
+/// A context that is longer than any window.
+const UNLIMITED: u64 = 1 << 40;
+
 /// The limit of one layer at one given size.
 #[derive(Debug, Serialize)]
 pub struct Limit {
@@ -35,8 +38,9 @@ pub struct Limit {
     label: String,
     dtype: String,
     given: Given,
-    /// Tokens or sequences, whichever is not given; 0 where nothing fits.
-    limit: u64,
+    /// Tokens or sequences, whichever is not given; 0 where nothing fits, null where any number of tokens does, since a
+    /// window of them is kept.
+    limit: Option<u64>,
     /// Of one layer.
     weights_bytes: u64,
     /// Of one layer, at the limit.
@@ -108,9 +112,9 @@ fn limit(case: &Case, given: Given, per_layer: u64) -> Limit {
     let bytes = per_layer.saturating_sub(case.weights_bytes);
     let limit = match given {
         Given::Batch(batch) => g.longest_context(batch, bytes, e),
-        Given::Context(tokens) => g.largest_batch(tokens, bytes, e),
+        Given::Context(tokens) => Some(g.largest_batch(tokens, bytes, e)),
     };
-    let (batch, tokens) = given.with(limit);
+    let (batch, tokens) = given.with(limit.unwrap_or(UNLIMITED));
     Limit {
         variant: case.variant.key,
         label: case.label.clone(),
@@ -183,8 +187,9 @@ fn shown(memory: ByteCount) -> String {
 fn line(limit: &Limit) -> Vec<String> {
     let (Given::Batch(given) | Given::Context(given)) = limit.given;
     let number = match limit.limit {
-        0 => "nothing fits".to_string(),
-        n => n.to_string(),
+        Some(0) => "nothing fits".to_string(),
+        Some(n) => n.to_string(),
+        None => "any".to_string(),
     };
     vec![
         limit.label.clone(),

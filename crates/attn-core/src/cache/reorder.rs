@@ -35,9 +35,7 @@ impl Cache {
             true => select(slots, &rows, 0),
             false => moved(slots, beams, &used),
         };
-        let keys = reorder(&self.keys)?;
-        let values = self.values.as_ref().map(reorder).transpose()?;
-        (self.keys, self.values) = (keys, values);
+        self.rows = self.rows.map(reorder)?;
         self.open = self
             .open
             .as_ref()
@@ -46,6 +44,7 @@ impl Cache {
         self.lens = beams.iter().map(|&beam| self.lens[beam]).collect();
         self.shared = shared;
         self.mark = None;
+        self.overwritten = None;
         if self.growth == Growth::Concat {
             self.cut()?;
         }
@@ -57,10 +56,8 @@ impl Cache {
     /// Ends a concatenated cache where its longest sequence does, which may be one that has left.
     fn cut(&mut self) -> Result<()> {
         let used = self.slots().into_iter().max().unwrap_or(0);
-        if used < self.keys.dim(2)? {
-            let cut = |slots: &Tensor| slots.narrow(2, 0, used)?.contiguous();
-            self.keys = cut(&self.keys)?;
-            self.values = self.values.as_ref().map(cut).transpose()?;
+        if used < self.rows.len() {
+            self.rows = self.rows.map(|slots| slots.narrow(2, 0, used)?.contiguous())?;
         }
         Ok(())
     }

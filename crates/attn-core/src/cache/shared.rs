@@ -2,31 +2,24 @@
 
 use candle_core::Tensor;
 
-use super::{Cache, Growth, reorder, unwritten};
+use super::{Cache, Growth, SlotRows, reorder, unwritten};
 use crate::error::{Error, Result};
 use crate::route::select;
 
 /// Closed slots of N sentences, each shared by a beam of sequences.
 #[derive(Debug, Clone)]
 pub struct SharedSlots {
-    /// `[N, Hkv, P, key]`.
-    keys: Tensor,
-    /// `[N, Hkv, P, Dv]`, where values are no prefix of the keys.
-    values: Option<Tensor>,
+    /// P slots of N sentences.
+    rows: SlotRows,
     /// Slots of each sentence, at least one.
     slots: Vec<usize>,
     beam: usize,
 }
 
 impl SharedSlots {
-    /// Keys `[N, Hkv, P, key]`.
-    pub fn keys(&self) -> &Tensor {
-        &self.keys
-    }
-
-    /// Values `[N, Hkv, P, Dv]`; `None` where they are the first columns of the keys.
-    pub fn values(&self) -> Option<&Tensor> {
-        self.values.as_ref()
+    /// The slots, `[N, heads, P, width]` a tensor.
+    pub fn rows(&self) -> &SlotRows {
+        &self.rows
     }
 
     /// Slots of each sentence.
@@ -54,13 +47,12 @@ impl SharedSlots {
 
     /// Elements that the slots occupy, used or not.
     pub(super) fn elements(&self) -> usize {
-        self.keys.elem_count() + self.values.as_ref().map_or(0, Tensor::elem_count)
+        self.rows.elements()
     }
 
     pub(super) fn convert(&self, convert: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
-            keys: convert(&self.keys)?,
-            values: self.values.as_ref().map(convert).transpose()?,
+            rows: self.rows.map(convert)?,
             ..self.clone()
         })
     }
@@ -85,10 +77,7 @@ impl SharedSlots {
         }
         let rows: Vec<u32> = from.iter().map(|&row| row as u32).collect();
         Ok(Self {
-            keys: select(&self.keys, &rows, 0)?,
-            values: (self.values.as_ref())
-                .map(|values| select(values, &rows, 0))
-                .transpose()?,
+            rows: self.rows.map(|t| select(t, &rows, 0))?,
             slots: from.iter().map(|&row| self.slots[row]).collect(),
             beam: self.beam,
         })
@@ -98,7 +87,7 @@ impl SharedSlots {
 impl Cache {
     /// Turns each sequence into `beam` hypotheses that share its closed slots: sequences `i beam .. (i + 1) beam` are
     /// those of sequence i. An open slot, which a hypothesis goes on to write, each has for itself; where a sequence has
-    /// no closed slot there is nothing to share, and all are copied.
+    /// no closed slot, or slots are those of a window, there is nothing to share, and all are copied.
     ///
     /// # Errors
     /// [`Error::Shape`] where `beam` is 0, [`Error::Unsupported`] where slots are shared already.
@@ -115,6 +104,9 @@ impl Cache {
         let (b, n) = (self.batch(), self.batch() * beam);
         let beams: Vec<usize> = (0..n).map(|i| i / beam).collect();
         let (most, fewest) = (closed.iter().max(), closed.iter().min());
+        if self.window.is_some() {
+            return self.reorder(&beams); // hypotheses would write over what they share
+        }
         let (Some(&most), Some(&fewest @ 1..)) = (most, fewest) else {
             return self.reorder(&beams);
         };
@@ -127,29 +119,25 @@ impl Cache {
             .collect();
         let capacity = match self.growth {
             Growth::Concat => own.iter().max().copied().unwrap_or(0),
-            Growth::Exact | Growth::Doubling => self.keys.dim(2)? - fewest,
+            Growth::Exact | Growth::Doubling => self.rows.len() - fewest,
         };
-        let apart = |slots: &Tensor| -> Result<(Tensor, Tensor)> {
+        let in_common = self.rows.map(|slots| -> Result<Tensor> {
             let (_, heads, _, width) = slots.dims4()?;
-            let (dtype, device) = (slots.dtype(), slots.device());
-            let in_common = unwritten(b, heads, most, width, dtype, device)?;
+            let in_common = unwritten(b, heads, most, width, slots.dtype(), slots.device())?;
             in_common.slice_set(&slots.narrow(2, 0, most)?.contiguous()?, 2, 0)?;
-            let mut first = unwritten(b, heads, capacity, width, dtype, device)?;
+            Ok(in_common)
+        })?;
+        let apart = self.rows.map(|slots| -> Result<Tensor> {
+            let (_, heads, _, width) = slots.dims4()?;
+            let first = unwritten(b, heads, capacity, width, slots.dtype(), slots.device())?;
             for (i, (&closed, &own)) in closed.iter().zip(&own).enumerate() {
                 if own > 0 {
                     let open = slots.narrow(0, i, 1)?.narrow(2, closed, own)?.contiguous()?;
                     first.narrow(0, i, 1)?.slice_set(&open, 2, 0)?;
                 }
             }
-            first = reorder::moved(&first, &beams, &own)?;
-            Ok((in_common, first))
-        };
-        let (shared_keys, keys) = apart(&self.keys)?;
-        let values = self.values.as_ref().map(apart).transpose()?;
-        let (shared_values, values) = match values {
-            Some((shared, own)) => (Some(shared), Some(own)),
-            None => (None, None),
-        };
+            reorder::moved(&first, &beams, &own)
+        })?;
         let rows: Vec<u32> = beams.iter().map(|&row| row as u32).collect();
         self.open = self
             .open
@@ -157,11 +145,10 @@ impl Cache {
             .map(|open| select(open, &rows, 0))
             .transpose()?;
         self.lens = beams.iter().map(|&row| self.lens[row]).collect();
-        (self.keys, self.values) = (keys, values);
+        self.rows = apart;
         self.mark = None;
         self.shared = Some(SharedSlots {
-            keys: shared_keys,
-            values: shared_values,
+            rows: in_common,
             slots: closed,
             beam,
         });

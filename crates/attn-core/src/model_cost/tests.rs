@@ -12,11 +12,8 @@ fn layer(stride: usize) -> Geometry {
         score_dim: 6,
         v_dim: 4,
         stride,
-        entry: Entry {
-            heads: 1,
-            key: 7,
-            values: Values::KeyPrefix(5),
-        },
+        window: None,
+        entry: Entry::new(1, 7, Values::KeyPrefix(5)),
         state_elements: 5,
         parameters: 1000,
         forward_macs: ProjectionMacs { query: 11, key: 13 },

@@ -68,7 +68,7 @@ impl Entries<'_> {
     }
 
     /// Whole keys `[B, N, Hkv, Dk]` and values.
-    pub(super) fn joined(&self) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn joined(&self) -> Result<(Tensor, Tensor)> {
         let Parts { k, shared, v } = self.parts()?;
         let k = match shared {
             None => k,
@@ -97,6 +97,9 @@ pub struct AttendInput<'a> {
     pub start: usize,
     /// Temporal stride s.
     pub stride: usize,
+    /// Entries that a query sees at most, the last ones, its own token's among them; for a stride of 1 without own
+    /// entries. `None`: all.
+    pub window: Option<usize>,
     /// Factor of the scores, above 0.
     pub scale: f64,
 }
@@ -131,7 +134,7 @@ impl AttendInput<'_> {
 /// Causal attention over keys of blocks, plus each query's own entry.
 ///
 /// Query i sees key j iff block j closed before it, `j < floor(i / s)`, and its own entry; without own entries
-/// (s = 1) it sees `j <= i`. Scores and sums are f32 (f64 for f64 operands); no `[T, T]` tensor is formed.
+/// (s = 1) it sees `j <= i`, with a window `i - window < j <= i`. Scores and sums are f32 (f64 for f64 operands); no `[T, T]` tensor is formed.
 ///
 /// # Shapes
 /// returns `[B, T, H, Dv]` of `q`'s dtype
@@ -164,11 +167,13 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
         Some(_) if stride > 0 => (start + t).saturating_sub(1) / stride,
         _ => start + t,
     };
-    if h_kv == 0 || h % h_kv != 0 || n < needed || (own.is_none() && stride != 1) {
+    let has_window = input.window.is_some();
+    let is_wrong = (own.is_none() && stride != 1) || (own.is_some() && has_window) || input.window == Some(0);
+    if h_kv == 0 || h % h_kv != 0 || n < needed || is_wrong {
         return Err(Error::Shape {
             op: "attend",
             expected: format!(
-                "{needed} keys, and heads {h} a multiple of KV heads, stride 1 without own entries"
+                "{needed} keys, and heads {h} a multiple of KV heads, stride 1 without own entries, no window with them"
             ),
             got: vec![b, h_kv, n, stride],
         });

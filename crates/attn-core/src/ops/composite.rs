@@ -7,7 +7,7 @@ use candle_core::{D, DType, Tensor};
 use crate::cache::accumulator_dtype;
 use crate::error::{Error, Result};
 use crate::ops::softmax::{Visible, softmax};
-use crate::ops::{AttendInput, DecodeInput};
+use crate::ops::{AttendInput, DecodeInput, form};
 use crate::route::product;
 
 /// Queries per product: small enough that a chunk's scores stay in cache, and that little of what the causal
@@ -22,50 +22,41 @@ const CHUNK: usize = 128;
 pub fn decode(input: &DecodeInput) -> Result<Tensor> {
     let DecodeInput {
         q,
-        keys,
-        values,
-        layout,
+        rows,
+        entry,
         slots,
         scale,
     } = *input;
     let (b, h, d) = q.dims3()?;
-    let (_, h_kv, capacity, _) = keys.dims4()?;
     if slots.windows(2).any(|pair| pair[0] != pair[1]) {
-        let rows = (0..b)
+        let outputs = (0..b)
             .map(|i| {
-                let values = values.map(|v| v.narrow(0, i, 1)).transpose()?;
                 decode(&DecodeInput {
                     q: &q.narrow(0, i, 1)?,
-                    keys: &keys.narrow(0, i, 1)?,
-                    values: values.as_ref(),
+                    rows: &rows.sequence(i)?,
                     slots: &slots[i..=i],
                     ..*input
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        return Ok(Tensor::cat(&rows, 0)?);
+        return Ok(Tensor::cat(&outputs, 0)?);
     }
 
-    let (dtype, n, g) = (q.dtype(), slots[0], h / h_kv);
+    let (dtype, n) = (q.dtype(), slots[0]);
     let wide = accumulator_dtype(dtype);
-    // [B, Hkv, C, D] -> [B Hkv, n, D]: a view, the batch stride still that of the capacity.
-    let used = |x: &Tensor| -> Result<Tensor> {
-        let width = x.dim(D::Minus1)?;
-        Ok(x.reshape((b * h_kv, capacity, width))?
-            .narrow(1, 0, n)?
-            .to_dtype(wide)?)
-    };
-    let k = used(keys)?;
-    let v = match values {
-        Some(values) => used(values)?,
-        None => k.narrow(2, 0, layout.width())?,
-    };
+    // Views where they need no other type: the batch stride is still that of the capacity.
+    let used = rows.narrow(0, n)?.map(|t| t.to_dtype(wide))?;
+    let [k, v] = form(&used, entry)?;
+    let (h_kv, value_dim) = (k.dim(1)?, entry.values.width());
+    let g = h / h_kv;
+    let together = |x: &Tensor, width: usize| -> Result<Tensor> { Ok(x.reshape((b * h_kv, n, width))?) };
+    let (k, v) = (together(&k, d)?, together(&v, value_dim)?);
     let q = q.to_dtype(wide)?.reshape((b * h_kv, g, d))?;
     // K q^T and not q K^T: on the CPU the product with the tall operand on the left is 2-3 times faster.
     let scores = product(&k, &q.t()?)?.t()?; // [B Hkv, n, G] -> [B Hkv, G, n]
     let weights = softmax(&scores, None, Visible::All, scale)?;
     Ok(product(&weights, &v)?
-        .reshape((b, h, layout.width()))?
+        .reshape((b, h, value_dim))?
         .to_dtype(dtype)?)
 }
 
@@ -78,6 +69,7 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
         q,
         start,
         stride,
+        window,
         scale,
         ..
     } = *input;
@@ -120,7 +112,15 @@ pub fn attend(input: &AttendInput) -> Result<Tensor> {
             Some((k, v)) => Some((k.narrow(2, first, rows)?, v.narrow(2, first, rows)?)),
             None => None,
         };
-        let chunk = attend_chunk(&q, &k, &v, own, start + first, stride, scale)?;
+        let chunk = attend_chunk(
+            &q,
+            &k,
+            &v,
+            own,
+            start + first,
+            [stride, window.unwrap_or(usize::MAX)],
+            scale,
+        )?;
         chunks.push(chunk);
     }
     let out = if chunks.len() == 1 {
@@ -139,7 +139,7 @@ fn attend_chunk(
     v: &Tensor,
     own: Option<(Tensor, Tensor)>,
     start: usize,
-    stride: usize,
+    [stride, window]: [usize; 2],
     scale: f64,
 ) -> Result<Tensor> {
     let (bh, g, rows, d) = q.dims4()?;
@@ -154,7 +154,14 @@ fn attend_chunk(
                 stride,
             },
         ),
-        None => (last + 1, Visible::Causal { tokens: rows, start }),
+        None => (
+            last + 1,
+            Visible::Causal {
+                tokens: rows,
+                start,
+                window,
+            },
+        ),
     };
     let own = match own {
         Some((k, v)) => {

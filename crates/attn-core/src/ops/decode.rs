@@ -1,28 +1,112 @@
 //! Decode: one query per sequence against its cached entries.
 
-use candle_core::Tensor;
+use candle_core::{D, DType, Tensor};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, SlotRows};
 use crate::error::{Error, Result};
-use crate::geometry::Values;
+use crate::geometry::Entry;
 use crate::ops::{composite, cuda, native, prefixed};
 use crate::phase::{Phase, timed};
+use crate::route::product;
 
 /// Operands of [`decode()`].
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeInput<'a> {
     /// `[B, H, Dk]`.
     pub q: &'a Tensor,
-    /// `[B, Hkv, C, Dk]`, the cache's keys, used or not.
-    pub keys: &'a Tensor,
-    /// `[B, Hkv, C, Dv]`; `None` where values are the first columns of the keys.
-    pub values: Option<&'a Tensor>,
-    /// Width and place of the values.
-    pub layout: Values,
+    /// C slots of each sequence, used or not.
+    pub rows: &'a SlotRows,
+    /// What a slot holds.
+    pub entry: &'a Entry,
     /// Slots in use by each sequence; what lies beyond is never read.
     pub slots: &'a [usize],
     /// Factor of the scores.
     pub scale: f64,
+}
+
+impl DecodeInput<'_> {
+    /// The tensors, queries first.
+    pub(super) fn operands(&self) -> Vec<&Tensor> {
+        std::iter::once(self.q).chain(self.rows.all()).collect()
+    }
+
+    /// Refuses tensors that are not of the entry's sizes.
+    fn check_sizes(&self) -> Result<()> {
+        let Self { q, rows, entry, .. } = *self;
+        let width = |t: Option<&Tensor>| t.map(|t| t.dims()[t.dims().len() - 1]);
+        let got = [
+            width(Some(q)),
+            width(Some(&rows.keys)),
+            width(rows.values.as_ref()),
+            width(rows.tail.as_ref()),
+        ];
+        let tail = (entry.tail > 0).then_some(entry.tail);
+        let expected = [
+            Some(entry.key),
+            Some(entry.key_width()),
+            entry.value_width(),
+            tail,
+        ];
+        if got == expected && rows.keys.dim(1)? == entry.heads {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            op: "decode",
+            expected: format!(
+                "{} heads, widths {expected:?} of queries, keys, values and a tail",
+                entry.heads
+            ),
+            got: got.iter().flatten().copied().collect(),
+        })
+    }
+
+    /// Slots `first..first + n` of sequence b with keys and values as the formulas have them, in f64 or another wide
+    /// dtype: `[1, Hkv, n, Dk]` and `[1, Hkv, n, Dv]`, with factors those of every query head.
+    pub(super) fn formed(&self, b: usize, n: usize, wide: DType) -> Result<[Tensor; 2]> {
+        let rows = self
+            .rows
+            .sequence(b)?
+            .narrow(0, n)?
+            .map(|t| t.contiguous()?.to_dtype(wide))?;
+        form(&rows, self.entry)
+    }
+}
+
+/// Keys `[B, Hkv, n, Dk]` and values `[B, Hkv, n, Dv]` of slots, with factors those of every query head: what the formulas
+/// are about, and what no kernel forms.
+///
+/// # Errors
+/// [`Error::Candle`] where the slots are not of the entry's sizes.
+pub fn form(rows: &SlotRows, entry: &Entry) -> Result<[Tensor; 2]> {
+    let v_width = entry.values.width();
+    if let (Some(factors), Some(values)) = (entry.factors, &rows.values) {
+        let sum = |t: &Tensor, products: usize, dim: usize| -> Result<Tensor> {
+            let (b, _, n, _) = t.dims4()?;
+            let t = t.reshape((b * n, products, dim + factors.heads))?;
+            // [B n, H, R] x [B n, R, D]
+            let per_head = t.narrow(2, dim, factors.heads)?.transpose(1, 2)?.contiguous()?;
+            let sums = product(&per_head, &t.narrow(2, 0, dim)?.contiguous()?)?;
+            Ok(sums.reshape((b, n, factors.heads, dim))?.transpose(1, 2)?)
+        };
+        return Ok([
+            sum(&rows.keys, factors.keys, entry.key)?,
+            sum(values, factors.values, v_width)?,
+        ]);
+    }
+    let own = rows.keys.narrow(3, 0, entry.key - entry.tail)?;
+    let keys = match &rows.tail {
+        None => own,
+        Some(tail) => {
+            let (b, heads, n, _) = own.dims4()?;
+            let tail = tail.broadcast_as((b, heads, n, entry.tail))?;
+            Tensor::cat(&[&own, &tail], D::Minus1)?
+        }
+    };
+    let values = match &rows.values {
+        Some(values) => values.clone(),
+        None => rows.keys.narrow(3, 0, v_width)?,
+    };
+    Ok([keys, values])
 }
 
 /// `softmax(scale q K^T) V` over each sequence's slots in use.
@@ -34,14 +118,15 @@ pub struct DecodeInput<'a> {
 /// returns `[B, H, Dv]` of `q`'s dtype
 ///
 /// # Cost
-/// `2 H (Dk + Dv)` FLOPs per slot; reads each slot once
+/// `2 H` times [`Entry::macs`] FLOPs per slot, `2 H (Dk + Dv)` where keys and values are stored; reads each slot once
 ///
 /// # Errors
-/// [`Error::Shape`] where lengths or heads do not fit; [`Error::Unsupported`] where `ATTN_CPU_LEVEL` names no level.
+/// [`Error::Shape`] where lengths, heads or sizes do not fit; [`Error::Unsupported`] where `ATTN_CPU_LEVEL` names no level.
 pub fn decode(input: &DecodeInput) -> Result<Tensor> {
-    let DecodeInput { q, keys, slots, .. } = *input;
+    let DecodeInput { q, rows, slots, .. } = *input;
     let (b, h, _) = q.dims3()?;
-    let (_, h_kv, capacity, _) = keys.dims4()?;
+    let (_, h_kv, capacity, _) = rows.keys.dims4()?;
+    input.check_sizes()?;
     if slots.len() != b || h % h_kv != 0 || slots.iter().any(|&n| n == 0 || n > capacity) {
         return Err(Error::Shape {
             op: "decode",
@@ -71,9 +156,8 @@ pub fn decode_cached(q: &Tensor, cache: &Cache, scale: f64) -> Result<Tensor> {
     timed(Phase::Attention, || {
         let input = DecodeInput {
             q,
-            keys: cache.keys(),
-            values: cache.values(),
-            layout: cache.entry().values,
+            rows: cache.rows(),
+            entry: cache.entry(),
             slots: &cache.slots(),
             scale,
         };

@@ -34,6 +34,7 @@ pub(super) fn attend(input: &AttendInput) -> Result<Option<Tensor>> {
         },
         start: input.start,
         stride: input.stride,
+        window: input.window.unwrap_or(usize::MAX),
         scale: input.scale as f32,
         lse: OnceLock::new(),
     };
@@ -54,6 +55,7 @@ struct AttendOp {
     nope_dim: Option<usize>,
     start: usize,
     stride: usize,
+    window: usize,
     scale: f32,
     /// Logarithms of the sums of weights, `[B, H, T]`, from the forward pass.
     lse: OnceLock<Vec<f32>>,
@@ -94,6 +96,7 @@ impl AttendOp {
             value_dim,
             start: self.start,
             stride: self.stride,
+            window: self.window,
             scale: self.scale,
         })
     }

@@ -27,7 +27,7 @@ mod softmax;
 mod trials;
 
 pub use attend::{AttendInput, Entries, attend};
-pub use decode::{DecodeInput, decode, decode_cached};
+pub use decode::{DecodeInput, decode, decode_cached, form};
 pub use fallback::{Fallback, fallbacks, fallbacks_since};
 pub use native::level;
 pub use softmax::{Visible, softmax};

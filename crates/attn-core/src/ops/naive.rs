@@ -5,7 +5,6 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::geometry::Values;
 use crate::ops::{AttendInput, DecodeInput};
 
 /// [`decode()`](super::decode()) of sequence `b` alone.
@@ -16,18 +15,13 @@ use crate::ops::{AttendInput, DecodeInput};
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
 pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
-    let (h, h_kv, n) = (input.q.dim(1)?, input.keys.dim(1)?, input.slots[b]);
+    let (h, n) = (input.q.dim(1)?, input.slots[b]);
     let q = input.q.unsqueeze(2)?;
+    let [k, v] = input.formed(b, n, DType::F64)?;
+    let group = h / k.dim(1)?;
     let heads = (0..h).map(|head| {
-        let kv = head / (h / h_kv);
         let q = rows(&q, b, head)?;
-        let k = rows(&input.keys.narrow(2, 0, n)?, b, kv)?;
-        let v = match (input.values, input.layout) {
-            (Some(values), _) => rows(&values.narrow(2, 0, n)?, b, kv)?,
-            (None, Values::Own(width) | Values::KeyPrefix(width)) => {
-                k.iter().map(|k| k[..width].to_vec()).collect()
-            }
-        };
+        let (k, v) = (rows(&k, 0, head / group)?, rows(&v, 0, head / group)?);
         Ok(one_query(&q[0], &k, &v, input.scale))
     });
     let heads = heads.collect::<Result<Vec<_>>>()?;
@@ -51,12 +45,13 @@ pub fn attend(input: &AttendInput, b: usize, t: usize) -> Result<Tensor> {
     };
     let (h, h_kv, i) = (input.q.dim(2)?, k_all.dim(2)?, input.start + t);
     let seen = if own.is_some() { i / input.stride } else { i + 1 };
+    let passed = input.window.map_or(0, |window| seen.saturating_sub(window));
     let narrow = |x: &Tensor, first, n| x.narrow(1, first, n)?.transpose(1, 2); // [B, heads, n, D]
     let heads = (0..h).map(|head| {
         let kv = head / (h / h_kv);
         let q = rows(&narrow(input.q, t, 1)?, b, head)?;
-        let mut k = rows(&narrow(&k_all, 0, seen)?, b, kv)?;
-        let mut v = rows(&narrow(&v_all, 0, seen)?, b, kv)?;
+        let mut k = rows(&narrow(&k_all, passed, seen - passed)?, b, kv)?;
+        let mut v = rows(&narrow(&v_all, passed, seen - passed)?, b, kv)?;
         if let Some((own_k, own_v)) = &own {
             k.extend(rows(&narrow(own_k, t, 1)?, b, kv)?);
             v.extend(rows(&narrow(own_v, t, 1)?, b, kv)?);

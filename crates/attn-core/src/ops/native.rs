@@ -5,7 +5,7 @@ mod project;
 
 use std::ops::Deref;
 
-use attn_kernels::{Attend, Decode, Element, Entries, Level, Rows};
+use attn_kernels::{Attend, Decode, Element, Entries, Factors, Level, Rows, Tail};
 use candle_core::{DType, Layout, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
@@ -43,9 +43,7 @@ use by_dtype;
 
 /// `None` where there is no kernel for these operands.
 pub(super) fn decode(input: &DecodeInput) -> Result<Option<Tensor>> {
-    let mut operands = vec![input.q, input.keys];
-    operands.extend(input.values);
-    by_dtype!(&operands, decode_as(input))
+    by_dtype!(&input.operands(), decode_as(input))
 }
 
 /// `None` where there is no kernel for these operands.
@@ -76,7 +74,7 @@ fn kernel_dtype(operands: &[&Tensor]) -> Option<DType> {
 
 fn decode_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Tensor> {
     let (b, h, _) = input.q.dims3()?;
-    let value_dim = input.layout.width();
+    let value_dim = input.entry.values.width();
     let mut out = vec![T::default(); b * h * value_dim];
     run_decode::<T>(input, |decode, level| {
         attn_kernels::decode(decode, level, &mut out)
@@ -96,14 +94,12 @@ pub(super) struct Part {
 
 /// A part of [`decode`]; `None` where there is no kernel for these operands.
 pub(super) fn decode_part(input: &DecodeInput) -> Result<Option<Part>> {
-    let mut operands = vec![input.q, input.keys];
-    operands.extend(input.values);
-    by_dtype!(&operands, decode_part_as(input))
+    by_dtype!(&input.operands(), decode_part_as(input))
 }
 
 fn decode_part_as<T: WithDType + Element>(input: &DecodeInput) -> Result<Part> {
     let (b, h, _) = input.q.dims3()?;
-    let width = input.layout.width();
+    let width = input.entry.values.width();
     let (mut values, mut logs) = (vec![0_f32; b * h * width], vec![0_f32; b * h]);
     run_decode::<T>(input, |decode, level| {
         attn_kernels::decode_part(decode, level, &mut values, &mut logs)
@@ -118,25 +114,36 @@ fn run_decode<T: WithDType + Element>(
 ) -> Result<()> {
     let DecodeInput {
         q,
-        keys,
-        values,
-        layout,
+        rows,
+        entry,
         slots,
         scale,
     } = *input;
     let (_, h, key_dim) = q.dims3()?;
-    let (level, value_dim) = (level()?, layout.width());
+    let level = level()?;
     let q = q.contiguous()?;
-    let (q, keys_of) = (guard(&q), guard(keys));
-    let values = values.map(guard);
+    let (q, keys) = (guard(&q), guard(&rows.keys));
+    let (values, tail) = (rows.values.as_ref().map(guard), rows.tail.as_ref().map(guard));
+    let tail = tail.as_ref().map(|tail| -> Result<Tail<'_, T>> {
+        Ok(Tail {
+            rows: tail.rows()?,
+            dim: entry.tail,
+        })
+    });
     let decode = Decode {
         q: q.elements()?,
-        keys: keys_of.rows()?,
+        keys: keys.rows()?,
         values: values.as_ref().map(Guard::rows).transpose()?,
+        tail: tail.transpose()?,
+        factors: entry.factors.map(|factors| Factors {
+            heads: factors.heads,
+            keys: factors.keys,
+            values: factors.values,
+        }),
         n_heads: h,
-        n_kv_heads: keys.dim(1)?,
+        n_kv_heads: entry.heads,
         key_dim,
-        value_dim,
+        value_dim: entry.values.width(),
         slots,
         scale: scale as f32,
     };
@@ -179,6 +186,7 @@ fn attend_as<T: WithDType + Element>(input: &AttendInput) -> Result<Tensor> {
         value_dim,
         start: input.start,
         stride: input.stride,
+        window: input.window.unwrap_or(usize::MAX),
         scale: input.scale as f32,
     };
     attn_kernels::attend::<T>(&attend, level, &mut out, None)?;

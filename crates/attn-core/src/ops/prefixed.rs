@@ -18,14 +18,14 @@ use crate::route::product;
 /// `softmax(scale q K^T) V` over the slots of `shared` and then those of `input`.
 ///
 /// # Shapes
-/// - `input.q`: `[N beam, H, Dk]`; `input.keys`: `[N beam, Hkv, C, Dk]`; `shared.keys()`: `[N, Hkv, P, Dk]`
+/// - `input.q`: `[N beam, H, Dk]`; `input.rows`: C slots of `N beam` sequences; `shared.rows()`: P slots of N
 /// - returns `[N beam, H, Dv]`
 ///
 /// # Errors
 /// [`Error::Shape`] where a sequence has no slot of its own, or the sizes do not fit.
 pub(super) fn decode(input: &DecodeInput, shared: &SharedSlots) -> Result<Tensor> {
     let (b, h, _) = input.q.dims3()?;
-    let (_, h_kv, capacity, _) = input.keys.dims4()?;
+    let (_, h_kv, capacity, _) = input.rows.keys.dims4()?;
     let (n, beam) = (shared.slots().len(), shared.beam());
     let fits = b == n * beam && input.slots.len() == b && h % h_kv == 0;
     if !fits || input.slots.iter().any(|&slots| slots == 0 || slots > capacity) {
@@ -44,8 +44,7 @@ pub(super) fn decode(input: &DecodeInput, shared: &SharedSlots) -> Result<Tensor
     let folded = fold(input.q, n, h_kv)?;
     let in_common = native::decode_part(&DecodeInput {
         q: &folded,
-        keys: shared.keys(),
-        values: shared.values(),
+        rows: shared.rows(),
         slots: shared.slots(),
         ..*input
     })?;
@@ -94,39 +93,25 @@ fn join(own: &native::Part, in_common: &native::Part, [n, beam, h_kv, g]: [usize
 /// The same of candle's operations, sentence by sentence.
 fn composite(input: &DecodeInput, shared: &SharedSlots) -> Result<Tensor> {
     let (_, h, d) = input.q.dims3()?;
-    let h_kv = input.keys.dim(1)?;
-    let (beam, g, dtype) = (shared.beam(), h / h_kv, input.q.dtype());
-    let (wide, d_v) = (accumulator_dtype(dtype), input.layout.width());
-    let of = |keys: &Tensor,
-              values: Option<&Tensor>,
-              first: usize,
-              n: usize,
-              used: usize|
-     -> Result<[Tensor; 2]> {
-        let part = |t: &Tensor| {
-            t.narrow(0, first, n)?
-                .narrow(2, 0, used)?
-                .contiguous()?
-                .to_dtype(wide)
-        };
-        let k = part(keys)?;
-        let v = match values {
-            Some(values) => part(values)?,
-            None => k.narrow(3, 0, d_v)?,
-        };
-        Ok([k, v])
-    };
+    let (beam, dtype) = (shared.beam(), input.q.dtype());
+    let (wide, d_v) = (accumulator_dtype(dtype), input.entry.values.width());
     let mut sentences = Vec::with_capacity(shared.slots().len());
     for (sentence, &p) in shared.slots().iter().enumerate() {
         let first = sentence * beam;
         let q = input.q.narrow(0, first, beam)?.to_dtype(wide)?;
-        let [k, v] = of(shared.keys(), shared.values(), sentence, 1, p)?; // [1, Hkv, P, D]
+        let of_sentence = DecodeInput {
+            rows: shared.rows(),
+            ..*input
+        };
+        let [k, v] = of_sentence.formed(sentence, p, wide)?; // [1, Hkv, P, D]
+        let h_kv = k.dim(1)?; // with factors there are keys for every head
+        let g = h / h_kv;
         let folded = fold(&q, 1, h_kv)?.reshape((h_kv, beam * g, d))?;
         let scores = product(&folded, &k.squeeze(0)?.t()?)?; // [Hkv, beam G, P]
         let scores = scores.reshape((h_kv, beam, g, p))?.transpose(0, 1)?; // [beam, Hkv, G, P]
         let slots = &input.slots[first..first + beam];
         for (i, &own) in slots.iter().enumerate() {
-            let [own_k, own_v] = of(input.keys, input.values, first + i, 1, own)?;
+            let [own_k, own_v] = input.formed(first + i, own, wide)?;
             let q = q.narrow(0, i, 1)?.reshape((h_kv, g, d))?;
             let own_scores = product(&q, &own_k.squeeze(0)?.t()?)?; // [Hkv, G, own]
             let scores = scores.narrow(0, i, 1)?.squeeze(0)?.contiguous()?;

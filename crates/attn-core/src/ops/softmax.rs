@@ -4,6 +4,8 @@
 //! is neither read nor exponentiated, and no mask tensor exists. candle-nn's softmax has no gradient, and masks
 //! by adding a tensor. On a GPU it is a composition of candle's operations, a pass for each.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
@@ -15,12 +17,14 @@ use crate::route::has_kernels;
 pub enum Visible {
     /// Every column.
     All,
-    /// Tokens up to the row's own: `i + 1` columns.
+    /// Tokens up to the row's own, and no more than a window of them: columns `i - window < j <= i`.
     Causal {
         /// Rows T per group.
         tokens: usize,
         /// Position of row 0.
         start: usize,
+        /// The most columns, `usize::MAX` where there is no limit.
+        window: usize,
     },
     /// Blocks closed before the row's own: `floor(i / s)` columns.
     ClosedBlocks {
@@ -34,17 +38,22 @@ pub enum Visible {
 }
 
 impl Visible {
-    fn columns(self, row: usize, width: usize) -> usize {
-        let columns = match self {
+    /// The columns that a row sees.
+    fn columns(self, row: usize, width: usize) -> Range<usize> {
+        let end = match self {
             Self::All => width,
-            Self::Causal { tokens, start } => start + row % tokens + 1,
+            Self::Causal { tokens, start, .. } => start + row % tokens + 1,
             Self::ClosedBlocks {
                 tokens,
                 start,
                 stride,
             } => (start + row % tokens) / stride,
         };
-        columns.min(width)
+        let start = match self {
+            Self::Causal { window, .. } => end.saturating_sub(window),
+            Self::All | Self::ClosedBlocks { .. } => 0,
+        };
+        start.min(width)..end.min(width)
     }
 
     /// Which of the scores `[.., R, n]` or `[.., R, n + 1]` a row sees, `width` being n and the last beyond it always
@@ -59,9 +68,17 @@ impl Visible {
         let columns: Vec<u32> = (0..all)
             .map(|i| if i < width { i as u32 + 1 } else { 0 })
             .collect();
-        let seen: Vec<u32> = (0..tokens).map(|row| self.columns(row, width) as u32).collect();
+        let seen: Vec<Range<usize>> = (0..tokens).map(|row| self.columns(row, width)).collect();
+        let bound = |of: fn(&Range<usize>) -> usize| -> candle_core::Result<Tensor> {
+            let bounds: Vec<u32> = seen.iter().map(|seen| of(seen) as u32).collect();
+            Tensor::new(bounds, device)?.unsqueeze(1)
+        };
         let columns = Tensor::new(columns, device)?.unsqueeze(0)?;
-        let mask = columns.broadcast_le(&Tensor::new(seen, device)?.unsqueeze(1)?)?; // [T, n]
+        let mut mask = columns.broadcast_le(&bound(|seen| seen.end)?)?; // [T, n]
+        if seen.iter().any(|seen| seen.start > 0) {
+            // No entry of its own stands beside a window, and would be hidden by it.
+            mask = (mask * columns.broadcast_gt(&bound(|seen| seen.start)?)?)?;
+        }
         let groups = scores.elem_count() / (tokens * all);
         let mask = mask.unsqueeze(0)?.broadcast_as((groups, tokens, all))?;
         Ok(Some(mask.reshape(scores.shape())?))
@@ -145,9 +162,9 @@ impl VisibleSoftmax {
                 for (i, out) in chunk.chunks_exact_mut(out_width).enumerate() {
                     let row = task * rows_per_task + i;
                     let seen = self.visible.columns(row, width);
-                    let scores = &scores[row * width..row * width + seen];
+                    let scores = &scores[row * width..][seen.clone()];
                     let own = own.map(|own| own[row] * scale);
-                    T::softmax_row(scores, scale, own, out, seen);
+                    T::softmax_row(scores, scale, own, &mut out[seen.start..], seen.len());
                 }
             });
         out
@@ -383,8 +400,19 @@ mod tests {
         Ok(())
     }
 
+    const FOUR: Visible = Visible::Causal {
+        tokens: 4,
+        start: 0,
+        window: usize::MAX,
+    };
+
     /// Every kind of row: all visible, a prefix, nothing but the own entry, nothing at all.
-    fn cases() -> [(Visible, bool); 6] {
+    fn cases() -> [(Visible, bool); 8] {
+        let causal = |tokens, start, window| Visible::Causal {
+            tokens,
+            start,
+            window,
+        };
         let closed = Visible::ClosedBlocks {
             tokens: 5,
             start: 0,
@@ -393,8 +421,10 @@ mod tests {
         [
             (Visible::All, false),
             (Visible::All, true),
-            (Visible::Causal { tokens: 5, start: 1 }, false),
-            (Visible::Causal { tokens: 10, start: 0 }, true),
+            (causal(5, 1, usize::MAX), false),
+            (causal(10, 0, usize::MAX), true),
+            (causal(5, 1, 3), false),
+            (causal(10, 20, 1), false),
             (closed, true),
             (closed, false),
         ]
@@ -430,7 +460,7 @@ mod tests {
         let mut scores = vec![0.5f32; 12];
         scores[3 * 2 + 2] = f32::NAN;
         let scores = Tensor::from_vec(scores, (1, 4, 3), &Device::Cpu)?;
-        let p = composed(&scores, None, Visible::Causal { tokens: 4, start: 0 }, 1.0)?.to_vec3::<f32>()?;
+        let p = composed(&scores, None, FOUR, 1.0)?.to_vec3::<f32>()?;
         for (row, p) in p[0].iter().enumerate() {
             assert!(if row == 2 {
                 p.iter().all(|w| w.is_nan())
@@ -446,7 +476,7 @@ mod tests {
         let mut scores = vec![0.5f32; 12];
         scores[3 * 2 + 2] = f32::NAN;
         let scores = Tensor::from_vec(scores, (1, 4, 3), &Device::Cpu)?;
-        let p = softmax(&scores, None, Visible::Causal { tokens: 4, start: 0 }, 1.0)?.to_vec3::<f32>()?;
+        let p = softmax(&scores, None, FOUR, 1.0)?.to_vec3::<f32>()?;
         assert!(p[0][0].iter().chain(&p[0][1]).all(|w| w.is_finite()));
         assert!(p[0][2].iter().all(|w| w.is_nan()));
         assert!(p[0][3].iter().all(|w| w.is_finite()));

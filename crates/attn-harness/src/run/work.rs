@@ -60,6 +60,7 @@ pub(crate) struct Operands {
     pub(crate) k: Tensor,
     pub(crate) v: Tensor,
     pub(crate) stride: usize,
+    pub(crate) window: Option<usize>,
     pub(crate) scale: f64,
 }
 
@@ -77,6 +78,7 @@ impl Operands {
             own: has_own.then_some(entries),
             start: 0,
             stride: self.stride,
+            window: self.window,
             scale: self.scale,
         }
     }
@@ -99,9 +101,8 @@ impl DecodeOperands {
     pub(crate) fn input<'a>(&'a self, slots: &'a [usize]) -> DecodeInput<'a> {
         DecodeInput {
             q: &self.q,
-            keys: self.cache.keys(),
-            values: self.cache.values(),
-            layout: self.cache.entry().values,
+            rows: self.cache.rows(),
+            entry: self.cache.entry(),
             slots,
             scale: self.scale,
         }
@@ -267,6 +268,7 @@ impl Work {
                 k: operand(g.n_kv_heads, g.score_dim, 1)?,
                 v: operand(g.n_kv_heads, g.v_dim, 2)?,
                 stride: g.stride,
+                window: g.window,
                 scale: (g.score_dim as f64).powf(-0.5),
             };
             Ok(Self::AttendOp { operands, backward })

@@ -10,7 +10,7 @@ use attn_harness::units::format_bytes;
 use candle_core::DType;
 use serde::Serialize;
 
-use super::Given;
+use super::{Given, UNLIMITED};
 
 /// What a cache may hold beside slots and state: shapes and handles.
 const BOOKKEEPING_BYTES: u64 = 64 << 10;
@@ -39,12 +39,15 @@ impl fmt::Display for Check {
 
 /// Allocates the cache of `case` at `limit` and one step beyond; both must be what the closed form says, and only the
 /// first may fit in `per_layer` bytes with the weights.
-pub fn check(case: &Case, given: Given, limit: u64, per_layer: u64) -> Check {
+pub fn check(case: &Case, given: Given, limit: Option<u64>, per_layer: u64) -> Check {
     let (g, e) = (&case.geometry, case.dtype.size_in_bytes());
     let closed = |limit: u64| {
         let (batch, tokens) = given.with(limit);
         g.kv_bytes(batch, tokens, e) + g.kv_state_bytes(batch)
     };
+    // Where there is no limit, a context and a longer one are a window both.
+    let is_limited = limit.is_some();
+    let limit = limit.unwrap_or(UNLIMITED);
     let needed = closed(limit + 1);
     // One after the other, and the machine must go on.
     let free = Environment::probe().memory_available_bytes;
@@ -52,7 +55,7 @@ pub fn check(case: &Case, given: Given, limit: u64, per_layer: u64) -> Check {
         let (needed, free) = (format_bytes(needed as f64), format_bytes(free as f64));
         return Check::Skipped(format!("it takes {needed}, the machine has {free} free"));
     }
-    for (limit, fits) in [(limit, true), (limit + 1, false)] {
+    for (limit, fits) in [(limit, true), (limit + 1, !is_limited)] {
         let allocated = match allocated(case, given.with(limit)) {
             Ok(bytes) => bytes,
             Err(reason) => return Check::Failed(reason),

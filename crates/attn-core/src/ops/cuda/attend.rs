@@ -98,6 +98,9 @@ impl EntrySizes {
 
 impl AttendCall {
     pub(super) fn of(input: &AttendInput) -> Asked<Self> {
+        if input.window.is_some() {
+            return Err("its queries see a window, which kernels of GPUs do not know".into());
+        }
         let kinds: Vec<&Entries> = [&input.closed, &input.own].into_iter().flatten().collect();
         let mut operands = vec![input.q];
         kinds
@@ -386,6 +389,7 @@ mod tests {
             own: Some(own),
             start: 0,
             stride: 2,
+            window: None,
             scale: 1.0,
         };
         let expected = AttendCall {
@@ -427,6 +431,7 @@ mod tests {
             own: Some(own),
             start: 0,
             stride: 2,
+            window: None,
             scale: 1.0,
         };
         assert!(AttendCall::of(&input).is_ok());
@@ -459,6 +464,7 @@ mod tests {
             own: Some(entries),
             start: 0,
             stride: 2,
+            window: None,
             scale: 1.0,
         };
         assert!(AttendCall::of(&own).is_ok_and(|call| call.has_gradients));

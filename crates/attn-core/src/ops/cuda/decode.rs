@@ -28,9 +28,7 @@ pub(in crate::ops) fn decode(input: &DecodeInput) -> Result<Option<Tensor>> {
 }
 
 fn decode_by_kernel(device: &CudaDevice, input: &DecodeInput) -> Asked<Tensor> {
-    let mut operands = vec![input.q, input.keys];
-    operands.extend(input.values);
-    let shape = DecodeShape::of(input, kernel_dtype(&operands)?)?;
+    let shape = DecodeShape::of(input, kernel_dtype(&input.operands())?)?;
     let gpu = Gpu::of(device)?;
     let mut state = gpu.state();
     let longest = input.slots.iter().max().copied().unwrap_or(0);
@@ -70,8 +68,11 @@ pub(super) enum DecodeShape {
 impl DecodeShape {
     pub(super) fn of(input: &DecodeInput, dtype: Dtype) -> Asked<Self> {
         let (_, n_heads, key_dim) = input.q.dims3()?;
-        let (n_kv_heads, value_dim) = (input.keys.dim(1)?, input.layout.width());
-        Ok(match (input.values, n_kv_heads) {
+        if !input.entry.is_plain() {
+            return Err("slots have a tail or factors, which kernels of GPUs do not read".into());
+        }
+        let (n_kv_heads, value_dim) = (input.entry.heads, input.entry.values.width());
+        Ok(match (&input.rows.values, n_kv_heads) {
             (None, 1) if value_dim <= key_dim => Self::Latent(LatentDecodeShape {
                 dtype,
                 n_heads,
@@ -229,8 +230,8 @@ impl<'a> Sources<'a> {
     fn of(input: &DecodeInput<'a>) -> Self {
         Self {
             q: input.q,
-            keys: input.keys,
-            values: input.values,
+            keys: &input.rows.keys,
+            values: input.rows.values.as_ref(),
             scale: input.scale,
         }
     }

@@ -276,7 +276,15 @@ impl GroupedStep {
     }
 
     fn find(device: &CudaDevice, x: &Tensor, n_heads: usize, rope: &Rope, cache: &mut Cache) -> Asked<Self> {
-        let OnDevice { keys, values, .. } = cache.on_device();
+        let OnDevice {
+            keys,
+            values,
+            is_plain,
+            ..
+        } = cache.on_device();
+        if !is_plain {
+            return Err("slots have a tail, factors or a window, which kernels of GPUs do not know".into());
+        }
         let values = values.ok_or("its values are columns of its keys")?;
         let dtype = kernel_dtype(&[x, keys, values])?;
         let (batch, n_kv_heads, slots, key_dim) = keys.dims4()?;

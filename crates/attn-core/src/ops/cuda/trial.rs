@@ -7,8 +7,9 @@ use attn_kernels::cuda::{AdvanceShape, CacheUpdateShape, DecodeSizes, GroupedUpd
 use candle_core::{DType, Device, Tensor};
 
 use super::candle_dtype;
+use crate::cache::SlotRows;
 use crate::error::Result;
-use crate::geometry::Values;
+use crate::geometry::{Entry, Values};
 use crate::latent::GateTable;
 use crate::norm::Norm;
 use crate::ops::DecodeInput;
@@ -31,9 +32,8 @@ pub(super) const TRIAL_HINTS: [usize; 2] = [1, 1 << 20];
 /// Operands of a decode kernel's trial.
 pub(super) struct DecodeTrial {
     pub(super) q: Tensor,
-    pub(super) keys: Tensor,
-    pub(super) values: Option<Tensor>,
-    pub(super) value_dim: usize,
+    pub(super) rows: SlotRows,
+    pub(super) entry: Entry,
 }
 
 impl DecodeTrial {
@@ -58,37 +58,38 @@ impl DecodeTrial {
         let q = [sizes.batch, sizes.n_heads, sizes.key_dim];
         Ok(Self {
             q: random_tensor(&q, SEED, 1, dtype, &Device::Cpu)?,
-            keys: cache(sizes.key_dim, 2)?,
-            values: match sizes.apart {
-                true => Some(cache(sizes.value_dim, 3)?),
-                false => None,
+            rows: SlotRows {
+                keys: cache(sizes.key_dim, 2)?,
+                values: match sizes.apart {
+                    true => Some(cache(sizes.value_dim, 3)?),
+                    false => None,
+                },
+                tail: None,
             },
-            value_dim: sizes.value_dim,
+            entry: Entry::new(
+                sizes.n_kv_heads,
+                sizes.key_dim,
+                match sizes.apart {
+                    true => Values::Own(sizes.value_dim),
+                    false => Values::KeyPrefix(sizes.value_dim),
+                },
+            ),
         })
     }
 
     pub(super) fn on(&self, device: &Device) -> Result<Self> {
         Ok(Self {
             q: self.q.to_device(device)?,
-            keys: self.keys.to_device(device)?,
-            values: self
-                .values
-                .as_ref()
-                .map(|values| values.to_device(device))
-                .transpose()?,
-            value_dim: self.value_dim,
+            rows: self.rows.map(|t| t.to_device(device))?,
+            entry: self.entry,
         })
     }
 
     pub(super) fn input(&self) -> DecodeInput<'_> {
         DecodeInput {
             q: &self.q,
-            keys: &self.keys,
-            values: self.values.as_ref(),
-            layout: match self.values {
-                Some(_) => Values::Own(self.value_dim),
-                None => Values::KeyPrefix(self.value_dim),
-            },
+            rows: &self.rows,
+            entry: &self.entry,
             slots: &TRIAL_SLOTS,
             // Scores of unit variance.
             scale: (self.q.dims()[2] as f64).powf(-0.5),

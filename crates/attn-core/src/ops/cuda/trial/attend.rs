@@ -182,6 +182,7 @@ impl AttendTrial {
             start: self.start,
             stride: self.stride,
             // Scores of unit variance.
+            window: None,
             scale: (self.q.dims()[3] as f64).powf(-0.5),
         }
     }

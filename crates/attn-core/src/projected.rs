@@ -1,0 +1,271 @@
+//! A layer around projections: what is left of a variant once cache, operations, paths and habits are taken care of.
+//!
+//! A variant says how tokens become queries, what its cache holds of them and how heads become outputs;
+//! [`Projected`] makes an [`Attention`] layer of it, on either path, with any of the seed's habits.
+
+use candle_core::Tensor;
+
+use crate::attention::{Attention, Queries};
+use crate::cache::{Cache, SlotRows};
+use crate::error::Result;
+use crate::geometry::{Entry, Geometry};
+use crate::habits::{Habit, Habits};
+use crate::ops::{self, AttendInput, DecodeInput, Entries};
+use crate::phase::{Phase, timed};
+use crate::pool::in_pool;
+use crate::variant::Build;
+
+/// The projections of a variant.
+///
+/// Two views of the same attention: whole sequences are attended to by the keys and values that the formulas have
+/// ([`keys_values`](Self::keys_values)), decode steps by what the cache holds. Where these differ, as with latents,
+/// queries are [`absorbed`](Self::absorb) and what comes out is [`decompressed`](Self::decompress).
+pub trait Projections: Send + Sync {
+    /// Queries of all tokens, turned to their positions.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, M]`, the tokens of sequence b at `starts[b]..`
+    /// - returns `[B, T, H, Dk]`
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] where `starts` is not one per sequence.
+    fn queries(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor>;
+
+    /// What the cache holds of all tokens: `[B, heads, T, width]` a tensor, widths as the [`Entry`] has them.
+    ///
+    /// # Errors
+    /// As [`queries`](Self::queries).
+    fn slots(&self, x: &Tensor, starts: &[usize]) -> Result<SlotRows>;
+
+    /// Outputs of heads: `[B, n, H, Dv]` -> `[B, n, M]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    fn output(&self, heads: &Tensor) -> Result<Tensor>;
+
+    /// Keys `[B, Hkv, n, Dk]` and values `[B, Hkv, n, Dv]` of slots, for whole sequences; gradients flow through them. Those
+    /// that the entry says ([`ops::form`]), unless they are latents to decompress.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    fn keys_values(&self, rows: &SlotRows, entry: &Entry) -> Result<[Tensor; 2]> {
+        ops::form(rows, entry)
+    }
+
+    /// Queries `[B, n, H, Dk]` as they are multiplied with what the cache holds: themselves, unless that is a latent.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    fn absorb(&self, q: Tensor) -> Result<Tensor> {
+        Ok(q)
+    }
+
+    /// Weighed values of the cache `[B, n, H, width]` as heads have them, `[B, n, H, Dv]`: themselves, unless they are
+    /// latents.
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    fn decompress(&self, heads: Tensor) -> Result<Tensor> {
+        Ok(heads)
+    }
+
+    /// One token `[B, 1, M]` of every sequence decoded by kernels that have lengths on a GPU, up to the output; `None`, and
+    /// nothing done, where there are none.
+    ///
+    /// # Errors
+    /// [`crate::Error::CacheFull`].
+    fn step(&self, _x: &Tensor, _cache: &mut Cache, _scale: f64) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
+
+/// A layer around the projections of a variant.
+#[derive(Debug)]
+pub struct Projected<P> {
+    geometry: Geometry,
+    build: Build,
+    projections: P,
+    scale: f64,
+}
+
+impl<P: Projections> Projected<P> {
+    /// The layer of this geometry. Scores are multiplied with `Dk^-1/2`.
+    pub fn new(geometry: Geometry, build: &Build, projections: P) -> Self {
+        Self {
+            scale: (geometry.score_dim as f64).powf(-0.5),
+            build: build.clone(),
+            geometry,
+            projections,
+        }
+    }
+
+    /// Queries of the last `n` tokens, `[B, n, H, Dk]`.
+    fn last_queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
+        let t = x.dim(1)?;
+        let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
+        self.projections.queries(&x.narrow(1, t - n, n)?, &starts)
+    }
+
+    /// Attention of queries `[B, n, H, Dk]`, the first of which is at `start`, over slots; outputs `[B, n, M]`.
+    fn attend(&self, q: &Tensor, rows: &SlotRows, start: usize) -> Result<Tensor> {
+        let [k, v] = self.projections.keys_values(rows, &self.geometry.entry)?;
+        let (k, v) = (self.heads_of(&k)?, self.heads_of(&v)?);
+        let window = self.geometry.window;
+        if self.build.has(Habit::DenseMask) {
+            let (n, l) = (q.dim(1)?, k.dim(2)?);
+            let sees = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window);
+            let mask = ops::seedlike::dense_mask(l, sees, q.dtype(), q.device())?.narrow(0, start, n)?;
+            let q = q.transpose(1, 2)?;
+            let heads = ops::seedlike::dense_attention(&q, &k, &v, Some(&mask), self.scale)?;
+            return self.projections.output(&heads.transpose(1, 2)?);
+        }
+        self.projections.output(&ops::attend(&AttendInput {
+            q,
+            closed: Some(Entries::Apart {
+                k: &k.transpose(1, 2)?,
+                v: &v.transpose(1, 2)?,
+            }),
+            own: None,
+            start,
+            stride: 1,
+            window,
+            scale: self.scale,
+        })?)
+    }
+
+    /// Keys or values `[B, Hkv, L, D]` of as many heads as attention is given: repeated where that is a habit.
+    fn heads_of(&self, x: &Tensor) -> Result<Tensor> {
+        match self.build.has(Habit::Expand) {
+            true => Ok(ops::seedlike::expand_heads(x, self.geometry.n_heads)?.contiguous()?),
+            false => Ok(x.clone()),
+        }
+    }
+
+    /// Attention of one query per sequence `[B, H, key]` over the cache, `[B, H, width of its values]`.
+    fn attend_cached(&self, q: &Tensor, cache: &Cache) -> Result<Tensor> {
+        let is_dense = self.build.has(Habit::DenseMask);
+        if !is_dense && !self.build.has(Habit::Expand) {
+            return ops::decode_cached(q, cache, self.scale);
+        }
+        timed(Phase::Attention, || {
+            cache.check_unshared("attention in the seed's way")?;
+            let slots = cache.slots();
+            let [k, v] = ops::form(
+                &cache.first(slots.iter().max().copied().unwrap_or(0))?,
+                cache.entry(),
+            )?;
+            let (k, v) = (self.heads_of(&k)?, self.heads_of(&v)?);
+            if is_dense {
+                let q = q.unsqueeze(2)?;
+                return Ok(ops::seedlike::dense_attention(&q, &k, &v, None, self.scale)?.squeeze(2)?);
+            }
+            let entry = Entry::new(k.dim(1)?, cache.entry().key, crate::Values::Own(v.dim(3)?));
+            ops::decode(&DecodeInput {
+                q,
+                rows: &SlotRows::keys_values(k, v),
+                entry: &entry,
+                slots: &slots,
+                scale: self.scale,
+            })
+        })
+    }
+
+    /// The slots that T new ones `rows` see, of sequences of `past` tokens that the cache still holds, and how many are
+    /// before the first new one; the new ones are written.
+    fn store(&self, cache: &mut Cache, rows: SlotRows, past: usize) -> Result<(SlotRows, usize)> {
+        let (t, starts) = (rows.len(), cache.lens().to_vec());
+        // What a window loses by writing is still seen by the first of the new tokens.
+        let before = match self.geometry.window {
+            Some(window) if past > 0 && window > 1 => {
+                let all = cache.chronological()?;
+                let kept = all.len().min(window - 1);
+                Some(all.narrow(all.len() - kept, kept)?)
+            }
+            _ => None,
+        };
+        cache.write(&starts, &rows)?;
+        cache.advance(t);
+        if past == 0 || self.geometry.window == Some(1) {
+            return Ok((rows, 0));
+        }
+        let Some(before) = before else {
+            return Ok((cache.first(past + t)?, past));
+        };
+        let n = before.len();
+        let all = SlotRows::merge(&[before, rows.clone()], |parts| Tensor::cat(parts, 2))?;
+        Ok((all.unwrap_or(rows), n))
+    }
+}
+
+impl<P: Projections> Attention for Projected<P> {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
+    }
+
+    fn forward(&self, x: &Tensor, queries: Queries) -> Result<Tensor> {
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            let starts = vec![0; b];
+            let q = self.last_queries(x, n, &starts)?;
+            let rows = self.projections.slots(x, &starts)?;
+            self.attend(&q, &rows, t - n)
+        })
+    }
+
+    fn prefill(&self, x: &Tensor, cache: &mut Cache, queries: Queries) -> Result<Tensor> {
+        in_pool(|| {
+            let (b, t, _) = self.geometry.check_input(x)?;
+            let n = queries.count(t)?;
+            cache.check_batch(b)?;
+            cache.check_unshared("a prompt")?;
+            let Some(past) = cache.uniform_len() else {
+                return cache.each_sequence(x, |x, cache| self.prefill(x, cache, queries));
+            };
+            let starts = cache.lens().to_vec();
+            let q = self.last_queries(x, n, &starts)?;
+            let rows = self.projections.slots(x, &starts)?;
+            let (rows, before) = self.store(cache, rows, past)?;
+            self.attend(&q, &rows, before + t - n)
+        })
+    }
+
+    fn decode(&self, x: &Tensor, cache: &mut Cache) -> Result<Tensor> {
+        in_pool(|| {
+            let (b, _, _) = self.geometry.check_step(x)?;
+            cache.check_batch(b)?;
+            if self.needs_uniform() && cache.uniform_len().is_none() {
+                return cache.each_sequence(x, |x, cache| self.decode(x, cache));
+            }
+            let is_whole = self.build.habits == Habits::NONE && cache.shared().is_none();
+            if is_whole && let Some(y) = self.projections.step(x, cache, self.scale)? {
+                return Ok(y);
+            }
+            let starts = cache.lens().to_vec();
+            let projected = timed(Phase::Projections, || {
+                let q = self.projections.absorb(self.projections.queries(x, &starts)?)?;
+                Ok::<_, crate::Error>((q, self.projections.slots(x, &starts)?))
+            });
+            let (q, rows) = projected?;
+            timed(Phase::CacheUpdate, || cache.write(&starts, &rows))?;
+            cache.advance(1);
+            let heads = self.attend_cached(&q.squeeze(1)?, cache)?;
+            timed(Phase::Projections, || {
+                self.projections
+                    .output(&self.projections.decompress(heads.unsqueeze(1)?)?)
+            })
+        })
+    }
+}
+
+impl<P> Projected<P> {
+    /// Whether sequences of several lengths cannot take a step together: the seed's dense attention knows none, and of a
+    /// window that is concatenated each would lose another slot.
+    fn needs_uniform(&self) -> bool {
+        self.build.has(Habit::DenseMask) || (self.build.has(Habit::Cat) && self.geometry.window.is_some())
+    }
+}
