@@ -9,6 +9,10 @@ pub static VARIANTS: &[&Variant] = &[
     &attn_mqa::VARIANT,
     &attn_mla::VARIANT,
     &attn_mtla::VARIANT,
+    &attn_swa::VARIANT,
+    &attn_gta::VARIANT,
+    &attn_gla::VARIANT,
+    &attn_tpa::VARIANT,
 ];
 
 /// Names of all figures.
