@@ -9,6 +9,26 @@ use crate::ops::{composite, cuda, native, prefixed};
 use crate::phase::{Phase, timed};
 
 /// Operands of [`decode()`].
+///
+/// ```
+/// use attn_core::Values;
+/// use attn_core::ops::DecodeInput;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // MLA's: eight heads of absorbed queries, one head of latents whose first 16 columns are the values.
+/// let q = Tensor::zeros((2, 8, 20), DType::F32, &Device::Cpu)?;
+/// let keys = Tensor::zeros((2, 1, 64, 20), DType::F32, &Device::Cpu)?;
+/// let input = DecodeInput {
+///     q: &q,
+///     keys: &keys,
+///     values: None,
+///     layout: Values::KeyPrefix(16),
+///     slots: &[64, 10], // each sequence at its own length
+///     scale: 12_f64.powf(-0.5),
+/// };
+/// assert_eq!(attn_core::ops::decode(&input)?.dims(), [2, 8, 16]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeInput<'a> {
     /// `[B, H, Dk]`.
@@ -38,6 +58,27 @@ pub struct DecodeInput<'a> {
 ///
 /// # Errors
 /// [`Error::Shape`] where lengths or heads do not fit; [`Error::Unsupported`] where `ATTN_CPU_LEVEL` names no level.
+///
+/// ```
+/// use attn_core::Values;
+/// use attn_core::ops::{DecodeInput, decode};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // Scores that are all the same: the mean of the values in use, 1 and 3.
+/// let q = Tensor::zeros((1, 1, 2), DType::F32, &Device::Cpu)?;
+/// let keys = Tensor::ones((1, 1, 3, 2), DType::F32, &Device::Cpu)?;
+/// let values = Tensor::new(&[[[[1_f32], [3.0], [f32::NAN]]]], &Device::Cpu)?;
+/// let input = DecodeInput {
+///     q: &q,
+///     keys: &keys,
+///     values: Some(&values),
+///     layout: Values::Own(1),
+///     slots: &[2], // the third was never written
+///     scale: 1.0,
+/// };
+/// assert_eq!(decode(&input)?.flatten_all()?.to_vec1::<f32>()?, [2.0]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode(input: &DecodeInput) -> Result<Tensor> {
     let DecodeInput { q, keys, slots, .. } = *input;
     let (b, h, _) = q.dims3()?;
@@ -67,6 +108,22 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
 ///
 /// # Errors
 /// As [`decode()`].
+///
+/// ```
+/// use attn_core::ops::decode_cached;
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// # let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// # let entry = Entry { heads: 1, key: 8, values: Values::Own(8) };
+/// # let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let mut cache = Cache::new(&mqa, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Exact(16))?;
+/// cache.fill(16, 42)?;
+/// let q = random_tensor(&[2, 4, 8], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert_eq!(decode_cached(&q, &cache, 8_f64.powf(-0.5))?.dims(), [2, 4, 8]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode_cached(q: &Tensor, cache: &Cache, scale: f64) -> Result<Tensor> {
     timed(Phase::Attention, || {
         let input = DecodeInput {
