@@ -1,4 +1,25 @@
 //! The trait every variant implements.
+//!
+//! ```
+//! use attn_core::grouped::GroupedConfig;
+//! use attn_core::{Build, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Queries, Values, Weights, random_tensor};
+//! use candle_core::{DType, Device};
+//!
+//! let dims = ModelDims { d_model: 16, n_heads: 2, head_dim: 8 };
+//! let entry = Entry { heads: 1, key: 8, values: Values::Own(8) };
+//! let config = GroupedConfig::new(&dims, entry, &Params::default())?;
+//! let weights = Weights::seeded(&config.weight_specs(), 42)?;
+//! let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;
+//!
+//! // A prompt of three tokens and one token after it see what one pass over all four sees.
+//! let x = random_tensor(&[1, 4, 16], 7, 0, DType::F32, &Device::Cpu)?;
+//! let mut cache = layer.new_cache(1, Capacity::Exact(4))?;
+//! layer.prefill(&x.narrow(1, 0, 3)?, &mut cache, Queries::Last(1))?;
+//! let last = layer.decode(&x.narrow(1, 3, 1)?, &mut cache)?;
+//! let all = layer.forward(&x, Queries::Last(1))?;
+//! assert!((last - all)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::Tensor;
 
@@ -10,6 +31,15 @@ use crate::variant::Build;
 use crate::workload::Workload;
 
 /// Which tokens of a call are queries; all of them enter the cache.
+///
+/// ```
+/// use attn_core::Queries;
+///
+/// assert_eq!(Queries::All.count(5)?, 5);
+/// assert_eq!(Queries::Last(2).count(5)?, 2);
+/// assert!(Queries::Last(6).count(5).is_err());
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queries {
     /// Every token.
@@ -46,6 +76,32 @@ impl Queries {
 /// Positions are never passed: a sequence begins at 0 and continues at its cache's length, which is also
 /// what MTLA's block phase needs. Left padding would shift both, so ragged batches are padded on the right
 /// and carry lengths.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Attention, Build, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// /// Any layer: two sequences that are decoded, change places, and are taken back.
+/// fn swap(layer: &dyn Attention) -> attn_core::Result<()> {
+///     let m = layer.geometry().d_model;
+///     let mut cache = layer.new_cache(2, Capacity::Exact(8))?;
+///     layer.fill(&mut cache, 4, 42)?; // four random tokens each, without a prompt
+///     let x = random_tensor(&[2, 1, m], 7, 0, layer.build().dtype, &Device::Cpu)?;
+///     assert_eq!(layer.decode(&x, &mut cache)?.dims(), [2, 1, m]);
+///     layer.reorder(&mut cache, &[1, 0])?;
+///     layer.rewind(&mut cache, 4)?;
+///     assert_eq!(cache.lens(), [4, 4]);
+///     Ok(())
+/// }
+///
+/// let dims = ModelDims { d_model: 16, n_heads: 2, head_dim: 8 };
+/// let entry = Entry::new(2, 8, Values::Own(8));
+/// let config = GroupedConfig::new(&dims, entry, &Params::default())?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// swap(config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?.as_ref())?;
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub trait Attention: Send + Sync {
     /// Sizes of the layer.
     fn geometry(&self) -> &Geometry;
@@ -101,6 +157,22 @@ pub trait Attention: Send + Sync {
     ///
     /// # Errors
     /// As [`prefill`](Self::prefill), and [`Error::Shape`] where lengths do not fit.
+    ///
+    /// ```
+    /// # use attn_core::grouped::GroupedConfig;
+    /// # use attn_core::{Build, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, Weights, random_tensor};
+    /// # use candle_core::{DType, Device};
+    /// # let dims = ModelDims { d_model: 16, n_heads: 2, head_dim: 8 };
+    /// # let entry = Entry::new(2, 8, Values::Own(8));
+    /// # let config = GroupedConfig::new(&dims, entry, &Params::default())?;
+    /// # let weights = Weights::seeded(&config.weight_specs(), 42)?;
+    /// # let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;
+    /// let x = random_tensor(&[2, 5, 16], 7, 0, DType::F32, &Device::Cpu)?;
+    /// let mut cache = layer.new_cache(2, Capacity::Exact(5))?;
+    /// layer.prefill_ragged(&x, &[5, 3], &mut cache)?;
+    /// assert_eq!(cache.lens(), [5, 3]);
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
     fn prefill_ragged(&self, x: &Tensor, lens: &[usize], cache: &mut Cache) -> Result<Tensor> {
         let (b, t, m) = x.dims3()?;
         if lens.len() != b || lens.iter().any(|&len| len > t) {

@@ -3,6 +3,24 @@
 //! One type serves every variant: what differs is the [`Entry`] (how wide, whether V is a prefix of K), the
 //! stride (tokens to a slot) and whether an f32 accumulator stands beside the open slot. Slots are kept
 //! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
+//!
+//! ```
+//! use attn_core::grouped::GroupedConfig;
+//! use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, random_tensor};
+//! use candle_core::{DType, Device};
+//!
+//! let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+//! let entry = Entry { heads: 1, key: 8, values: Values::Own(8) };
+//! let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+//! let mut cache = Cache::new(&mqa, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Exact(4))?;
+//! let token = random_tensor(&[2, 1, 1, 8], 7, 0, DType::F32, &Device::Cpu)?; // [B, Hkv, n, D]
+//! cache.write(&[0, 0], &token, Some(&token))?;
+//! cache.advance(1);
+//! assert_eq!((cache.lens(), cache.slots()), (&[1, 1][..], vec![1, 1]));
+//! assert_eq!(cache.kv_bytes(), 2 * (8 + 8) * 4); // the formula at this length
+//! assert_eq!(cache.kv_allocated_bytes(), 4 * cache.kv_bytes()); // and at the capacity
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 mod reorder;
 mod ring;
@@ -26,6 +44,23 @@ use crate::weights::random_tensor;
 const LINE_BYTES: usize = 64;
 
 /// How much a cache is to hold.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Cache, Capacity, Entry, Error, LayerConfig, ModelDims, Params, Path, Values};
+/// use candle_core::DType;
+///
+/// # let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// # let entry = Entry::new(1, 8, Values::Own(8));
+/// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let build = Build::cpu(Path::Fused, DType::F32);
+/// let mut exact = Cache::new(&geometry, &build, 1, Capacity::Exact(4))?;
+/// assert!(matches!(exact.reserve(5), Err(Error::CacheFull { capacity: 4, requested: 5 })));
+/// let mut growing = Cache::new(&geometry, &build, 1, Capacity::Growing(4))?;
+/// growing.reserve(5)?;
+/// assert_eq!(growing.kv_allocated_bytes(), geometry.kv_bytes(1, 8, 4)); // doubled
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capacity {
     /// Exactly so many tokens a sequence; more is an error. What a timed case asks for.
@@ -43,6 +78,27 @@ enum Growth {
 }
 
 /// Slots and lengths of `batch` sequences.
+///
+/// ```
+/// use attn_core::latent::LatentConfig;
+/// use attn_core::{Build, Cache, Capacity, Entry, Error, ModelDims, ParamValue, Params, Path, Values};
+/// use candle_core::DType;
+///
+/// // MTLA with s = 2: three tokens are two slots, the second of them open.
+/// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// let params = Params::default().with("kv_rank", ParamValue::Int(16)).with("rope_dim", ParamValue::Int(4));
+/// let entry = Entry::new(1, 16 + 4, Values::KeyPrefix(16));
+/// let geometry = LatentConfig::new(&dims, &params)?.geometry(entry, 2, 0, 0);
+/// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::F32), 1, Capacity::Exact(8))?;
+/// cache.fill(3, 42)?; // random entries, and the length marked
+/// assert_eq!((cache.uniform_len(), cache.slots()), (Some(3), vec![2]));
+/// assert!(cache.values().is_none() && cache.open().is_some());
+/// assert_eq!(cache.keys().dims(), [1, 1, 4, 20]); // [B, Hkv, slots, r + Dr]
+/// // Whole blocks can be left again; a length within one only where it was marked.
+/// cache.rewind(2)?;
+/// assert!(matches!(cache.rewind(1), Err(Error::Rewind { .. })));
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cache {
     rows: SlotRows,
@@ -198,6 +254,23 @@ impl Cache {
     ///
     /// # Errors
     /// Those of `step`; the cache is then as it was.
+    ///
+    /// ```
+    /// # use attn_core::grouped::GroupedConfig;
+    /// # use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values};
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # let dims = ModelDims { d_model: 8, n_heads: 1, head_dim: 8 };
+    /// # let entry = Entry::new(1, 8, Values::Own(8));
+    /// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+    /// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::F32), 3, Capacity::Exact(4))?;
+    /// let x = Tensor::zeros((3, 2, 8), DType::F32, &Device::Cpu)?;
+    /// let y = cache.each_sequence(&x, |x, cache| {
+    ///     assert_eq!((x.dims(), cache.batch()), (&[1, 2, 8][..], 1));
+    ///     Ok(x.clone())
+    /// })?;
+    /// assert_eq!(y.dims(), [3, 2, 8]);
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
     pub fn each_sequence(
         &mut self,
         x: &Tensor,
@@ -555,6 +628,21 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Candle`] where memory runs out.
+    ///
+    /// ```
+    /// # use attn_core::grouped::GroupedConfig;
+    /// # use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values};
+    /// # use candle_core::DType;
+    /// # let dims = ModelDims { d_model: 8, n_heads: 1, head_dim: 8 };
+    /// # let entry = Entry::new(1, 8, Values::Own(8));
+    /// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+    /// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::BF16), 1, Capacity::Exact(64))?;
+    /// cache.fill(5, 42)?;
+    /// let wide = cache.convert(&Build::cpu(Path::Fused, DType::F64))?;
+    /// assert_eq!((wide.keys().dtype(), wide.lens()), (DType::F64, &[5][..]));
+    /// assert_eq!(wide.keys().dims(), [1, 1, 5, 8]); // the slots in use alone
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
     pub fn convert(&self, build: &Build) -> Result<Self> {
         let mut cache = self.clone();
         let by_concatenation = build.has(Habit::Cat);

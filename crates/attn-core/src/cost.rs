@@ -2,6 +2,22 @@
 //!
 //! These are the numbers achieved rates are divided by, so they count useful work only: what the mathematics
 //! needs, not what an implementation happens to do (no masked-out scores, no expanded heads, no copies).
+//!
+//! ```
+//! use attn_core::grouped::GroupedConfig;
+//! use attn_core::{Entry, LayerConfig, ModelDims, Params, Scope, Values, Workload};
+//!
+//! let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+//! let entry = Entry { heads: 1, key: 64, values: Values::Own(64) };
+//! let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+//! let step = Workload::Decode { batch: 1, context: 2048 };
+//! let attention = mqa.cost(&step, Scope::Op, 4);
+//! assert_eq!(attention.flops, 2 * 8 * (64 + 64) * 2048);
+//! let layer = mqa.cost(&step, Scope::Layer, 4);
+//! let macs = mqa.decode_macs;
+//! assert_eq!(layer.flops - attention.flops, 2 * (macs.query + macs.key) as u64);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use serde::Serialize;
 
@@ -9,6 +25,10 @@ use crate::geometry::Geometry;
 use crate::workload::Workload;
 
 /// What is measured: a whole layer, one of the two operations alone, or a whole decoder.
+///
+/// ```
+/// assert_eq!(attn_core::Scope::Layer.name(), "layer");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -32,6 +52,15 @@ impl Scope {
 }
 
 /// Work of one run of a workload (one step for `decode`).
+///
+/// ```
+/// use attn_core::Cost;
+///
+/// // At 30 GB/s and 300 GFLOP/s the bytes take longer: the case is bound by memory.
+/// let cost = Cost { flops: 2_000_000, bytes_moved: 1_000_000 };
+/// let (memory_s, compute_s) = (cost.bytes_moved as f64 / 30e9, cost.flops as f64 / 300e9);
+/// assert!(memory_s > compute_s);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// Useful floating-point operations (a multiply-add counts two).
@@ -43,6 +72,13 @@ pub struct Cost {
 
 /// Query-key pairs that queries `start..start + n` of a sequence see: the closed blocks before each, and
 /// its own partial sum (`floor(i / s) + 1`; s = 1 is plain causal attention).
+///
+/// ```
+/// use attn_core::cost::visible_pairs;
+///
+/// assert_eq!(visible_pairs(0, 4, 1), 1 + 2 + 3 + 4); // plain causal attention
+/// assert_eq!(visible_pairs(0, 4, 2), 1 + 1 + 2 + 2); // closed blocks of two, and a query's own sum
+/// ```
 pub fn visible_pairs(start: usize, n: usize, stride: usize) -> u64 {
     // Sum of floor(i / s) for i < x: whole blocks, then the rest of the last one.
     let blocks_below = |x: usize| {
@@ -60,6 +96,18 @@ impl Geometry {
     /// # Source
     /// The projections and operations of the module docs of each variant. A train step counts the backward
     /// pass as twice the forward one (no recomputation), the convention of the scaling-law literature.
+    ///
+    /// ```
+    /// # use attn_core::grouped::GroupedConfig;
+    /// # use attn_core::{Entry, LayerConfig, ModelDims, Params, Scope, Values, Workload};
+    /// # let dims = ModelDims { d_model: 8, n_heads: 2, head_dim: 4 };
+    /// # let entry = Entry::new(1, 4, Values::Own(4));
+    /// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+    /// let forward = geometry.cost(&Workload::Prefill { batch: 1, tokens: 32 }, Scope::Layer, 4);
+    /// let training = geometry.cost(&Workload::TrainStep { batch: 1, tokens: 32 }, Scope::Layer, 4);
+    /// assert_eq!(training.flops, 3 * forward.flops); // backward counts twice
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
     pub fn cost(&self, workload: &Workload, scope: Scope, element_bytes: usize) -> Cost {
         match *workload {
             Workload::Decode { batch, context } => self.step_cost(batch, context, scope, element_bytes),

@@ -1,11 +1,38 @@
 //! What can go wrong in a layer, with what was expected and what was found.
+//!
+//! ```
+//! use attn_core::{Error, Queries};
+//!
+//! match Queries::Last(9).count(4) {
+//!     Err(Error::Shape { op, got, .. }) => assert_eq!((op, got), ("queries", vec![9])),
+//!     other => panic!("{other:?}"),
+//! }
+//! ```
 
 use std::path::PathBuf;
 
 /// The result of every fallible call in this crate.
+///
+/// ```
+/// fn half(heads: usize) -> attn_core::Result<usize> {
+///     match heads % 2 {
+///         0 => Ok(heads / 2),
+///         _ => Err(attn_core::Error::geometry(&["n_heads"], "n_heads must be even")),
+///     }
+/// }
+///
+/// assert_eq!(half(8)?, 4);
+/// assert!(half(3).is_err());
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a layer could not be configured, loaded or run.
+///
+/// ```
+/// let error = attn_core::Error::CacheFull { capacity: 8, requested: 9 };
+/// assert_eq!(error.to_string(), "cache of capacity 8 tokens cannot hold 9");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -110,6 +137,13 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Geometry`] over the given settings.
+    ///
+    /// ```
+    /// use attn_core::Error;
+    ///
+    /// let error = Error::geometry(&["n_heads", "n_kv_heads"], "8 heads cannot share 3");
+    /// assert_eq!(error.to_string(), "impossible geometry: 8 heads cannot share 3");
+    /// ```
     pub fn geometry(keys: &[&'static str], message: impl Into<String>) -> Self {
         Self::Geometry {
             keys: keys.to_vec(),

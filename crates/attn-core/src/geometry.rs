@@ -1,4 +1,13 @@
 //! The sizes of one attention layer, as far as caches and costs depend on them.
+//!
+//! ```
+//! use attn_core::{Entry, Values};
+//!
+//! // At the sizes of MTLA's paper: MQA's slot, and MLA's.
+//! let mqa = Entry { heads: 1, key: 64, values: Values::Own(64) };
+//! let mla = Entry { heads: 1, key: 256 + 32, values: Values::KeyPrefix(256) };
+//! assert_eq!((mqa.elements(), mla.elements()), (128, 288));
+//! ```
 
 use candle_core::Tensor;
 use serde::Serialize;
@@ -6,6 +15,13 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 
 /// Where the cached values are.
+///
+/// ```
+/// use attn_core::Values;
+///
+/// assert_eq!(Values::Own(64).width(), 64);
+/// assert_eq!(Values::KeyPrefix(256).width(), 256); // of a key that is wider
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Values {
@@ -25,6 +41,15 @@ impl Values {
 }
 
 /// Keys and values as sums of outer products of a factor for each head and a row that heads share (TPA).
+///
+/// ```
+/// use attn_core::{Entry, Factors, Values};
+///
+/// let factors = Factors { heads: 4, keys: 2, values: 1 };
+/// let entry = Entry::new(1, 16, Values::Own(16)).with_factors(factors);
+/// // A product's row of 16, and a factor for each of 4 heads.
+/// assert_eq!((entry.key_width(), entry.value_width()), (2 * (16 + 4), Some(16 + 4)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Factors {
     /// Query heads H, each with a factor of its own.
@@ -36,6 +61,21 @@ pub struct Factors {
 }
 
 /// What one cache slot holds, and how a query reads it: caches, costs and kernels follow from it.
+///
+/// ```
+/// use attn_core::{Entry, Factors, Values};
+///
+/// let gqa = Entry::new(2, 64, Values::Own(64));
+/// assert_eq!(gqa.elements(), 2 * (64 + 64));
+/// let latent = Entry::new(1, 40, Values::KeyPrefix(32));
+/// assert_eq!(latent.elements(), 40); // values cost nothing
+/// // Keys and values of two heads in one, and a rope key of 32 for both.
+/// let tied = Entry::new(2, 64, Values::KeyPrefix(64)).with_tail(32);
+/// assert_eq!(tied.elements(), 2 * 64 + 32);
+/// // Two products for a key and one for a value, of 8 heads.
+/// let factored = Entry::new(1, 64, Values::Own(64)).with_factors(Factors { heads: 8, keys: 2, values: 1 });
+/// assert_eq!(factored.elements(), (2 + 1) * (64 + 8));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// KV heads Hkv in the cache.
@@ -122,6 +162,14 @@ impl Entry {
 }
 
 /// Multiply-adds of the projections per token, split by what they serve.
+///
+/// ```
+/// use attn_core::ProjectionMacs;
+///
+/// // MHA of width 64: every token is projected to a query and an output, and to a key and a value.
+/// let macs = ProjectionMacs { query: 2 * 64 * 64, key: 2 * 64 * 64 };
+/// assert_eq!(2 * (macs.query + macs.key), 32_768); // FLOPs a token
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ProjectionMacs {
     /// For a token that is a query: its query projection and the output projection.
@@ -134,6 +182,24 @@ pub struct ProjectionMacs {
 ///
 /// Letters as everywhere: M `d_model`, H `n_heads`, s `stride`. The attention of whole sequences works on
 /// `score_dim` and `v_dim` (materialised keys and values), decoding on [`Entry`] (what the cache holds).
+///
+/// ```
+/// use attn_core::latent::LatentConfig;
+/// use attn_core::{Entry, ModelDims, ParamValue, Params, Values};
+///
+/// let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+/// let params = Params::default().with("kv_rank", ParamValue::Int(256)).with("rope_dim", ParamValue::Int(32));
+/// let entry = Entry::new(1, 256 + 32, Values::KeyPrefix(256));
+/// let mtla = LatentConfig::new(&dims, &params)?.geometry(entry, 2, 0, 0);
+/// assert_eq!(mtla.slots(5), 3); // ceil(5 / 2)
+/// assert_eq!(mtla.kv_bytes(1, 5, 4), 3 * 288 * 4);
+/// assert_eq!(mtla.kv_state_bytes(1), 256 * 4 + 8); // the open slot's sums, and a length
+/// // What fits a mebibyte, and not one slot more.
+/// let tokens = mtla.longest_context(1, 1 << 20, 4).unwrap() as usize;
+/// assert!(mtla.kv_bytes(1, tokens, 4) + mtla.kv_state_bytes(1) <= 1 << 20);
+/// assert!(mtla.kv_bytes(1, tokens + 1, 4) + mtla.kv_state_bytes(1) > 1 << 20);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Geometry {
     /// Model width M.

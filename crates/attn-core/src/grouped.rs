@@ -1,4 +1,17 @@
 //! Attention over keys and values of their own: MHA, GQA and MQA are one layer with different Hkv.
+//!
+//! ```
+//! use attn_core::grouped::GroupedConfig;
+//! use attn_core::{Entry, LayerConfig, ModelDims, Params, Values};
+//!
+//! let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+//! let elements = |heads| -> attn_core::Result<usize> {
+//!     let entry = Entry { heads, key: 64, values: Values::Own(64) };
+//!     Ok(GroupedConfig::new(&dims, entry, &Params::default())?.geometry().entry.elements())
+//! };
+//! assert_eq!((elements(8)?, elements(2)?, elements(1)?), (1024, 256, 128)); // MHA, GQA, MQA
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::Tensor;
 
@@ -15,6 +28,14 @@ use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params
 use crate::weights::{WeightSpec, Weights};
 
 /// The settings MHA, GQA and MQA share.
+///
+/// ```
+/// use attn_core::grouped::GROUPED_PARAMS;
+///
+/// let names: Vec<&str> = GROUPED_PARAMS.iter().map(|spec| spec.name).collect();
+/// assert_eq!(names, ["bias", "rope_theta"]);
+/// assert!(GROUPED_PARAMS.iter().all(|spec| !spec.is_required()));
+/// ```
 pub const GROUPED_PARAMS: [ParamSpec; 2] = [
     ParamSpec {
         name: "bias",
@@ -33,6 +54,18 @@ pub const GROUPED_PARAMS: [ParamSpec; 2] = [
 ];
 
 /// Sizes and settings of a layer whose keys and values are projected directly.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Entry, ModelDims, Params, Values};
+///
+/// let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
+/// let entry = |heads| Entry::new(heads, 16, Values::Own(16));
+/// assert!(GroupedConfig::new(&dims, entry(2), &Params::default()).is_ok());
+/// // Three keys cannot be shared evenly by four heads.
+/// let error = GroupedConfig::new(&dims, entry(3), &Params::default()).unwrap_err();
+/// assert!(error.to_string().contains("n_heads must be a multiple of n_kv_heads"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GroupedConfig {
     /// Model width M, query heads H, head size D.
@@ -141,9 +174,41 @@ impl LayerConfig for GroupedConfig {
 }
 
 /// A layer over keys and values of their own, on either path.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Entry, LayerConfig, ModelDims, Params, Path, Queries, Values, Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// let config = GroupedConfig::new(&dims, Entry::new(1, 8, Values::Own(8)), &Params::default())?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// let x = random_tensor(&[1, 6, 32], 7, 0, DType::F64, &Device::Cpu)?;
+/// // Both formulations of the same layer, a `GroupedAttention`.
+/// let [fused, seedlike] = [Path::Fused, Path::Seedlike].map(|path| {
+///     config.build(&weights, &Build::cpu(path, DType::F64))?.forward(&x, Queries::All)
+/// });
+/// assert!((fused? - seedlike?)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub type GroupedAttention = Projected<GroupedProjections>;
 
 /// The projections of MHA, GQA and MQA: keys and values are what the cache holds.
+///
+/// ```
+/// use attn_core::grouped::{GroupedConfig, GroupedProjections};
+/// use attn_core::{Build, Entry, LayerConfig, ModelDims, Params, Path, Projections, Values, Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// let config = GroupedConfig::new(&dims, Entry::new(2, 8, Values::Own(8)), &Params::default())?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// let projections = GroupedProjections::new(&config, &weights, &Build::cpu(Path::Fused, DType::F32))?;
+/// let x = random_tensor(&[1, 6, 32], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert_eq!(projections.queries(&x, &[0])?.dims(), [1, 6, 4, 8]);
+/// assert_eq!(projections.slots(&x, &[0])?.keys.dims(), [1, 2, 6, 8]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct GroupedProjections {
     n_heads: usize,

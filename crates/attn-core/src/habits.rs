@@ -2,6 +2,15 @@
 //!
 //! MTLA's published speed-up compares whole programs: part of it is attention, part of it what the program does around
 //! attention. With one switch for each habit the parts can be told from each other.
+//!
+//! ```
+//! use attn_core::{Build, Habit, Habits, Path};
+//! use candle_core::DType;
+//!
+//! // The seed's way but for its growing caches.
+//! let build = Build::cpu(Path::Seedlike, DType::F32).with_habits(Habits::ALL.without(Habit::Cat));
+//! assert!(build.has(Habit::Expand) && !build.has(Habit::Cat));
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +18,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Something the seed's code does that a layer does not need.
+///
+/// ```
+/// use attn_core::Habit;
+///
+/// let names = Habit::ALL.map(Habit::name);
+/// assert_eq!(names, ["cat", "expand", "reorder-copy", "dense-mask", "f32"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Habit {
     /// Caches grow by concatenation, at every step (MTLA: whenever a block opens), in place of being allocated once.

@@ -3,6 +3,24 @@
 //! `c = norm(x W_r)`, `k^R = RoPE(x W_kr)`; per head `k = [c W_UK, k^R]`, `v = c W_UV`, scores times
 //! `(Dn + Dr)^-1/2`. Whole sequences decompress latents into keys and values; decoding absorbs `W_UK` into the
 //! query and `W_UV` into the output, and reads only the latent.
+//!
+//! ```
+//! use attn_core::latent::{Latent, LatentConfig};
+//! use attn_core::{Build, ModelDims, ParamValue, Params, Path, Weights, random_tensor};
+//! use candle_core::{DType, Device};
+//!
+//! let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+//! let params = Params::default().with("kv_rank", ParamValue::Int(16)).with("rope_dim", ParamValue::Int(4));
+//! let config = LatentConfig::new(&dims, &params)?;
+//! let weights = Weights::seeded(&config.weight_specs(), 42)?;
+//! let latent = Latent::new(config, &weights, &Build::cpu(Path::Fused, DType::F32))?;
+//!
+//! // All that a cache holds of three tokens, whatever the number of heads.
+//! let x = random_tensor(&[1, 3, 32], 7, 0, DType::F32, &Device::Cpu)?;
+//! let (c, k_r) = latent.latents(&x, &[0])?;
+//! assert_eq!((c.dims(), k_r.dims()), (&[1, 3, 16][..], &[1, 3, 4][..]));
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use attn_kernels::Orientation;
 use candle_core::{D, Tensor};
@@ -23,6 +41,13 @@ use crate::variant::{Build, ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
 /// The settings MLA and MTLA share.
+///
+/// ```
+/// use attn_core::latent::LATENT_PARAMS;
+///
+/// let required = LATENT_PARAMS.iter().filter(|spec| spec.is_required()).map(|spec| spec.name);
+/// assert_eq!(required.collect::<Vec<_>>(), ["kv_rank", "rope_dim"]);
+/// ```
 pub const LATENT_PARAMS: [ParamSpec; 9] = [
     ParamSpec {
         name: "kv_rank",
@@ -90,6 +115,19 @@ pub const LATENT_PARAMS: [ParamSpec; 9] = [
 ];
 
 /// Sizes and settings of latent attention.
+///
+/// ```
+/// use attn_core::latent::LatentConfig;
+/// use attn_core::{Entry, ModelDims, ParamValue, Params, Values};
+///
+/// let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+/// let params = Params::default().with("kv_rank", ParamValue::Int(256)).with("rope_dim", ParamValue::Int(32));
+/// let config = LatentConfig::new(&dims, &params)?;
+/// assert_eq!(config.score_dim(), 64 + 32); // Dn + Dr
+/// let entry = Entry::new(1, 256 + 32, Values::KeyPrefix(256));
+/// assert_eq!(config.geometry(entry, 1, 0, 0).parameters, 1_065_472); // MLA's layer in MTLA's paper
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatentConfig {
     /// Model width M.
@@ -242,6 +280,32 @@ impl LatentConfig {
 }
 
 /// The projections of latent attention, and its view of the two operations.
+///
+/// ```
+/// # use attn_core::latent::{Latent, LatentConfig};
+/// # use attn_core::ops::Entries;
+/// # use attn_core::{Build, ModelDims, ParamValue, Params, Path, Weights, random_tensor};
+/// # use candle_core::{D, DType, Device, Tensor};
+/// # let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// # let params = Params::default().with("kv_rank", ParamValue::Int(16)).with("rope_dim", ParamValue::Int(4));
+/// # let config = LatentConfig::new(&dims, &params)?;
+/// # let weights = Weights::seeded(&config.weight_specs(), 42)?.for_build(&Build::cpu(Path::Fused, DType::F64))?;
+/// # let latent = Latent::new(config, &weights, &Build::cpu(Path::Fused, DType::F64))?;
+/// # let x = random_tensor(&[1, 3, 32], 7, 0, DType::F64, &Device::Cpu)?;
+/// // The last token's scores in both ways: of an absorbed query over the latents, and over decompressed keys.
+/// let q = latent.queries(&x, 1, &[0])?; // [1, 1, H, Dn + Dr]
+/// let (c, k_r) = latent.latents(&x, &[0])?;
+/// let entries = Tensor::cat(&[&c, &k_r], D::Minus1)?; // [1, 3, r + Dr]
+/// let absorbed = latent.absorb(&q)?.squeeze(1)?.contiguous()?.matmul(&entries.t()?.contiguous()?)?; // [1, H, 3]
+///
+/// let decompressed = latent.decompress(&c, &k_r)?;
+/// let Entries::Joint { kv, nope_dim, .. } = decompressed.entries() else { panic!() };
+/// let k = Tensor::cat(&[kv.narrow(3, 0, nope_dim)?, k_r.unsqueeze(2)?.broadcast_as((1, 3, 4, 4))?.contiguous()?], 3)?;
+/// let scores = k.broadcast_mul(&q)?.sum(3)?.transpose(1, 2)?; // [1, H, 3]
+/// assert!((scores - absorbed)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12);
+/// assert_eq!(latent.scale(), 12_f64.powf(-0.5));
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Latent {
     config: LatentConfig,
@@ -265,6 +329,20 @@ enum QueryProjection {
 }
 
 /// MTLA's hyper-network as constants of each block j: a token's weight is `sigmoid(c . u[j] + b[j])` (math: fact A).
+///
+/// ```
+/// use attn_core::latent::GateTable;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // With tables of zeros every weight is sigmoid(0) = 1/2.
+/// let table = GateTable {
+///     u: Tensor::zeros((4, 16), DType::F32, &Device::Cpu)?,
+///     b: Tensor::zeros(4, DType::F32, &Device::Cpu)?,
+///     stride: 2,
+/// };
+/// assert_eq!(table.u.dim(0)? * table.stride, 8); // tokens that four blocks hold
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct GateTable {
     /// `[blocks, r]`, f32 (f64 for an f64 layer).
@@ -276,6 +354,33 @@ pub struct GateTable {
 }
 
 /// Merged latents of T tokens.
+///
+/// ```
+/// use attn_core::latent::{GateTable, Latent, LatentConfig};
+/// use attn_core::{Build, ModelDims, ParamValue, Params, Path, Weights, random_tensor};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// let params = Params::default().with("kv_rank", ParamValue::Int(16)).with("rope_dim", ParamValue::Int(4));
+/// let config = LatentConfig::new(&dims, &params)?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// let latent = Latent::new(config, &weights, &Build::cpu(Path::Fused, DType::F32))?;
+/// let table = GateTable {
+///     u: Tensor::zeros((2, 16), DType::F32, &Device::Cpu)?,
+///     b: Tensor::zeros(2, DType::F32, &Device::Cpu)?,
+///     stride: 2,
+/// };
+/// let x = random_tensor(&[1, 4, 32], 7, 0, DType::F32, &Device::Cpu)?;
+/// // `None` where the processor's kernel does not take the operands.
+/// if let Some(merged) = latent.merged(&x, &[0], &table, None)? {
+///     // Weights of 1/2: a block's second sum is the mean of its two latents.
+///     let (c, _) = latent.latents(&x, &[0])?;
+///     let mean = c.narrow(1, 0, 2)?.mean(1)?;
+///     let gap = (merged.c.narrow(1, 1, 1)?.squeeze(1)? - mean)?.abs()?.max_all()?.to_scalar::<f32>()?;
+///     assert!(gap < 1e-5, "{gap}");
+/// }
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Merged {
     /// Partial sum of every token's block, `[B, T, r]`.
@@ -288,6 +393,25 @@ pub struct Merged {
 }
 
 /// Keys and values of latents, as the decompression wrote them: token by token, with one rope key for all heads.
+///
+/// ```
+/// use attn_core::latent::{Latent, LatentConfig};
+/// use attn_core::ops::Entries;
+/// use attn_core::{Build, ModelDims, ParamValue, Params, Path, Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// let params = Params::default().with("kv_rank", ParamValue::Int(16)).with("rope_dim", ParamValue::Int(4));
+/// let config = LatentConfig::new(&dims, &params)?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// let latent = Latent::new(config, &weights, &Build::cpu(Path::Fused, DType::F32))?;
+/// let x = random_tensor(&[1, 3, 32], 7, 0, DType::F32, &Device::Cpu)?;
+/// let (c, k_r) = latent.latents(&x, &[0])?;
+/// let keys_and_values = latent.decompress(&c, &k_r)?;
+/// let Entries::Joint { kv, .. } = keys_and_values.entries() else { panic!() };
+/// assert_eq!(kv.dims(), [1, 3, 4, 8 + 8]); // Dn + Dv of each head
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Decompressed {
     /// `[B, N, H, Dn + Dv]`.
@@ -319,6 +443,17 @@ impl Decompressed {
 
 /// Partial sums `[B, T, r]` of latents weighed by `table`, of sequences from their beginning: by a GPU's kernel, in the
 /// latents' dtype and with gradients. `None` where they are to be composed.
+///
+/// ```
+/// use attn_core::latent::{GateTable, gated_sums_on_gpu};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+/// let table = GateTable { u: zeros(&[2, 16])?, b: zeros(&[2])?, stride: 2 };
+/// // On the processor they are composed, or the latents' kernel has them.
+/// assert!(gated_sums_on_gpu(&zeros(&[1, 4, 16])?, &table).is_none());
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub fn gated_sums_on_gpu(c: &Tensor, table: &GateTable) -> Option<Tensor> {
     cuda::gated_sums(c, table)
 }
@@ -728,6 +863,16 @@ impl Latent {
 ///
 /// # Errors
 /// [`Error::Candle`] where the entries are of more than one head, or narrower than r.
+///
+/// ```
+/// use attn_core::latent::split_entries;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// let entries = Tensor::zeros((2, 1, 5, 16 + 4), DType::F32, &Device::Cpu)?;
+/// let (c, k_r) = split_entries(&entries, 16)?;
+/// assert_eq!((c.dims(), k_r.dims()), (&[2, 5, 16][..], &[2, 5, 4][..]));
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn split_entries(entries: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
     let entries = entries.squeeze(1)?;
     let width = entries.dim(D::Minus1)?;

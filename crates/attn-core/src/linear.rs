@@ -1,4 +1,15 @@
 //! A projection: `x W^T + b`.
+//!
+//! ```
+//! use attn_core::linear::Linear;
+//! use candle_core::{Device, Tensor};
+//!
+//! let weight = Tensor::new(&[[1_f32, 2.0], [0.0, 1.0], [1.0, 1.0]], &Device::Cpu)?; // [3, 2]
+//! let x = Tensor::new(&[[[1_f32, 10.0]]], &Device::Cpu)?;
+//! let y = Linear::new(weight, None).forward(&x)?;
+//! assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [21.0, 10.0, 11.0]);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use attn_kernels::FEW_ROWS;
 use candle_core::backend::BackendStorage;
@@ -10,6 +21,19 @@ use crate::route::{has_kernels, product};
 use crate::weights::{WeightSpec, Weights};
 
 /// A linear projection with a PyTorch-layout weight `[out, in]`.
+///
+/// ```
+/// use attn_core::linear::Linear;
+/// use attn_core::{Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let weights = Weights::seeded(&Linear::specs("q_proj", 6, 4, true), 42)?;
+/// let q_proj = Linear::load("q_proj", 6, 4, true, &weights)?;
+/// assert_eq!(q_proj.weight().dims(), [6, 4]);
+/// let x = random_tensor(&[2, 3, 4], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert_eq!(q_proj.forward(&x)?.dims(), [2, 3, 6]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Tensor,

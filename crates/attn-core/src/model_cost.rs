@@ -4,6 +4,13 @@
 //! sentence, N tokens generated to a forced length. That takes N steps: the first reads the start token for one
 //! hypothesis a sentence, since all are alike still, every later one the last token of each of the B K hypotheses. The
 //! last token chosen is never read again, so that a cache ends with S + N tokens.
+//!
+//! ```
+//! use attn_core::{DecoderKind, ModelShape, Prefix};
+//!
+//! let shape = ModelShape { n_layers: 9, d_ff: 2048, vocab: 8000, decoder: DecoderKind::Prefix };
+//! assert_eq!((shape.decoder.name(), Prefix::Copied.name()), ("prefix", "copied"));
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +19,13 @@ use crate::geometry::Geometry;
 use crate::workload::Workload;
 
 /// What stands around the attention layers.
+///
+/// ```
+/// use attn_core::DecoderKind;
+///
+/// assert_eq!(DecoderKind::default().name(), "prefix"); // the paper's
+/// assert_eq!(DecoderKind::ALL.map(|(kind, _)| kind.name()), ["prefix", "llama"]);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecoderKind {
@@ -45,6 +59,12 @@ impl DecoderKind {
 }
 
 /// Where the hypotheses of a beam search keep the prefix they have in common.
+///
+/// ```
+/// use attn_core::Prefix;
+///
+/// assert_eq!(Prefix::ALL.map(|(way, _)| way.name()), ["replicated", "copied", "shared"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefix {
@@ -81,6 +101,26 @@ impl Prefix {
 }
 
 /// Sizes of a decoder beside those of its attention layers.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{DecoderKind, Entry, LayerConfig, ModelDims, ModelShape, Params, Prefix, Values, Workload};
+///
+/// let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
+/// let entry = Entry::new(4, 16, Values::Own(16));
+/// let layer = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let shape = ModelShape { n_layers: 2, d_ff: 128, vocab: 100, decoder: DecoderKind::Llama };
+/// let search = Workload::Beam { batch: 1, tokens: 30, new_tokens: 10, beam: 4 };
+/// // Four hypotheses that copy their prefix, and four that share it.
+/// let copied = shape.kv_bytes(&layer, &search, Some(Prefix::Copied), 4);
+/// let shared = shape.kv_bytes(&layer, &search, Some(Prefix::Shared), 4);
+/// assert_eq!(copied, 2 * layer.kv_bytes(4, 40, 4));
+/// assert_eq!(shared, 2 * (layer.kv_bytes(1, 31, 4) + layer.kv_bytes(4, 9, 4)));
+/// assert!(shape.cost(&layer, &search, 4).is_some());
+/// // A single step is no whole decoder's workload.
+/// assert!(shape.cost(&layer, &Workload::Decode { batch: 1, context: 8 }, 4).is_none());
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ModelShape {
     /// Layers.

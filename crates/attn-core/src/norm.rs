@@ -1,4 +1,20 @@
 //! Normalisation of latents: LayerNorm (the seed) or RMSNorm (DeepSeek).
+//!
+//! ```
+//! use attn_core::Weights;
+//! use attn_core::norm::{Norm, NormKind};
+//! use candle_core::{Device, Tensor};
+//!
+//! let ones = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu);
+//! let mut weights = Weights::default();
+//! weights.insert("kv_norm.weight", ones([1.0, 1.0])?);
+//! let rms = Norm::load(NormKind::Rms, "kv_norm", 2, 0.0, &weights)?;
+//! let y = rms.forward(&Tensor::new(&[[3_f32, 4.0]], &Device::Cpu)?)?;
+//! let rms_of_x = 12.5_f32.sqrt();
+//! let y = y.flatten_all()?.to_vec1::<f32>()?;
+//! assert!((y[0] - 3.0 / rms_of_x).abs() < 1e-6 && (y[1] - 4.0 / rms_of_x).abs() < 1e-6);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor, WithDType};
 use num_traits::Float;
@@ -10,6 +26,13 @@ use crate::route::has_kernels;
 use crate::weights::{WeightSpec, Weights};
 
 /// Which normalisation.
+///
+/// ```
+/// use attn_core::norm::NormKind;
+///
+/// assert_eq!(NormKind::Layer.specs("kv_norm", 8).len(), 2); // a scale and a bias
+/// assert_eq!(NormKind::Rms.specs("kv_norm", 8).len(), 1);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
@@ -32,6 +55,18 @@ impl NormKind {
 }
 
 /// A normalisation with its weights.
+///
+/// ```
+/// use attn_core::norm::{Norm, NormKind};
+/// use attn_core::{Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let weights = Weights::seeded(&NormKind::Layer.specs("kv_norm", 16), 42)?;
+/// let norm = Norm::load(NormKind::Layer, "kv_norm", 16, 1e-5, &weights)?;
+/// let x = random_tensor(&[2, 3, 16], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert_eq!(norm.forward(&x)?.dims(), [2, 3, 16]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Norm {
     weight: Tensor,

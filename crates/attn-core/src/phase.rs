@@ -3,6 +3,14 @@
 //! Layers and models say what they are at with [`timed`]; whoever wants to know collects it with [`collect`]. A phase
 //! within a phase takes its time away from the outer one, so that phases add up. On a GPU work is launched and not done
 //! while the clock runs, so that phases there say nothing.
+//!
+//! ```
+//! use attn_core::phase::{Phase, collect, timed};
+//!
+//! let (sum, times) = collect(|| timed(Phase::Attention, || (0..1000_u64).sum::<u64>()));
+//! assert_eq!(sum, 499_500);
+//! assert!(times[Phase::Attention] > 0.0);
+//! ```
 
 use std::cell::RefCell;
 use std::ops::{AddAssign, Index};
@@ -11,6 +19,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 /// What a model is at.
+///
+/// ```
+/// use attn_core::phase::Phase;
+///
+/// assert_eq!(Phase::ALL[0], Phase::Prefill);
+/// assert_eq!(Phase::ALL.len(), 8);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -47,6 +62,17 @@ impl Phase {
 }
 
 /// Seconds by phase.
+///
+/// ```
+/// use attn_core::phase::{Phase, PhaseTimes, collect, timed};
+///
+/// let mut all = PhaseTimes::default();
+/// for _ in 0..2 {
+///     let ((), times) = collect(|| timed(Phase::Reorder, || ()));
+///     all += times;
+/// }
+/// assert_eq!(all.total_s(), all[Phase::Reorder]);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct PhaseTimes {
     seconds: [f64; Phase::ALL.len()],
@@ -166,6 +192,16 @@ pub(crate) fn settle() {
 }
 
 /// Runs `work` as part of `phase`, where this thread collects.
+///
+/// ```
+/// use attn_core::phase::{Phase, collect, timed};
+///
+/// assert_eq!(timed(Phase::Sampling, || 7), 7); // where nobody collects it is the work alone
+/// let ((), times) = collect(|| {
+///     timed(Phase::FeedForward, || timed(Phase::Attention, || ()));
+/// });
+/// assert!(times.total_s() >= times[Phase::Attention]); // the inner phase's time is not the outer one's
+/// ```
 pub fn timed<R>(phase: Phase, work: impl FnOnce() -> R) -> R {
     /// Leaves the phase, also where the work panics.
     struct Leave(bool);
@@ -192,6 +228,13 @@ pub fn timed<R>(phase: Phase, work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `work` and returns what its phases took on this thread.
+///
+/// ```
+/// use attn_core::phase::{Phase, collect, timed};
+///
+/// let (answer, times) = collect(|| timed(Phase::Vocabulary, || 42));
+/// assert_eq!((answer, times[Phase::Attention]), (42, 0.0));
+/// ```
 pub fn collect<R>(work: impl FnOnce() -> R) -> (R, PhaseTimes) {
     /// Puts back what the thread collected before.
     struct Restore(Option<Collector>);

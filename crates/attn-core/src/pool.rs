@@ -1,4 +1,12 @@
 //! Where a layer's work runs.
+//!
+//! ```
+//! use attn_core::{in_pool, join};
+//! use candle_core::Device;
+//!
+//! let (a, b) = in_pool(|| join(&Device::Cpu, || 1 + 1, || 2 * 2));
+//! assert_eq!((a, b), (2, 4));
+//! ```
 
 use std::time::Instant;
 
@@ -14,6 +22,11 @@ use crate::phase;
 ///
 /// The pool's other threads sleep where nothing is parallel for some microseconds. They cannot be kept awake by a job that
 /// waits: a thread may take it up in the middle of a part of the work, which then never ends.
+///
+/// ```
+/// // A call within a call is no second entry.
+/// assert_eq!(attn_core::in_pool(|| attn_core::in_pool(|| 7)), 7);
+/// ```
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if rayon::current_thread_index().is_some() {
         return work();
@@ -25,6 +38,13 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// nothing is gained by who writes to it.
 ///
 /// Phases of both share the time that passed here, in proportion to what each took.
+///
+/// ```
+/// use candle_core::Device;
+///
+/// let (query, key) = attn_core::join(&Device::Cpu, || "query", || "key");
+/// assert_eq!((query, key), ("query", "key"));
+/// ```
 pub fn join<A: Send, B: Send>(
     device: &Device,
     first: impl FnOnce() -> A + Send,

@@ -2,6 +2,22 @@
 //!
 //! A variant says how tokens become queries, what its cache holds of them and how heads become outputs;
 //! [`Projected`] makes an [`Attention`] layer of it, on either path, with any of the seed's habits.
+//!
+//! ```
+//! use attn_core::grouped::{GroupedConfig, GroupedProjections};
+//! use attn_core::{Attention, Build, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Projected, Values, Weights, random_tensor};
+//! use candle_core::{DType, Device};
+//!
+//! let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+//! let config = GroupedConfig::new(&dims, Entry::new(2, 8, Values::Own(8)), &Params::default())?;
+//! let weights = Weights::seeded(&config.weight_specs(), 42)?;
+//! let build = Build::cpu(Path::Fused, DType::F32);
+//! let layer = Projected::new(config.geometry(), &build, GroupedProjections::new(&config, &weights, &build)?);
+//! let mut cache = layer.new_cache(1, Capacity::Exact(4))?;
+//! let x = random_tensor(&[1, 1, 32], 7, 0, DType::F32, &Device::Cpu)?;
+//! assert_eq!(layer.decode(&x, &mut cache)?.dims(), [1, 1, 32]);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::Tensor;
 
@@ -20,6 +36,29 @@ use crate::variant::Build;
 /// Two views of the same attention: whole sequences are attended to by the keys and values that the formulas have
 /// ([`keys_values`](Self::keys_values)), decode steps by what the cache holds. Where these differ, as with latents,
 /// queries are [`absorbed`](Self::absorb) and what comes out is [`decompressed`](Self::decompress).
+///
+/// ```
+/// use attn_core::{Projections, Result, SlotRows};
+/// use candle_core::Tensor;
+///
+/// /// One head whose queries, keys and values are the tokens themselves.
+/// struct Plain;
+///
+/// impl Projections for Plain {
+///     fn queries(&self, x: &Tensor, _: &[usize]) -> Result<Tensor> {
+///         Ok(x.unsqueeze(2)?) // [B, T, 1, M]
+///     }
+///
+///     fn slots(&self, x: &Tensor, _: &[usize]) -> Result<SlotRows> {
+///         let x = x.unsqueeze(1)?; // [B, 1, T, M]
+///         Ok(SlotRows::keys_values(x.clone(), x))
+///     }
+///
+///     fn output(&self, heads: &Tensor) -> Result<Tensor> {
+///         Ok(heads.squeeze(2)?)
+///     }
+/// }
+/// ```
 pub trait Projections: Send + Sync {
     /// Queries of all tokens, turned to their positions.
     ///
@@ -80,6 +119,43 @@ pub trait Projections: Send + Sync {
 }
 
 /// A layer around the projections of a variant.
+///
+/// ```
+/// # use attn_core::{Projections, Result, SlotRows};
+/// # use candle_core::Tensor;
+/// # struct Plain;
+/// # impl Projections for Plain {
+/// #     fn queries(&self, x: &Tensor, _: &[usize]) -> Result<Tensor> { Ok(x.unsqueeze(2)?) }
+/// #     fn slots(&self, x: &Tensor, _: &[usize]) -> Result<SlotRows> {
+/// #         let x = x.unsqueeze(1)?;
+/// #         Ok(SlotRows::keys_values(x.clone(), x))
+/// #     }
+/// #     fn output(&self, heads: &Tensor) -> Result<Tensor> { Ok(heads.squeeze(2)?) }
+/// # }
+/// use attn_core::{Attention, Build, Entry, Geometry, Path, Projected, ProjectionMacs, Queries, Values, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let geometry = Geometry {
+///     d_model: 8,
+///     n_heads: 1,
+///     n_kv_heads: 1,
+///     score_dim: 8,
+///     v_dim: 8,
+///     stride: 1,
+///     window: None,
+///     entry: Entry::new(1, 8, Values::Own(8)),
+///     state_elements: 0,
+///     parameters: 0,
+///     forward_macs: ProjectionMacs::default(),
+///     decode_macs: ProjectionMacs::default(),
+/// };
+/// let layer = Projected::new(geometry, &Build::cpu(Path::Fused, DType::F32), Plain);
+/// let x = random_tensor(&[1, 5, 8], 7, 0, DType::F32, &Device::Cpu)?;
+/// let y = layer.forward(&x, Queries::All)?;
+/// let (first, same) = (y.narrow(1, 0, 1)?, x.narrow(1, 0, 1)?); // it sees nothing but itself
+/// assert!((first - same)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Projected<P> {
     geometry: Geometry,

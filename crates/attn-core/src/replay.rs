@@ -2,6 +2,16 @@
 //!
 //! A decode step of one layer is some ten launches of a few microseconds each: launched one by one, it takes as long as
 //! the host needs to launch them (vLLM PR 37115, tritonbench 491), and not as long as the GPU needs to do them.
+//!
+//! ```
+//! use attn_core::Replay;
+//! use candle_core::{Device, Tensor};
+//!
+//! let double = Replay::new(Tensor::new(&[1_f32, 2.0], &Device::Cpu)?, |x| Ok((x * 2.0)?));
+//! assert!(!double.is_recorded()); // there are graphs on GPUs alone
+//! assert_eq!(double.run()?.to_vec1::<f32>()?, [2.0, 4.0]);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::{Device, Tensor};
 
@@ -13,6 +23,27 @@ use crate::ops::cuda::Graph;
 /// A layer with its cache, and the graph of a decode step once one was recorded.
 ///
 /// Whoever has the graph must keep what it was recorded of, which is why this owns both.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Stepper, Values, Weights, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let dims = ModelDims { d_model: 16, n_heads: 2, head_dim: 8 };
+/// let config = GroupedConfig::new(&dims, Entry::new(1, 8, Values::Own(8)), &Params::default())?;
+/// let weights = Weights::seeded(&config.weight_specs(), 42)?;
+/// let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;
+/// let mut cache = layer.new_cache(1, Capacity::Exact(8))?;
+/// layer.fill(&mut cache, 4, 42)?;
+///
+/// let mut stepper = Stepper::new(layer, cache);
+/// let x = random_tensor(&[1, 1, 16], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert!(stepper.record(&x).is_err() && !stepper.replay()?); // on the processor steps are launched
+/// assert_eq!(stepper.decode(&x)?.dims(), [1, 1, 16]);
+/// stepper.rewind(4)?;
+/// assert_eq!(stepper.cache().lens(), [4]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub struct Stepper {
     graph: Option<Recording>,
     layer: Box<dyn Attention>,
@@ -143,6 +174,19 @@ impl Stepper {
 }
 
 /// Work over operands of its own, and its graph once one was recorded.
+///
+/// ```
+/// use attn_core::Replay;
+/// use candle_core::{Device, Tensor};
+///
+/// let x = Tensor::new(&[3_f32], &Device::Cpu)?;
+/// let mut square = Replay::new(x, |x| Ok(x.sqr()?));
+/// assert!(square.record(&Device::Cpu).is_err()); // off GPUs there is no graph, and `run` does the work
+/// assert!(!square.replay()?);
+/// assert_eq!(square.run()?.to_vec1::<f32>()?, [9.0]);
+/// assert_eq!(square.operands().dims(), [1]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub struct Replay<T> {
     graph: Option<Graph>,
     operands: T,

@@ -1,4 +1,20 @@
 //! Rotary position embedding, in both of its forms.
+//!
+//! ```
+//! use attn_core::random_tensor;
+//! use attn_core::rope::{Pairing, Rope};
+//! use candle_core::{DType, Device};
+//!
+//! // What remains of two turns in a product is their difference.
+//! let rope = Rope::new(8, 10_000.0, Pairing::Neighbours)?;
+//! let random = |stream| random_tensor(&[1, 1, 1, 8], 7, stream, DType::F32, &Device::Cpu);
+//! let (q, k) = (random(0)?, random(1)?);
+//! let score = |i, j| -> attn_core::Result<f32> {
+//!     Ok((rope.apply(&q, &[i])? * rope.apply(&k, &[j])?)?.sum_all()?.to_scalar()?)
+//! };
+//! assert!((score(5, 2)? - score(105, 102)?).abs() < 1e-3);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -11,6 +27,21 @@ use crate::error::{Error, Result};
 use crate::route::{has_kernels, select};
 
 /// Which elements form a pair that is turned together.
+///
+/// ```
+/// use attn_core::rope::{Pairing, Rope};
+/// use candle_core::{Device, Tensor};
+///
+/// // At position 1 the first pair of four columns is turned by one radian: elements 0 and 1, or 0 and 2.
+/// let x = Tensor::new(&[[[[1_f32, 0.0, 0.0, 0.0]]]], &Device::Cpu)?;
+/// let turned = |pairing| -> attn_core::Result<Vec<f32>> {
+///     Ok(Rope::new(4, 10_000.0, pairing)?.apply(&x, &[1])?.flatten_all()?.to_vec1()?)
+/// };
+/// let (neighbours, halves) = (turned(Pairing::Neighbours)?, turned(Pairing::Halves)?);
+/// assert!((neighbours[1] - 1_f32.sin()).abs() < 1e-6 && neighbours[2] == 0.0);
+/// assert!((halves[2] - 1_f32.sin()).abs() < 1e-6 && halves[1] == 0.0);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pairing {
@@ -29,6 +60,21 @@ pub enum Pairing {
 ///
 /// # Source
 /// RoFormer, arXiv 2104.09864, section 3.2.2
+///
+/// ```
+/// use attn_core::random_tensor;
+/// use attn_core::rope::{Pairing, Rope};
+/// use candle_core::{DType, Device};
+///
+/// let rope = Rope::new(4, 10_000.0, Pairing::default())?;
+/// let x = random_tensor(&[2, 3, 1, 6], 7, 0, DType::F32, &Device::Cpu)?;
+/// let y = rope.apply(&x, &[0, 10])?; // sequences that begin at positions 0 and 10
+/// // Columns before the last four pass through, and position 0 turns nothing.
+/// let plain = |t: &candle_core::Tensor| t.narrow(3, 0, 2)?.flatten_all()?.to_vec1::<f32>();
+/// assert_eq!(plain(&x)?, plain(&y)?);
+/// assert!(Rope::new(5, 10_000.0, Pairing::default()).is_err()); // pairs need an even size
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Rope {
     dim: usize,

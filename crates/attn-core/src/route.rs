@@ -1,5 +1,14 @@
 //! Which way an operation goes: a kernel of the processor's, or a composition of candle's operations that runs on any
 //! device.
+//!
+//! ```
+//! use attn_core::route::{has_kernels, without_kernels};
+//! use candle_core::{DType, Device, Tensor};
+//!
+//! let x = Tensor::zeros((2, 2), DType::F32, &Device::Cpu)?;
+//! assert!(!without_kernels(|| has_kernels(&x)));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,12 +21,33 @@ use crate::ops::{batched, native};
 static WITHOUT_KERNELS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the processor's kernels take `x`: it is there, and nobody compares the other way with them.
+///
+/// ```
+/// use attn_core::route::{has_kernels, without_kernels};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// let x = Tensor::zeros(4, DType::F32, &Device::Cpu)?;
+/// without_kernels(|| assert!(!has_kernels(&x)));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && WITHOUT_KERNELS.load(Ordering::Relaxed) == 0
 }
 
 /// Runs `work` with every operation as it is composed for a GPU, on the processor: how that way is tested where there is
 /// no GPU. The whole process takes it meanwhile, since a layer's work goes to other threads.
+///
+/// ```
+/// use attn_core::random_tensor;
+/// use attn_core::route::{product, without_kernels};
+/// use candle_core::{DType, Device};
+///
+/// let random = |stream| random_tensor(&[1, 5, 5], 7, stream, DType::F32, &Device::Cpu);
+/// let (a, b) = (random(0)?, random(1)?);
+/// let composed = without_kernels(|| product(&a, &b))?;
+/// assert!((composed - product(&a, &b)?)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
     struct Until;
     impl Drop for Until {
@@ -38,6 +68,16 @@ pub fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
+///
+/// ```
+/// use attn_core::route::product;
+/// use candle_core::{Device, Tensor};
+///
+/// let a = Tensor::new(&[[[1_f32, 2.0]]], &Device::Cpu)?; // [1, 1, 2]
+/// let b = Tensor::new(&[[[3_f32], [4.0]]], &Device::Cpu)?; // [1, 2, 1]
+/// assert_eq!(product(&a, &b)?.flatten_all()?.to_vec1::<f32>()?, [11.0]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
     if has_kernels(lhs) {
         if let Some(product) = native::few_rows_product(lhs, rhs)? {
@@ -57,6 +97,16 @@ pub fn product(lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where memory runs out.
+///
+/// ```
+/// use attn_core::route::for_products;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // A view with gaps: the processor takes it as it is.
+/// let view = Tensor::zeros((4, 8), DType::F32, &Device::Cpu)?.narrow(1, 2, 3)?;
+/// assert_eq!(for_products(&view)?.dims(), [4, 3]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn for_products(x: &Tensor) -> Result<Tensor> {
     if has_kernels(x) {
         return Ok(x.clone());
@@ -86,6 +136,16 @@ fn without_gaps(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where a row is out of range.
+///
+/// ```
+/// use attn_core::route::select;
+/// use candle_core::{Device, Tensor};
+///
+/// let x = Tensor::new(&[[0_f32, 1.0, 2.0]], &Device::Cpu)?;
+/// assert_eq!(select(&x, &[2, 0], 1)?.to_vec2::<f32>()?, [[2.0, 0.0]]);
+/// assert_eq!(select(&x, &[], 1)?.dims(), [1, 0]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn select(x: &Tensor, rows: &[u32], dim: usize) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     if let Some(n) = dims.get_mut(dim) {

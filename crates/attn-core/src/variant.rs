@@ -1,4 +1,14 @@
 //! How a variant introduces itself: its settings, and the way from settings to a layer.
+//!
+//! ```
+//! use attn_core::{ModelDims, ParamValue, Params};
+//!
+//! let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+//! let settings = Params::default().with("stride", ParamValue::Int(2));
+//! assert_eq!(settings.int("stride", 1)?, 2);
+//! assert_eq!(settings.int("kv_rank", 4 * dims.head_dim)?, 256); // not given: the default
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +23,13 @@ use crate::habits::{Habit, Habits};
 use crate::weights::{WeightSpec, Weights};
 
 /// Sizes that all variants of a sweep share.
+///
+/// ```
+/// use attn_core::ModelDims;
+///
+/// let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+/// assert_eq!(dims.n_heads * dims.head_dim, dims.d_model); // usual, and not required
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ModelDims {
     /// Model width M.
@@ -24,6 +41,15 @@ pub struct ModelDims {
 }
 
 /// Which formulation computes a layer.
+///
+/// ```
+/// use attn_core::Path;
+/// use candle_core::DType;
+///
+/// assert_eq!(Path::Fused.to_string(), "fused");
+/// assert!(Path::Fused.supports(DType::BF16));
+/// assert!(!Path::Seedlike.supports(DType::BF16)); // the seed computes in f32
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
@@ -58,6 +84,13 @@ impl fmt::Display for Path {
 }
 
 /// A value of a variant's setting.
+///
+/// ```
+/// use attn_core::ParamValue;
+///
+/// assert_eq!(ParamValue::Int(256).to_string(), "256");
+/// assert_eq!(ParamValue::Text("rms".into()).to_string(), "rms");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ParamValue {
@@ -83,6 +116,13 @@ impl fmt::Display for ParamValue {
 }
 
 /// What a setting may be.
+///
+/// ```
+/// use attn_core::ParamKind;
+///
+/// assert_eq!(ParamKind::Int { min: 1 }.to_string(), "an integer of at least 1");
+/// assert_eq!(ParamKind::Choice(&["layer", "rms"]).to_string(), "one of layer, rms");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ParamKind {
     /// An integer of at least this much.
@@ -110,6 +150,22 @@ impl fmt::Display for ParamKind {
 }
 
 /// One setting of a variant, as `list variants` and the schema show it.
+///
+/// ```
+/// use attn_core::{ParamKind, ParamSpec, ParamValue};
+///
+/// let stride = ParamSpec {
+///     name: "stride",
+///     kind: ParamKind::Int { min: 1 },
+///     default: "2",
+///     help: "tokens that share a cache slot",
+///     symbol: "s",
+/// };
+/// assert!(!stride.is_required());
+/// assert!(stride.check("mtla", &ParamValue::Int(3)).is_ok());
+/// let error = stride.check("mtla", &ParamValue::Int(0)).unwrap_err();
+/// assert_eq!(error.to_string(), "mtla.stride is 0, expected an integer of at least 1");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ParamSpec {
     /// Name in a sweep file and in rows.
@@ -184,6 +240,21 @@ impl ParamSpec {
 }
 
 /// Settings of one variant at one point of a sweep.
+///
+/// ```
+/// use attn_core::{ParamValue, Params};
+///
+/// let params = Params::default()
+///     .with("kv_rank", ParamValue::Int(256))
+///     .with("norm", ParamValue::Text("rms".into()))
+///     .with("bias", ParamValue::Bool(true));
+/// assert_eq!(params.int("kv_rank", 1)?, 256);
+/// assert_eq!(params.text("norm", "layer")?, "rms");
+/// assert!(params.bool("bias", false)?);
+/// assert_eq!(params.float("rope_theta", 10_000.0)?, 10_000.0); // not given
+/// assert!(params.int("norm", 1).is_err()); // a word is no integer
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Params(pub BTreeMap<String, ParamValue>);
@@ -256,6 +327,16 @@ impl Params {
 }
 
 /// How a layer is to be built: formulation, element type and place.
+///
+/// ```
+/// use attn_core::{Build, Habit, Habits, Path};
+/// use candle_core::DType;
+///
+/// assert!(!Build::cpu(Path::Fused, DType::BF16).has(Habit::Cat));
+/// let seed = Build::cpu(Path::Seedlike, DType::BF16);
+/// assert!(seed.has(Habit::F32) && !seed.is_defined()); // f32 is one of its habits
+/// assert!(seed.with_habits(Habits::ALL.without(Habit::F32)).is_defined());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Build {
     /// Formulation.
@@ -313,6 +394,27 @@ impl Build {
 }
 
 /// A validated configuration: everything about a layer but its weights.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Entry, LayerConfig, ModelDims, Params, Path, Values, WeightSpec, Weights};
+/// use candle_core::DType;
+///
+/// /// Parameters of any configuration, of which no weight was made.
+/// fn parameters(config: &dyn LayerConfig) -> usize {
+///     config.weight_specs().iter().map(WeightSpec::elements).sum()
+/// }
+///
+/// let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
+/// let entry = Entry::new(8, 64, Values::Own(64));
+/// let mha = GroupedConfig::new(&dims, entry, &Params::default())?;
+/// assert_eq!(parameters(&mha), 4 * (512 * 512 + 512));
+/// assert_eq!(mha.geometry().parameters, parameters(&mha));
+/// let weights = Weights::seeded(&mha.weight_specs(), 42)?;
+/// let layer = mha.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;
+/// assert_eq!(layer.geometry(), &mha.geometry());
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub trait LayerConfig: fmt::Debug + Send + Sync {
     /// Sizes, for caches and costs, without building anything.
     fn geometry(&self) -> Geometry;
@@ -330,6 +432,14 @@ pub trait LayerConfig: fmt::Debug + Send + Sync {
 /// What a fairness mode may change of a variant to make it equal to another one in some quantity: for each quantity
 /// the name of one of its settings, or of a size of the model (`n_heads`, `head_dim`, `d_model`). The quantity must
 /// never fall as the named value grows.
+///
+/// ```
+/// use attn_core::Free;
+///
+/// // A variant whose parameters and operations follow its heads, and its cache the heads of keys.
+/// let gqa = Free { params: "n_heads", kv_bytes: "n_kv_heads", flops: "n_heads" };
+/// assert_eq!(gqa.kv_bytes, "n_kv_heads");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Free {
     /// For the same number of parameters.
@@ -341,6 +451,35 @@ pub struct Free {
 }
 
 /// A registry entry: how a variant introduces itself.
+///
+/// ```
+/// use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
+/// use attn_core::{Entry, Free, LayerConfig, ModelDims, ParamValue, Params, Values, Variant};
+///
+/// static MQA: Variant = Variant {
+///     key: "mqa",
+///     title: "MQA",
+///     summary: "all query heads share one key and value head",
+///     paper: "1911.02150",
+///     cache_formula: "2 D L",
+///     params: &GROUPED_PARAMS,
+///     free: Free { params: "n_heads", kv_bytes: "head_dim", flops: "n_heads" },
+///     configure: |dims, params| {
+///         let entry = Entry::new(1, dims.head_dim, Values::Own(dims.head_dim));
+///         Ok(Box::new(GroupedConfig::new(dims, entry, params)?) as Box<dyn LayerConfig>)
+///     },
+/// };
+///
+/// let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
+/// assert_eq!(MQA.configure(&dims, &Params::default())?.geometry().n_kv_heads, 1);
+/// // What was not given has its default in rows and ids; what there is not is refused by name.
+/// assert_eq!(MQA.complete(&dims, &Params::default()).0["bias"], ParamValue::Bool(true));
+/// let unknown = Params::default().with("stride", ParamValue::Int(2));
+/// let error = MQA.configure(&dims, &unknown).unwrap_err();
+/// assert_eq!(error.to_string(), "mqa has no setting `stride`, it has bias, rope_theta");
+/// assert_eq!(MQA.label(&Params::default(), &[]), "MQA");
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Variant {
     /// Registry key, lower case: the name in sweeps and rows.

@@ -1,4 +1,15 @@
 //! Named weights of one layer: read from safetensors, or drawn from a seed.
+//!
+//! ```
+//! use attn_core::{WeightSpec, Weights};
+//!
+//! let specs = [WeightSpec::matrix("wq.weight", 8, 4), WeightSpec::bias("wq.bias", 8)];
+//! let weights = Weights::seeded(&specs, 42)?;
+//! assert_eq!(weights.get("wq.weight", &[8, 4])?.dims(), [8, 4]);
+//! let error = weights.get("wq.weight", &[4, 8]).unwrap_err();
+//! assert_eq!(error.to_string(), "weight `wq.weight` has shape [8, 4], expected [4, 8]");
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,6 +23,14 @@ use crate::error::{Error, Result};
 use crate::variant::Build;
 
 /// Name, shape and initial distribution of one weight.
+///
+/// ```
+/// use attn_core::WeightSpec;
+///
+/// let spec = WeightSpec::matrix("wo.weight", 512, 256);
+/// assert_eq!((spec.elements(), spec.std), (512 * 256, 1.0 / 16.0));
+/// assert_eq!(WeightSpec::norm("kv_norm.weight", 256).mean, 1.0);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightSpec {
     /// Name under the layer's prefix, as the seed's modules have it.
@@ -62,6 +81,24 @@ impl WeightSpec {
 }
 
 /// Named weights of one layer.
+///
+/// ```
+/// use attn_core::{Build, Path, WeightSpec, Weights};
+/// use candle_core::DType;
+///
+/// let specs = [WeightSpec::matrix("wq.weight", 4, 4)];
+/// let weights = Weights::seeded(&specs, 42)?;
+/// // The same seed and name give the same values, whatever else there is.
+/// let more = Weights::seeded(&[specs[0].clone(), WeightSpec::bias("wq.bias", 4)], 42)?;
+/// let values = |weights: &Weights| -> attn_core::Result<Vec<f32>> {
+///     Ok(weights.get("wq.weight", &[4, 4])?.flatten_all()?.to_vec1()?)
+/// };
+/// assert_eq!(values(&weights)?, values(&more)?);
+/// assert!(more.contains("wq.bias") && more.iter().count() == 2);
+/// let half = weights.for_build(&Build::cpu(Path::Fused, DType::BF16))?;
+/// assert_eq!(half.get("wq.weight", &[4, 4])?.dtype(), DType::BF16);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
@@ -100,6 +137,14 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Safetensors`] where the file cannot be read.
+    ///
+    /// ```
+    /// use attn_core::{Error, Weights};
+    /// use candle_core::Device;
+    ///
+    /// let missing = Weights::from_safetensors("no/such/file".as_ref(), "layers.0.", &Device::Cpu);
+    /// assert!(matches!(missing, Err(Error::Safetensors { .. })));
+    /// ```
     pub fn from_safetensors(path: &Path, prefix: &str, device: &Device) -> Result<Self> {
         let all = candle_core::safetensors::load(path, device).map_err(|err| Error::Safetensors {
             path: path.to_path_buf(),
@@ -189,6 +234,15 @@ impl FromIterator<(String, Tensor)> for Weights {
 /// Values of unit variance, uniform in [-sqrt 3, sqrt 3): cheap enough to fill gigabytes of cache with.
 ///
 /// The same `seed` and `stream` give the same values on every machine and for every thread count.
+///
+/// ```
+/// use attn_core::random_unit;
+///
+/// let values = random_unit(10_000, 42, 0);
+/// assert_eq!(values, random_unit(10_000, 42, 0));
+/// let variance = values.iter().map(|x| x * x).sum::<f32>() / 10_000.0;
+/// assert!((variance - 1.0).abs() < 0.05, "{variance}");
+/// ```
 pub fn random_unit(elements: usize, seed: u64, stream: u64) -> Vec<f32> {
     use rayon::prelude::*;
     const CHUNK: usize = 1 << 16;
@@ -208,6 +262,15 @@ pub fn random_unit(elements: usize, seed: u64, stream: u64) -> Vec<f32> {
 ///
 /// # Errors
 /// [`Error::Candle`] where memory runs out.
+///
+/// ```
+/// use attn_core::random_tensor;
+/// use candle_core::{DType, Device};
+///
+/// let x = random_tensor(&[2, 5, 16], 42, 1, DType::BF16, &Device::Cpu)?;
+/// assert_eq!((x.dims(), x.dtype()), (&[2, 5, 16][..], DType::BF16));
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn random_tensor(
     shape: &[usize],
     seed: u64,

@@ -1,10 +1,28 @@
 //! What a layer is asked to do: the unit that is planned, verified and timed.
+//!
+//! ```
+//! use attn_core::Workload;
+//!
+//! let search = Workload::Beam { batch: 2, tokens: 145, new_tokens: 27, beam: 8 };
+//! assert_eq!((search.name(), search.cached_tokens()), ("beam", 172));
+//! ```
 
 use serde::{Deserialize, Serialize};
 
 use crate::cost::Scope;
 
 /// One workload at one point of its axes.
+///
+/// ```
+/// use attn_core::{Scope, Workload};
+///
+/// let step = Workload::Decode { batch: 4, context: 512 };
+/// assert_eq!((step.batch(), step.beam()), (4, 1));
+/// assert_eq!(step.cached_tokens(), 512); // its own token included
+/// assert_eq!(step.processed_tokens(), 4); // what tokens per second count
+/// assert_eq!(step.scopes(), [Scope::Layer, Scope::Op]);
+/// assert!(Workload::ALL.iter().any(|(name, _)| *name == step.name()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Workload {

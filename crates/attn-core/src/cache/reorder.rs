@@ -16,6 +16,22 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Shape`] where a beam is out of range, or hypotheses that share slots leave their sentence.
+    ///
+    /// ```
+    /// # use attn_core::grouped::GroupedConfig;
+    /// # use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values};
+    /// # use candle_core::DType;
+    /// # let dims = ModelDims { d_model: 8, n_heads: 1, head_dim: 8 };
+    /// # let entry = Entry::new(1, 8, Values::Own(8));
+    /// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+    /// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Exact(4))?;
+    /// cache.fill(3, 42)?;
+    /// // The first hypothesis goes on twice, the second ends.
+    /// cache.reorder(&[0, 0, 0])?;
+    /// assert_eq!(cache.lens(), [3, 3, 3]);
+    /// assert!(cache.reorder(&[3]).is_err());
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
     pub fn reorder(&mut self, beams: &[usize]) -> Result<()> {
         if beams.is_empty() || beams.iter().any(|&beam| beam >= self.batch()) {
             return Err(Error::Shape {

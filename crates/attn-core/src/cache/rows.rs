@@ -7,6 +7,22 @@ use crate::error::Result;
 use crate::geometry::Entry;
 
 /// n slots of every sequence, `[B, heads, n, width]` a tensor; widths are those of the [`Entry`].
+///
+/// ```
+/// use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, SlotRows, Values};
+/// use attn_core::grouped::GroupedConfig;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// # let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// # let entry = Entry::new(2, 8, Values::Own(8));
+/// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::F32), 1, Capacity::Exact(4))?;
+/// let two = Tensor::ones((1, 2, 2, 8), DType::F32, &Device::Cpu)?; // two slots of two heads
+/// cache.write(&[0], &SlotRows::keys_values(two.clone(), two))?;
+/// cache.advance(2);
+/// assert_eq!(cache.first(2)?.keys.sum_all()?.to_scalar::<f32>()?, 32.0);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct SlotRows {
     /// What each KV head has for its keys, `[B, Hkv, n, key_width]`: keys, keys that hold values, or their factors.

@@ -7,6 +7,25 @@ use crate::error::{Error, Result};
 use crate::route::select;
 
 /// Closed slots of N sentences, each shared by a beam of sequences.
+///
+/// ```
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values};
+/// use candle_core::DType;
+///
+/// # let dims = ModelDims { d_model: 8, n_heads: 1, head_dim: 8 };
+/// # let entry = Entry::new(1, 8, Values::Own(8));
+/// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Growing(16))?;
+/// cache.fill(16, 42)?;
+/// let bytes = cache.kv_bytes();
+/// cache.share(4)?; // two sentences, four hypotheses each
+/// let Some(shared) = cache.shared() else { panic!() };
+/// assert_eq!((shared.beam(), shared.slots()), (4, &[16, 16][..]));
+/// assert_eq!(shared.rows().keys.dims(), [2, 1, 16, 8]);
+/// assert_eq!((cache.batch(), cache.kv_bytes()), (8, bytes)); // stored once a sentence
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct SharedSlots {
     /// P slots of N sentences.

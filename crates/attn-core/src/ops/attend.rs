@@ -7,6 +7,18 @@ use crate::ops::{composite, cuda, gradient, native};
 use crate::route::select;
 
 /// Keys and values, one of each for every entry, token by token. Rows may lie anywhere, their elements side by side.
+///
+/// ```
+/// use attn_core::ops::Entries;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // What MLA's decompression writes: six tokens, two heads with Dn 8 and Dv 8, one rope key of 4.
+/// let kv = Tensor::zeros((1, 6, 2, 8 + 8), DType::F32, &Device::Cpu)?;
+/// let k_r = Tensor::zeros((1, 6, 4), DType::F32, &Device::Cpu)?;
+/// let entries = Entries::Joint { kv: &kv, k_r: &k_r, nope_dim: 8 };
+/// assert!(matches!(entries, Entries::Joint { nope_dim: 8, .. }));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Entries<'a> {
     /// Two tensors, whose heads share nothing.
@@ -83,6 +95,27 @@ impl Entries<'_> {
 }
 
 /// Operands of [`attend()`].
+///
+/// ```
+/// use attn_core::ops::{AttendInput, Entries, attend};
+/// use attn_core::random_tensor;
+/// use candle_core::{DType, Device};
+///
+/// // Plain causal attention: a query's own token is among the closed entries, the stride is 1.
+/// let random = |stream| random_tensor(&[1, 6, 2, 8], 7, stream, DType::F32, &Device::Cpu);
+/// let (q, k, v) = (random(0)?, random(1)?, random(2)?);
+/// let input = AttendInput {
+///     q: &q,
+///     closed: Some(Entries::Apart { k: &k, v: &v }),
+///     own: None,
+///     start: 0,
+///     stride: 1,
+///     window: None,
+///     scale: 8_f64.powf(-0.5),
+/// };
+/// assert_eq!(attend(&input)?.dims(), [1, 6, 2, 8]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct AttendInput<'a> {
     /// `[B, T, H, Dk]`, the tokens at `start..start + T`.
@@ -148,6 +181,30 @@ impl AttendInput<'_> {
 ///
 /// # Source
 /// MTLA, arXiv 2505.13544, section 4.3 (stride-aware causal mask), as block-strided attention with a diagonal.
+///
+/// ```
+/// use attn_core::ops::{AttendInput, Entries, attend, naive};
+/// use attn_core::random_tensor;
+/// use candle_core::{DType, Device};
+///
+/// // Blocks of two with a diagonal: entries are the partial sums of all six tokens, those that close a block are its
+/// // slots.
+/// let random = |stream| random_tensor(&[1, 6, 2, 8], 7, stream, DType::F32, &Device::Cpu);
+/// let (q, k, v) = (random(0)?, random(1)?, random(2)?);
+/// let input = AttendInput {
+///     q: &q,
+///     closed: None,
+///     own: Some(Entries::Apart { k: &k, v: &v }),
+///     start: 0,
+///     stride: 2,
+///     window: None,
+///     scale: 8_f64.powf(-0.5),
+/// };
+/// let last = attend(&input)?.narrow(1, 5, 1)?.to_dtype(DType::F64)?;
+/// let gap = (last - naive::attend(&input, 0, 5)?)?.abs()?.max_all()?.to_scalar::<f64>()?;
+/// assert!(gap < 1e-5, "{gap}");
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn attend(input: &AttendInput) -> Result<Tensor> {
     let AttendInput {
         q,

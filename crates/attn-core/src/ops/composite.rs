@@ -1,6 +1,20 @@
 //! The two operations as compositions of candle's: for f64, for gradients, for GPUs where there is no kernel, and to
 //! compare the native kernels with.
 //! Operands were checked by [`decode()`](super::decode()) and [`attend()`](super::attend()).
+//!
+//! ```
+//! use attn_core::ops::{AttendInput, Entries, attend, composite};
+//! use attn_core::random_tensor;
+//! use candle_core::{DType, Device};
+//!
+//! let random = |stream| random_tensor(&[2, 7, 2, 8], 7, stream, DType::F32, &Device::Cpu);
+//! let (q, k, v) = (random(0)?, random(1)?, random(2)?);
+//! let entries = Entries::Apart { k: &k, v: &v };
+//! let input = AttendInput { q: &q, closed: None, own: Some(entries), start: 0, stride: 3, scale: 0.3 };
+//! let gap = (attend(&input)? - composite::attend(&input)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+//! assert!(gap < 1e-5, "{gap}");
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::{D, DType, Tensor};
 
@@ -19,6 +33,20 @@ const CHUNK: usize = 128;
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
+///
+/// ```
+/// use attn_core::ops::{DecodeInput, composite, decode};
+/// use attn_core::{Values, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, DType::F32, &Device::Cpu);
+/// let (q, keys) = (random(&[2, 4, 20], 0)?, random(&[2, 1, 9, 20], 1)?);
+/// let layout = Values::KeyPrefix(16);
+/// let input = DecodeInput { q: &q, keys: &keys, values: None, layout, slots: &[9, 4], scale: 0.3 };
+/// let gap = (decode(&input)? - composite::decode(&input)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+/// assert!(gap < 1e-5, "{gap}");
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode(input: &DecodeInput) -> Result<Tensor> {
     let DecodeInput {
         q,
@@ -64,6 +92,21 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
+///
+/// ```
+/// use attn_core::ops::{AttendInput, Entries, composite};
+/// use attn_core::random_tensor;
+/// use candle_core::{DType, Device};
+///
+/// let random = |stream| random_tensor(&[1, 4, 1, 8], 7, stream, DType::F64, &Device::Cpu);
+/// let (q, k, v) = (random(0)?, random(1)?, random(2)?);
+/// let closed = Some(Entries::Apart { k: &k, v: &v });
+/// let input = AttendInput { q: &q, closed, own: None, start: 0, stride: 1, window: None, scale: 0.3 };
+/// // The first token sees itself alone: its output is its value.
+/// let first = composite::attend(&input)?.narrow(1, 0, 1)?;
+/// assert!((first - v.narrow(1, 0, 1)?)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn attend(input: &AttendInput) -> Result<Tensor> {
     let AttendInput {
         q,

@@ -10,6 +10,25 @@ use crate::phase::{Phase, timed};
 use crate::route::product;
 
 /// Operands of [`decode()`].
+///
+/// ```
+/// use attn_core::{Entry, SlotRows, Values};
+/// use attn_core::ops::DecodeInput;
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // MLA's: eight heads of absorbed queries, one head of latents whose first 16 columns are the values.
+/// let q = Tensor::zeros((2, 8, 20), DType::F32, &Device::Cpu)?;
+/// let keys = Tensor::zeros((2, 1, 64, 20), DType::F32, &Device::Cpu)?;
+/// let input = DecodeInput {
+///     q: &q,
+///     rows: &SlotRows::keys(keys),
+///     entry: &Entry::new(1, 20, Values::KeyPrefix(16)),
+///     slots: &[64, 10], // each sequence at its own length
+///     scale: 12_f64.powf(-0.5),
+/// };
+/// assert_eq!(attn_core::ops::decode(&input)?.dims(), [2, 8, 16]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeInput<'a> {
     /// `[B, H, Dk]`.
@@ -77,6 +96,24 @@ impl DecodeInput<'_> {
 ///
 /// # Errors
 /// [`Error::Candle`] where the slots are not of the entry's sizes.
+///
+/// ```
+/// use attn_core::ops::form;
+/// use attn_core::{Entry, SlotRows, Values};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // Two heads whose states are value and key in one, but for two columns of keys that both share.
+/// let entry = Entry::new(2, 8, Values::KeyPrefix(8)).with_tail(2);
+/// let rows = SlotRows {
+///     keys: Tensor::zeros((1, 2, 5, 8), DType::F32, &Device::Cpu)?,
+///     values: None,
+///     tail: Some(Tensor::ones((1, 1, 5, 2), DType::F32, &Device::Cpu)?),
+/// };
+/// let [keys, values] = form(&rows, &entry)?;
+/// assert_eq!((keys.dims(), values.dims()), (&[1, 2, 5, 8][..], &[1, 2, 5, 8][..]));
+/// assert_eq!(keys.sum_all()?.to_scalar::<f32>()?, 2.0 * 5.0 * 2.0);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn form(rows: &SlotRows, entry: &Entry) -> Result<[Tensor; 2]> {
     let v_width = entry.values.width();
     if let (Some(factors), Some(values)) = (entry.factors, &rows.values) {
@@ -122,6 +159,26 @@ pub fn form(rows: &SlotRows, entry: &Entry) -> Result<[Tensor; 2]> {
 ///
 /// # Errors
 /// [`Error::Shape`] where lengths, heads or sizes do not fit; [`Error::Unsupported`] where `ATTN_CPU_LEVEL` names no level.
+///
+/// ```
+/// use attn_core::{Entry, SlotRows, Values};
+/// use attn_core::ops::{DecodeInput, decode};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // Scores that are all the same: the mean of the values in use, 1 and 3.
+/// let q = Tensor::zeros((1, 1, 2), DType::F32, &Device::Cpu)?;
+/// let keys = Tensor::ones((1, 1, 3, 2), DType::F32, &Device::Cpu)?;
+/// let values = Tensor::new(&[[[[1_f32], [3.0], [f32::NAN]]]], &Device::Cpu)?;
+/// let input = DecodeInput {
+///     q: &q,
+///     rows: &SlotRows::keys_values(keys, values),
+///     entry: &Entry::new(1, 2, Values::Own(1)),
+///     slots: &[2], // the third was never written
+///     scale: 1.0,
+/// };
+/// assert_eq!(decode(&input)?.flatten_all()?.to_vec1::<f32>()?, [2.0]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode(input: &DecodeInput) -> Result<Tensor> {
     let DecodeInput { q, rows, slots, .. } = *input;
     let (b, h, _) = q.dims3()?;
@@ -152,6 +209,22 @@ pub fn decode(input: &DecodeInput) -> Result<Tensor> {
 ///
 /// # Errors
 /// As [`decode()`].
+///
+/// ```
+/// use attn_core::ops::decode_cached;
+/// use attn_core::grouped::GroupedConfig;
+/// use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// # let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+/// # let entry = Entry::new(1, 8, Values::Own(8));
+/// # let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
+/// let mut cache = Cache::new(&mqa, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Exact(16))?;
+/// cache.fill(16, 42)?;
+/// let q = random_tensor(&[2, 4, 8], 7, 0, DType::F32, &Device::Cpu)?;
+/// assert_eq!(decode_cached(&q, &cache, 8_f64.powf(-0.5))?.dims(), [2, 4, 8]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode_cached(q: &Tensor, cache: &Cache, scale: f64) -> Result<Tensor> {
     timed(Phase::Attention, || {
         let input = DecodeInput {

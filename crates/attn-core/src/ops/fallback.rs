@@ -4,6 +4,13 @@
 use std::sync::{Mutex, PoisonError};
 
 /// An operation that no kernel computed.
+///
+/// ```
+/// use attn_core::ops::Fallback;
+///
+/// let fallback = Fallback { op: "decode", reason: "it does not compile here".to_string(), uses: 3 };
+/// assert_eq!(fallback.op, "decode");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback {
     /// The operation.
@@ -17,11 +24,24 @@ pub struct Fallback {
 static NOTED: Mutex<Vec<Fallback>> = Mutex::new(Vec::new());
 
 /// All that this process composed in place of a kernel, in the order in which it was first so.
+///
+/// ```
+/// // On the processor nothing stands in for a kernel of a GPU.
+/// assert!(attn_core::ops::fallbacks().is_empty());
+/// ```
 pub fn fallbacks() -> Vec<Fallback> {
     NOTED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What was composed since `before` was all of it.
+///
+/// ```
+/// use attn_core::ops::{fallbacks, fallbacks_since};
+///
+/// let before = fallbacks();
+/// // ... a layer's call ...
+/// assert!(fallbacks_since(&before).is_empty());
+/// ```
 pub fn fallbacks_since(before: &[Fallback]) -> Vec<Fallback> {
     let mut since = fallbacks();
     for (fallback, before) in since.iter_mut().zip(before) {

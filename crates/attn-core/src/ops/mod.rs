@@ -9,6 +9,27 @@
 //! the reference of both, [`seedlike`] has the pieces of the seed's formulation that these replace.
 //!
 //! Operands are `[B, H, T, D]`, in memory head by head or token by token.
+//!
+//! ```
+//! use attn_core::ops::{DecodeInput, decode, naive};
+//! use attn_core::{Values, random_tensor};
+//! use candle_core::{DType, Device};
+//!
+//! // Four query heads over two of keys and values, five slots of which three are in use.
+//! let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, DType::F32, &Device::Cpu);
+//! let (q, keys, values) = (random(&[1, 4, 8], 0)?, random(&[1, 2, 5, 8], 1)?, random(&[1, 2, 5, 8], 2)?);
+//! let input = DecodeInput {
+//!     q: &q,
+//!     keys: &keys,
+//!     values: Some(&values),
+//!     layout: Values::Own(8),
+//!     slots: &[3],
+//!     scale: 8_f64.powf(-0.5),
+//! };
+//! let gap = (decode(&input)?.to_dtype(DType::F64)? - naive::decode(&input, 0)?)?;
+//! assert!(gap.abs()?.max_all()?.to_scalar::<f64>()? < 1e-5);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 mod attend;
 pub(crate) mod batched;

@@ -1,6 +1,22 @@
 //! The two operations as the formulas say them, one query at a time in f64: the reference the others are held
 //! against. Slow on purpose; nothing is shared with [`decode()`](super::decode()) and [`attend()`](super::attend())
 //! but the operands.
+//!
+//! ```
+//! use attn_core::Values;
+//! use attn_core::ops::{DecodeInput, naive};
+//! use candle_core::{Device, Tensor};
+//!
+//! // One head, two slots with scores 0 and ln 3: weights of 1/4 and 3/4.
+//! let q = Tensor::new(&[[[1_f64]]], &Device::Cpu)?;
+//! let keys = Tensor::new(&[[[[0_f64], [3_f64.ln()]]]], &Device::Cpu)?;
+//! let values = Tensor::new(&[[[[0_f64], [8.0]]]], &Device::Cpu)?;
+//! let (values, layout) = (Some(&values), Values::Own(1));
+//! let input = DecodeInput { q: &q, keys: &keys, values, layout, slots: &[2], scale: 1.0 };
+//! let output = naive::decode(&input, 0)?.flatten_all()?.to_vec1::<f64>()?;
+//! assert!((output[0] - 6.0).abs() < 1e-12);
+//! # Ok::<(), attn_core::Error>(())
+//! ```
 
 use candle_core::{DType, Tensor};
 
@@ -14,6 +30,20 @@ use crate::ops::{AttendInput, DecodeInput};
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
+///
+/// ```
+/// use attn_core::ops::{DecodeInput, naive};
+/// use attn_core::{Values, random_tensor};
+/// use candle_core::{DType, Device};
+///
+/// let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, DType::BF16, &Device::Cpu);
+/// let (q, keys) = (random(&[2, 4, 20], 0)?, random(&[2, 1, 9, 20], 1)?);
+/// let layout = Values::KeyPrefix(16);
+/// let input = DecodeInput { q: &q, keys: &keys, values: None, layout, slots: &[9, 4], scale: 0.3 };
+/// let second = naive::decode(&input, 1)?;
+/// assert_eq!((second.dims(), second.dtype()), (&[1, 4, 16][..], DType::F64)); // whatever the operands are of
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
     let (h, n) = (input.q.dim(1)?, input.slots[b]);
     let q = input.q.unsqueeze(2)?;
@@ -35,6 +65,20 @@ pub fn decode(input: &DecodeInput, b: usize) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`crate::Error::Candle`] where shapes do not fit.
+///
+/// ```
+/// use attn_core::ops::{AttendInput, Entries, naive};
+/// use attn_core::random_tensor;
+/// use candle_core::{DType, Device};
+///
+/// let random = |stream| random_tensor(&[1, 4, 1, 8], 7, stream, DType::F64, &Device::Cpu);
+/// let (q, k, v) = (random(0)?, random(1)?, random(2)?);
+/// let closed = Some(Entries::Apart { k: &k, v: &v });
+/// let input = AttendInput { q: &q, closed, own: None, start: 0, stride: 1, window: None, scale: 0.3 };
+/// let first = naive::attend(&input, 0, 0)?;
+/// assert!((first - v.narrow(1, 0, 1)?)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn attend(input: &AttendInput, b: usize, t: usize) -> Result<Tensor> {
     let [Some((k_all, v_all)), own] = input.joined()? else {
         return Err(Error::Shape {

@@ -20,6 +20,12 @@ use crate::route::has_kernels;
 ///
 /// # Errors
 /// [`Error::Unsupported`] where it names no level.
+///
+/// ```
+/// // One of portable, avx2, avx512 and amx.
+/// println!("{:?}", attn_core::ops::level()?);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn level() -> Result<Level> {
     Level::current().map_err(|error| Error::Unsupported {
         what: format!("{} `{}`", attn_kernels::LEVEL_VARIABLE, error.0),

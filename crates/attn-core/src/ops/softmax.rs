@@ -13,6 +13,18 @@ use crate::error::Result;
 use crate::route::has_kernels;
 
 /// Which columns a row of scores sees. Rows are `[.., T]`: row t of every group of T is token `start + t`.
+///
+/// ```
+/// use attn_core::ops::{Visible, softmax};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // Three tokens that see themselves and what was before them, all scores the same.
+/// let scores = Tensor::zeros((1, 3, 3), DType::F64, &Device::Cpu)?;
+/// let weights = softmax(&scores, None, Visible::Causal { tokens: 3, start: 0 }, 1.0)?;
+/// let third = 1.0 / 3.0;
+/// assert_eq!(weights.to_vec3::<f64>()?[0], [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [third, third, third]]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visible {
     /// Every column.
@@ -96,6 +108,19 @@ impl Visible {
 ///
 /// # Errors
 /// A dtype other than f32 and f64.
+///
+/// ```
+/// use attn_core::ops::{Visible, softmax};
+/// use candle_core::{DType, Device, Tensor};
+///
+/// // Blocks of two: token 2 sees the closed block 0, and its own entry in the last column.
+/// let scores = Tensor::zeros((1, 3, 1), DType::F64, &Device::Cpu)?;
+/// let own = Tensor::zeros((1, 3, 1), DType::F64, &Device::Cpu)?;
+/// let visible = Visible::ClosedBlocks { tokens: 3, start: 0, stride: 2 };
+/// let weights = softmax(&scores, Some(&own), visible, 1.0)?;
+/// assert_eq!(weights.to_vec3::<f64>()?[0], [[0.0, 1.0], [0.0, 1.0], [0.5, 0.5]]);
+/// # Ok::<(), attn_core::Error>(())
+/// ```
 pub fn softmax(scores: &Tensor, own: Option<&Tensor>, visible: Visible, scale: f64) -> Result<Tensor> {
     if !has_kernels(scores) {
         return composed(scores, own, visible, scale);
