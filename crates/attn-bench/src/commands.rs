@@ -8,6 +8,7 @@ pub mod export;
 pub mod list;
 pub mod plan;
 pub mod plot;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;

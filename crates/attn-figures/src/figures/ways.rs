@@ -116,7 +116,7 @@ pub(super) fn habits(row: &Row) -> Option<Habits> {
 }
 
 /// Whether the row has all of the seed's habits or none, or they are no question.
-pub(super) fn is_end(row: &Row) -> bool {
+pub(crate) fn is_end(row: &Row) -> bool {
     row.habits
         .as_deref()
         .is_none_or(|text| matches!(Habits::parse(text), Some(Habits::ALL | Habits::NONE)))
