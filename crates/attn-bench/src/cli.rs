@@ -229,8 +229,8 @@ Examples:
   attn-bench report results/quick-2cores
   attn-bench report results/before results/after --out before-and-after.html
 
-The page is one file that asks nothing of the network. Several runs stand side by side, every one against the
-first. A file that is no report is not overwritten.")]
+The page is one file that asks nothing of the network. Several runs stand side by side, every one
+against the first. A file that is no report is not overwritten.")]
 pub struct ReportArgs {
     /// Folders of runs
     #[arg(required = true, value_name = "RUN")]

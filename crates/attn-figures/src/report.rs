@@ -17,6 +17,8 @@ mod learned;
 mod published;
 mod rows;
 mod template;
+mod timed;
+mod ways;
 
 use crate::Error;
 use crate::frame::Frame;

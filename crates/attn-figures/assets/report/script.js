@@ -58,11 +58,20 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 
 // Figures of the same digits as in the rest of the page: the unit is the end of a column's name.
+// What lies exactly between two numbers goes to the even one, as in the part of the page that needs no script.
+const fixed = (value, decimals) => {
+  const text = value.toFixed(decimals);
+  const exact = value.toFixed(Math.min(100, decimals + 40));
+  const rest = exact.slice(exact.indexOf(".") + 1 + decimals);
+  if (!/^50*$/.test(rest) || Number(text.at(-1)) % 2 === 0) return text;
+  const step = 10 ** -decimals;
+  return (value - Math.sign(value) * step / 2).toFixed(decimals);
+};
 const significant = (value, digits, trim) => {
   if (value === 0) return "0";
   const decimals = (v) => Math.min(15, Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(v)))));
-  let text = value.toFixed(decimals(value));
-  if (Number(text) !== 0) text = value.toFixed(decimals(Number(text)));
+  let text = fixed(value, decimals(value));
+  if (Number(text) !== 0) text = fixed(value, decimals(Number(text)));
   return trim && text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 };
 const scaled = (value, steps, digits) => {
@@ -94,7 +103,7 @@ const written = (name, value) => {
   if (name.endsWith("flops_per_s")) return scaled(value, [[1e12, "TFLOP/s"], [1e9, "GFLOP/s"], [1e6, "MFLOP/s"], [1, "FLOP/s"]], 3);
   if (name.endsWith("_per_s")) {
     if (value < 100) return significant(value, 3, true);
-    const whole = value.toFixed(0);
+    const whole = fixed(value, 0);
     return whole.length > 4 ? whole.replace(/\B(?=(\d{3})+$)/g, "\u2009") : whole;
   }
   if (name.endsWith("_bytes") || name === "bytes_moved") return value === 0 ? "0" : bytes(value, 4);

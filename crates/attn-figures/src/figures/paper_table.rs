@@ -273,6 +273,7 @@ fn cell(quantity: &Quantity, ratio: Option<Measured>, entry: &Entry<'_>, own: Op
         text: format!("{:.2}×", ratio.value),
         detail: detail.unwrap_or_default(),
         is_weak: ratio.grade != Grade::Clean,
+        interval: ratio.interval.filter(|_| entry.variant != "mha"),
     }
 }
 

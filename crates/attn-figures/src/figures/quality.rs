@@ -304,7 +304,7 @@ impl Trained<'_> {
 }
 
 /// A share is between none and all, whatever the interval around its mean says.
-fn possible(measure: &Measure, measured: Measured) -> Measured {
+pub(crate) fn possible(measure: &Measure, measured: Measured) -> Measured {
     let (least, most) = measure.range;
     let cut = |(low, high): (f64, f64)| {
         (

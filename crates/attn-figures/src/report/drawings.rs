@@ -9,6 +9,11 @@ use serde::Serialize;
 use super::ReportRun;
 use super::data::{self, Table};
 
+/// Bytes that the drawings of a page and their numbers may take: with its rows it stays below 3 MB.
+const BUDGET: usize = 700_000;
+/// Bytes of a single one: beyond them nobody can tell its curves apart.
+const LARGEST: usize = 300_000;
+
 /// A figure of the page.
 #[derive(Debug, Serialize)]
 pub(super) struct Drawing {
@@ -30,8 +35,24 @@ pub(super) struct Drawings {
     pub(super) skipped: Vec<(String, String)>,
 }
 
-/// Draws what the sweep asks for.
-pub(super) fn of(run: &ReportRun, at: usize) -> Result<Drawings, Error> {
+impl Drawing {
+    fn bytes(&self) -> usize {
+        let cells: usize = self
+            .data
+            .rows
+            .iter()
+            .flatten()
+            .map(|cell| cell.len() + TAGS)
+            .sum();
+        self.svg.len() + cells
+    }
+}
+
+/// Bytes around a cell of a table.
+const TAGS: usize = 19;
+
+/// Draws what the sweep asks for, as far as there is room for one of `n_runs` runs.
+pub(super) fn of(run: &ReportRun, at: usize, n_runs: usize) -> Result<Drawings, Error> {
     let wanted: Vec<&FigureSpec> = if run.figures.is_empty() {
         figures().iter().collect()
     } else {
@@ -42,6 +63,7 @@ pub(super) fn of(run: &ReportRun, at: usize) -> Result<Drawings, Error> {
         named.collect::<Result<_, _>>()?
     };
     let mut drawings = Drawings::default();
+    let mut n_bytes = 0;
     for figure in wanted {
         let slices = Slice::split(&run.frame, figure.dimensions, figure.uses);
         if slices.is_empty() {
@@ -65,14 +87,22 @@ pub(super) fn of(run: &ReportRun, at: usize) -> Result<Drawings, Error> {
             };
             let svg = page::draw_bare(&sheet, &sheet.title).map_err(failed)?;
             let remarks = page::remarks(&sheet, &slice);
-            drawings.drawn.push(Drawing {
+            let drawing = Drawing {
                 svg: embedded(&svg, &alternative(&sheet.title, &sheet.subtitle, &remarks)),
                 id: format!("figure-{at}-{name}"),
                 title: sheet.title,
                 subtitle: sheet.subtitle,
                 remarks,
                 data: data::of(&sheet.body),
-            });
+            };
+            let bytes = drawing.bytes();
+            if bytes > LARGEST || n_bytes + bytes > BUDGET / n_runs.max(1) {
+                let reason = "no room for it on this page, `attn-bench plot` draws it";
+                drawings.skipped.push((name, reason.to_owned()));
+                continue;
+            }
+            n_bytes += bytes;
+            drawings.drawn.push(drawing);
         }
     }
     Ok(drawings)

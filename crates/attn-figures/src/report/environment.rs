@@ -1,10 +1,11 @@
 //! Where runs ran and what ran them, beside each other.
 
+use crate::units::Unit;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::ReportRun;
-use super::cells::{Cells, number, plain};
+use super::cells::{Cells, number};
 
 /// One fact, of every run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -75,10 +76,11 @@ fn facts(environment: &Value, cells: &Cells) -> Vec<(String, String)> {
         ("cpu_temperature_c", "processor temperature (°C)"),
     ] {
         if let Some((low, high)) = cells.range(column) {
+            let three = |value: f64| Unit::Score.format(value, 3, true);
             let text = if low == high {
-                plain(low)
+                three(low)
             } else {
-                format!("{} to {}", plain(low), plain(high))
+                format!("{} to {}", three(low), three(high))
             };
             all.push((format!("during the cases: {name}"), text));
         }
@@ -95,9 +97,8 @@ fn flatten(name: &str, value: &Value, all: &mut Vec<(String, String)>) {
             }
         }
         Value::Array(items) if items.iter().any(Value::is_object) => {
-            for (at, item) in items.iter().enumerate() {
-                flatten(&format!("{name}.{}", at + 1), item, all);
-            }
+            let lines: Vec<String> = items.iter().map(in_a_line).collect();
+            all.push((name.to_owned(), lines.join("; ")));
         }
         Value::Array(items) => {
             let words: Vec<String> = items.iter().map(|item| scalar(name, item)).collect();
@@ -107,6 +108,21 @@ fn flatten(name: &str, value: &Value, all: &mut Vec<(String, String)>) {
         }
         scalar_value => all.push((name.to_owned(), scalar(name, scalar_value))),
     }
+}
+
+/// `level 1, 48 KiB`: the entries of an object that is one of many.
+fn in_a_line(item: &Value) -> String {
+    let mut entries = Vec::new();
+    flatten("", item, &mut entries);
+    let told = entries.into_iter().map(|(key, value)| {
+        let key = key.trim_start_matches('.');
+        if key == "bytes" {
+            value
+        } else {
+            format!("{} {value}", key.replace('_', " "))
+        }
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn scalar(name: &str, value: &Value) -> String {
@@ -158,8 +174,7 @@ mod tests {
             told,
             [
                 "cpu.model=X",
-                "cpu.caches.1.level=1",
-                "cpu.caches.1.bytes=48 KiB",
+                "cpu.caches=level 1, 48 KiB",
                 "cpu.features=a, b",
                 "ceilings.flops_per_s.f32=50 GFLOP/s",
                 "virtualised=yes"

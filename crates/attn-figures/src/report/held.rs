@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::cells::Cells;
+use super::cells::{Cells, plain};
 
 /// A setting of the cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -73,14 +73,20 @@ const MEASURE: [(&str, &str, &str); 6] = [
 pub(super) fn of(cells: &Cells) -> Held {
     let mut held = Held::default();
     for (column, name) in COLUMNS {
-        put(&mut held, name, cells.values(column));
+        let mut values = cells.values(column);
+        // Sizes by size; words in the order of the rows, which is that of the sweep.
+        if values.iter().all(|value| value.parse::<f64>().is_ok()) {
+            let size = |value: &String| value.parse::<f64>().unwrap_or_default();
+            values.sort_by(|a, b| size(a).total_cmp(&size(b)));
+        }
+        put(&mut held, name, values);
     }
     for (key, name, unit) in MEASURE {
         let mut values: Vec<String> = Vec::new();
         for json in cells.values("measure") {
             let settings: Value = serde_json::from_str(&json).unwrap_or_default();
             if let Some(value) = settings.get(key).filter(|value| !value.is_null()) {
-                let text = format!("{value}{unit}");
+                let text = value.as_f64().map_or_else(|| value.to_string(), plain) + unit;
                 if !values.contains(&text) {
                     values.push(text);
                 }
@@ -88,7 +94,7 @@ pub(super) fn of(cells: &Cells) -> Held {
         }
         put(&mut held, name, values);
     }
-    held.sentence = sentence(&held);
+    held.sentence = sentence(&held, &verified(cells));
     held
 }
 
@@ -104,24 +110,37 @@ fn put(held: &mut Held, name: &str, values: Vec<String>) {
     }
 }
 
-fn sentence(held: &Held) -> String {
+fn sentence(held: &Held, verified: &str) -> String {
     let written = |setting: &Setting| match setting.values.as_slice() {
         [one] => format!("{} {one}", setting.name),
         many if many.len() <= 8 => format!("{} ({})", setting.name, many.join(", ")),
         many => format!("{} ({} values)", setting.name, many.len()),
     };
     let join = |all: &[Setting]| all.iter().map(written).collect::<Vec<_>>().join(", ");
-    let mut text = String::from(
-        "Every variant got the same inputs, drawn from the same seed, and agreed with a reference before anything was measured.",
-    );
+    let mut text = String::from(verified);
     if !held.equal.is_empty() {
         text.push_str(&format!(" Equal in every case: {}.", join(&held.equal)));
     }
     if !held.varied.is_empty() {
         text.push_str(&format!(
-            " Varied on purpose: {}; only cases that agree in all of it are compared.",
+            " Varied on purpose: {}; where cases that differ in any of it are compared, the finding says so.",
             join(&held.varied)
         ));
     }
     text
+}
+
+/// How many of the measured cases agreed with a reference before anything was measured.
+fn verified(cells: &Cells) -> String {
+    let measured = || (0..cells.height).filter(|row| cells.text(*row, "status") == Some("ok"));
+    let is_verified = |row: &usize| cells.text(*row, "verified_against").is_some();
+    let by = cells.values("verified_against").join(", ");
+    match (measured().filter(is_verified).count(), measured().count()) {
+        (0, _) => "The rows do not say that results were compared with a reference.".to_owned(),
+        (n, all) => {
+            format!(
+                "{n} of {all} measured cases agreed with a reference ({by}) before anything was measured."
+            )
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use crate::figures::paper_table;
 use crate::frame::Frame;
-use crate::page;
 use crate::sheet::{Body, Cell};
 use crate::slice::Slice;
 
@@ -64,10 +63,9 @@ pub(super) fn blocks(frame: &Frame) -> Vec<Block> {
             .iter()
             .filter_map(|row| Some((row.first()?.clone(), row[1..].join(" · "))))
             .collect();
-        block.sentences.push(Sentence::new(
-            State::Note,
-            page::remarks(&sheet, slice).join(" · "),
-        ));
+        block
+            .sentences
+            .push(Sentence::new(State::Note, sheet.notes.join(" · ")));
         blocks.push(block);
     }
     blocks
@@ -101,39 +99,15 @@ fn sentence(label: &str, heads: &[String], cells: &[Cell]) -> Option<Sentence> {
         .iter()
         .map(|(head, cell)| format!("{head} {}", written(cell)))
         .collect();
-    let intervals: Vec<Option<bool>> = speeds
-        .iter()
-        .map(|(_, cell)| excludes_one(&cell.detail))
-        .collect();
-    let state = match intervals.into_iter().flatten().collect::<Vec<bool>>() {
-        none if none.is_empty() => State::Single,
-        all if all.iter().all(|excluded| *excluded) => State::Shown,
+    let known: Vec<(f64, f64)> = speeds.iter().filter_map(|(_, cell)| cell.interval).collect();
+    let state = match known.as_slice() {
+        [] => State::Single,
+        all if all.iter().all(|(low, high)| *low > 1.0 || *high < 1.0) => State::Shown,
         _ => State::Open,
     };
     Some(Sentence {
         text: format!("{label}, times as fast as MHA: {}.", told.join("; ")),
         state,
-        doubt: (speeds.iter().any(|(_, cell)| cell.is_weak))
-            .then(|| "what has a star is not clean".to_owned()),
+        doubt: (speeds.iter().any(|(_, cell)| cell.is_weak)).then(|| "where there is a star".to_owned()),
     })
-}
-
-/// Of `1.34 to 1.57`.
-fn excludes_one(detail: &str) -> Option<bool> {
-    let (low, high) = detail.split_once(" to ")?;
-    let (low, high): (f64, f64) = (low.parse().ok()?, high.parse().ok()?);
-    Some(low > 1.0 || high < 1.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::excludes_one;
-
-    #[test]
-    fn an_interval_in_words_is_read_back() {
-        assert_eq!(excludes_one("1.34 to 1.57"), Some(true));
-        assert_eq!(excludes_one("0.71 to 0.93"), Some(true));
-        assert_eq!(excludes_one("0.98 to 1.02"), Some(false));
-        assert_eq!(excludes_one("12.3 s"), None);
-    }
 }

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
 use super::Report;
-use super::cells::{Cell, Cells, shortest, written};
+use super::cells::{Cell, Cells, number, shortest};
 use super::data::Table;
 
 /// Bytes that the packed rows may take: a page of 5,000 rows stays below 3 MB.
-const BUDGET: usize = 1_700_000;
+const BUDGET: usize = 1_400_000;
 /// Rows that stand in the page without a script.
 const FIRST: usize = 60;
 /// Columns that hold JSON or say the same of every row: they have places of their own in the page.
@@ -181,9 +181,12 @@ fn first<'a>(columns: impl Iterator<Item = &'a Joined<'a>>, n_rows: usize) -> Ta
         rows: (0..n_rows.min(FIRST))
             .map(|row| {
                 let cell = |column: &&Joined<'_>| {
-                    column.cells[row]
-                        .map(|cell| written(column.name, cell))
-                        .unwrap_or_default()
+                    let text = column.cells[row].map(|cell| match cell {
+                        // As the script sees it.
+                        Cell::Number(value) => number(column.name, rounded(*value)),
+                        Cell::Text(text) => text.clone(),
+                    });
+                    text.unwrap_or_default()
                 };
                 columns.iter().map(cell).collect()
             })
@@ -232,10 +235,22 @@ fn pack(column: &Joined<'_>, doc: &str, is_shown: bool) -> String {
     format!("{head},\"values\":[{}]}}", values.join(","))
 }
 
-/// Six significant digits: more than any of them is known to. Whole numbers are kept in full.
 fn packed_number(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
+    let value = rounded(value);
+    if is_whole(value) {
         return format!("{value}");
     }
-    shortest(format!("{value:.5e}").parse::<f64>().unwrap_or(value))
+    shortest(value)
+}
+
+/// Six significant digits: more than any of them is known to. Whole numbers are kept in full.
+fn rounded(value: f64) -> f64 {
+    if is_whole(value) {
+        return value;
+    }
+    format!("{value:.5e}").parse::<f64>().unwrap_or(value)
+}
+
+fn is_whole(value: f64) -> bool {
+    value.fract() == 0.0 && value.abs() < 1e15
 }

@@ -12,15 +12,18 @@ use super::data::Table;
 use super::doubts::Doubts;
 use super::drawings::{self, Drawings};
 use super::environment::Fact;
-use super::findings::{self, Block};
+use super::findings::Block;
 use super::held::{self, Held};
-use super::{REPORT_MARK, Report, ReportRun, doubts, environment, learned, published, rows};
+use super::{REPORT_MARK, Report, ReportRun, doubts, environment, learned, published, rows, timed, ways};
 
 const PAGE: &str = include_str!("../../assets/report/page.html");
 const STYLE: &str = include_str!("../../assets/report/style.css");
 const SCRIPT: &str = include_str!("../../assets/report/script.js");
 /// Set before anything is drawn, so that a page that was switched does not flash.
 const THEME: &str = include_str!("../../assets/report/theme.js");
+
+/// Findings of a run that a page has room for.
+const MOST_BLOCKS: usize = 60;
 
 /// A run as the template sees it.
 #[derive(Serialize)]
@@ -30,6 +33,7 @@ struct RunView<'a> {
     questions: Vec<String>,
     held: Held,
     blocks: Vec<Block>,
+    n_more_blocks: usize,
     drawings: Drawings,
     doubts: Doubts,
     commands: &'a [String],
@@ -107,8 +111,12 @@ fn broken(error: minijinja::Error) -> Error {
 
 fn view<'a>(report: &Report, run: &'a ReportRun, cells: &Cells, at: usize) -> Result<RunView<'a>, Error> {
     let mut blocks = published::blocks(&run.frame);
+    blocks.extend(ways::blocks(&run.frame));
     blocks.extend(learned::blocks(&run.frame, report.interval_of_mean));
-    blocks.extend(findings::blocks(&run.frame));
+    blocks.extend(timed::blocks(&run.frame));
+    // Thousands of rows may be hundreds of comparisons.
+    let n_more_blocks = blocks.len().saturating_sub(MOST_BLOCKS);
+    blocks.truncate(MOST_BLOCKS);
     let (commit, is_dirty) =
         environment::commit(&run.environment).map_or((None, false), |(c, d)| (Some(c), d));
     Ok(RunView {
@@ -117,7 +125,8 @@ fn view<'a>(report: &Report, run: &'a ReportRun, cells: &Cells, at: usize) -> Re
         questions: cells.values("question"),
         held: held::of(cells),
         blocks,
-        drawings: drawings::of(run, at)?,
+        n_more_blocks,
+        drawings: drawings::of(run, at, report.runs.len())?,
         doubts: doubts::of(cells),
         commands: &run.commands,
         sweep_yaml: &run.sweep_yaml,
