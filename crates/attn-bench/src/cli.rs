@@ -47,6 +47,8 @@ pub enum Command {
     Capacity(CapacityArgs),
     /// Draw the figures of stored runs again
     Plot(PlotArgs),
+    /// Write one page of HTML about stored runs: findings, figures, rows, environment
+    Report(ReportArgs),
     /// Print the summary table of stored runs again
     Show(ShowArgs),
     /// Write the rows of stored runs for other tools
@@ -219,6 +221,24 @@ pub struct PlotArgs {
     pub runs: Vec<PathBuf>,
     /// Folder for the figures [default: plots/<run> for results/<run>, else <run>/plots]
     #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench report results/quick-2cores
+  attn-bench report results/before results/after --out before-and-after.html
+
+The page is one file that asks nothing of the network. Several runs stand side by side, every one
+against the first. A file that is no report is not overwritten.")]
+pub struct ReportArgs {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The page [default: report.html beside the figures of a run, else here; of several runs here]
+    #[arg(long, value_name = "FILE.html")]
     pub out: Option<PathBuf>,
 }
 

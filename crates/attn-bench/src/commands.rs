@@ -9,6 +9,7 @@ pub mod list;
 pub mod man;
 pub mod plan;
 pub mod plot;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;

@@ -33,6 +33,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => commands::plan::execute(&args),
         Command::Capacity(args) => commands::capacity::execute(&args),
         Command::Plot(args) => commands::plot::execute(&args),
+        Command::Report(args) => commands::report::execute(&args),
         Command::Show(args) => commands::show::execute(&args),
         Command::Export(args) => commands::export::execute(&args),
         Command::Compare(args) => commands::compare::execute(&args),

@@ -231,6 +231,7 @@ fn runs_that_are_none() {
     for command in [
         vec!["show", "."],
         vec!["plot", "."],
+        vec!["report", "."],
         vec!["export", ".", "--format", "csv"],
     ] {
         let (code, text) = place.fails(&command);

@@ -22,6 +22,7 @@ fn help_shows_every_command_and_the_exit_codes() {
       plan         Show the cases of a sweep with their predicted memory and time; runs nothing
       capacity     Say which contexts and batches fit in some memory, for every variant of a sweep
       plot         Draw the figures of stored runs again
+      report       Write one page of HTML about stored runs: findings, figures, rows, environment
       show         Print the summary table of stored runs again
       export       Write the rows of stored runs for other tools
       compare      Say case by case whether a run got slower or faster than another
@@ -154,6 +155,26 @@ fn help_of_commands_on_runs() {
     Examples:
       attn-bench plot results/quick-2cores
       attn-bench plot results/a results/b --out plots/a-and-b
+    "#);
+    assert_snapshot!(help(&["report"]), @r#"
+    Write one page of HTML about stored runs: findings, figures, rows, environment
+
+    Usage: attn-bench report [OPTIONS] <RUN>...
+
+    Arguments:
+      <RUN>...  Folders of runs
+
+    Options:
+          --out <FILE.html>  The page [default: report.html beside the figures of a run, else here; of
+                             several runs here]
+      -h, --help             Print help
+
+    Examples:
+      attn-bench report results/quick-2cores
+      attn-bench report results/before results/after --out before-and-after.html
+
+    The page is one file that asks nothing of the network. Several runs stand side by side, every one
+    against the first. A file that is no report is not overwritten.
     "#);
     assert_snapshot!(help(&["show"]), @r#"
     Print the summary table of stored runs again
@@ -377,7 +398,7 @@ fn completions_name_every_command_in_every_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let script = Place::with("").prints(&["completions", shell]);
         for command in [
-            "run", "plan", "plot", "show", "export", "verify", "list", "doctor", "schema",
+            "run", "plan", "plot", "report", "show", "export", "verify", "list", "doctor", "schema",
         ] {
             assert!(script.contains(command), "{shell}: {command}");
         }

@@ -65,6 +65,12 @@ pub enum Error {
         /// What the renderer says.
         message: String,
     },
+    /// The template of a page failed, which no data should make it do.
+    #[error("the page cannot be put together: {message}")]
+    Page {
+        /// What the template engine says, with its place.
+        message: String,
+    },
     /// A file or folder cannot be written.
     #[error("cannot write {}", path.display())]
     Write {

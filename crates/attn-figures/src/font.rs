@@ -6,6 +6,10 @@ use std::sync::LazyLock;
 pub(crate) const REGULAR: &[u8] = include_bytes!("../assets/Roboto-Regular.ttf");
 pub(crate) const BOLD: &[u8] = include_bytes!("../assets/Roboto-Bold.ttf");
 
+/// The same for a web page: the characters of our texts, packed.
+pub(crate) const REGULAR_WEB: &[u8] = include_bytes!("../assets/report/Roboto-Regular.woff2");
+pub(crate) const BOLD_WEB: &[u8] = include_bytes!("../assets/report/Roboto-Bold.woff2");
+
 /// The two weights that are compiled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! The way through: [`Frame`] (typed rows) -> slices (rows that may share an axis) -> a figure's sheet (what
-//! is shown) -> a page (where it stands) -> SVG -> PNG.
+//! is shown) -> a page (where it stands) -> SVG -> PNG. A [`report`] has all of it, with what the rows say, in one file.
 
 mod axis;
 mod bars;
@@ -50,6 +50,7 @@ mod output;
 mod page;
 mod paper;
 mod png;
+pub mod report;
 mod row;
 mod seedlike;
 mod shapley;

@@ -123,7 +123,7 @@ pub fn draw_all(frame: &Frame, names: &[String], out_dir: &Path) -> Result<Vec<O
     Ok(outcomes)
 }
 
-fn unknown(name: &str) -> Error {
+pub(crate) fn unknown(name: &str) -> Error {
     let known: Vec<&str> = figures().iter().map(|figure| figure.name).collect();
     Error::UnknownFigure {
         name: name.to_owned(),

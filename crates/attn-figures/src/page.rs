@@ -13,22 +13,37 @@ const MARGIN: f64 = 24.0;
 const WIDTH: f64 = 900.0;
 const WIDE: f64 = 1140.0;
 
+/// Legend and panels alone, for a page that has title and caption as text of its own.
+pub(crate) fn draw_bare(sheet: &Sheet, title: &str) -> Result<String, String> {
+    lay_out(&sheet.body, title, [&[], &[], &[]])
+}
+
 /// Draws a sheet as an SVG document.
 pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
-    let width = if is_wide(&sheet.body) { WIDE } else { WIDTH };
-    let inner = width - 2.0 * MARGIN;
-
+    let inner = width(&sheet.body) - 2.0 * MARGIN;
     let title = slice.question().unwrap_or(&sheet.title);
     let titles = font::wrap(title, TITLE_SIZE, Weight::Bold, inner);
     let subtitles = font::wrap(&sheet.subtitle, SUBTITLE_SIZE, Weight::Regular, inner);
     let captions = font::wrap(&caption(sheet, slice), CAPTION_SIZE, Weight::Regular, inner);
-    let legend = legend::place(&legend::entries(&sheet.body), inner);
+    lay_out(&sheet.body, title, [&titles, &subtitles, &captions])
+}
+
+fn width(body: &Body) -> f64 {
+    if is_wide(body) { WIDE } else { WIDTH }
+}
+
+/// The body with lines of text: titles and subtitles above it, captions below.
+fn lay_out(body: &Body, title: &str, texts: [&[String]; 3]) -> Result<String, String> {
+    let [titles, subtitles, captions] = texts;
+    let width = width(body);
+    let inner = width - 2.0 * MARGIN;
+    let legend = legend::place(&legend::entries(body), inner);
 
     let title_height = titles.len() as f64 * 22.0;
     let subtitle_height = subtitles.len() as f64 * 17.0;
     let header = MARGIN - 4.0 + title_height + subtitle_height + legend.height + 10.0;
     let footer = captions.len() as f64 * 14.0 + 22.0;
-    let body_height = match &sheet.body {
+    let body_height = match body {
         Body::Lines(_) => lines::HEIGHT,
         Body::Bars(panels) => bars::height(panels),
         Body::Tables(tables) => table::stack_height(tables),
@@ -40,7 +55,7 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
         Body::Heats(contents) => heats::height(contents, inner),
     };
     let height = header + body_height + footer;
-    let body = Rect {
+    let place = Rect {
         left: MARGIN,
         right: width - MARGIN,
         top: header,
@@ -49,24 +64,24 @@ pub(crate) fn draw(sheet: &Sheet, slice: &Slice<'_>) -> Result<String, String> {
 
     document((width, height), title, |canvas| {
         let mut y = MARGIN - 4.0;
-        y = block(canvas, &titles, y, 22.0, Type::left(TITLE_SIZE, INK).bold())?;
-        y = block(canvas, &subtitles, y, 17.0, Type::left(SUBTITLE_SIZE, GREY))?;
+        y = block(canvas, titles, y, 22.0, Type::left(TITLE_SIZE, INK).bold())?;
+        y = block(canvas, subtitles, y, 17.0, Type::left(SUBTITLE_SIZE, GREY))?;
         legend::draw(canvas, &legend, (MARGIN, y))?;
-        match &sheet.body {
-            Body::Lines(panels) => lines::draw(canvas, panels, body)?,
-            Body::Bars(panels) => bars::draw(canvas, panels, body)?,
-            Body::Tables(tables) => table::draw_stack(canvas, tables, body)?,
-            Body::Stacks(contents) => stacks::draw(canvas, contents, body)?,
-            Body::Waterfalls(contents) => waterfalls::draw(canvas, contents, body)?,
-            Body::Fits(contents) => fits::draw(canvas, contents, body)?,
-            Body::Grid(contents) => grid::draw(canvas, contents, body)?,
-            Body::Blocks(panels) => blocks::draw(canvas, panels, body)?,
-            Body::Heats(contents) => heats::draw(canvas, contents, body)?,
+        match body {
+            Body::Lines(panels) => lines::draw(canvas, panels, place)?,
+            Body::Bars(panels) => bars::draw(canvas, panels, place)?,
+            Body::Tables(tables) => table::draw_stack(canvas, tables, place)?,
+            Body::Stacks(contents) => stacks::draw(canvas, contents, place)?,
+            Body::Waterfalls(contents) => waterfalls::draw(canvas, contents, place)?,
+            Body::Fits(contents) => fits::draw(canvas, contents, place)?,
+            Body::Grid(contents) => grid::draw(canvas, contents, place)?,
+            Body::Blocks(panels) => blocks::draw(canvas, panels, place)?,
+            Body::Heats(contents) => heats::draw(canvas, contents, place)?,
         }
         block(
             canvas,
-            &captions,
-            body.bottom + 8.0,
+            captions,
+            place.bottom + 8.0,
             14.0,
             Type::left(CAPTION_SIZE, GREY),
         )?;
@@ -102,12 +117,17 @@ fn block(canvas: &Canvas<'_>, lines: &[String], top: f64, height: f64, kind: Typ
 
 /// Everything a reader needs to judge the figure away from its run.
 fn caption(sheet: &Sheet, slice: &Slice<'_>) -> String {
+    remarks(sheet, slice).join(" · ")
+}
+
+/// The same, remark by remark.
+pub(crate) fn remarks(sheet: &Sheet, slice: &Slice<'_>) -> Vec<String> {
     let mut parts = slice.provenance();
     parts.extend(sheet.notes.iter().cloned());
     parts.extend(hollow_note(sheet));
     parts.extend(sheet.reservations.iter().cloned());
     parts.extend(slice.is_measured_seedlike().then(seedlike::note));
-    parts.join(" · ")
+    parts
 }
 
 /// The values drawn hollow, by what weakens them: `hollow: trust not clean (3 cases: 2 shared, 1 throttled)`.

@@ -206,6 +206,8 @@ pub(crate) struct Cell {
     pub(crate) detail: String,
     /// Whether to doubt it: marked with a star.
     pub(crate) is_weak: bool,
+    /// Of the number in the text, where it is in the detail.
+    pub(crate) interval: Option<(f64, f64)>,
 }
 
 /// Bars of parts on one scale, a panel under the other.

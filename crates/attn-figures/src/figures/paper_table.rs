@@ -11,7 +11,7 @@ use crate::slice::{Slice, WAYS};
 use crate::units::Unit;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) const SPEC: FigureSpec = FigureSpec {
+pub(crate) const SPEC: FigureSpec = FigureSpec {
     name: "paper-table",
     summary: "The MTLA paper's speed-ups and memory reductions beside those measured in the seed's way and fused",
     needs: "beam of a paper-st, paper-xsum, paper-asr or paper-slu sweep",
@@ -273,6 +273,7 @@ fn cell(quantity: &Quantity, ratio: Option<Measured>, entry: &Entry<'_>, own: Op
         text: format!("{:.2}×", ratio.value),
         detail: detail.unwrap_or_default(),
         is_weak: ratio.grade != Grade::Clean,
+        interval: ratio.interval.filter(|_| entry.variant != "mha"),
     }
 }
 

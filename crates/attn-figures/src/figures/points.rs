@@ -18,12 +18,12 @@ pub(super) fn is_of(row: &Row, workload: &str) -> bool {
 }
 
 /// What everything is compared with.
-pub(super) fn is_baseline(row: &Row) -> bool {
+pub(crate) fn is_baseline(row: &Row) -> bool {
     row.variant == "mha"
 }
 
 /// Seconds of a sample.
-pub(super) fn time(row: &Row) -> Option<Measured> {
+pub(crate) fn time(row: &Row) -> Option<Measured> {
     let value = positive(row.time_median_s)?;
     let interval = positive(row.time_ci_low_s).zip(positive(row.time_ci_high_s));
     let interval = interval.filter(|(low, high)| *low <= value && value <= *high);
@@ -50,7 +50,7 @@ pub(super) fn throughput(row: &Row) -> Option<Measured> {
 }
 
 /// Cache bytes: a closed form, so it has no interval and nothing weakens it.
-pub(super) fn cache(row: &Row) -> Option<Measured> {
+pub(crate) fn cache(row: &Row) -> Option<Measured> {
     Some(Measured {
         value: positive(row.kv_bytes)?,
         interval: None,
@@ -60,7 +60,7 @@ pub(super) fn cache(row: &Row) -> Option<Measured> {
 
 /// How many times `base` is larger than `other`. The interval is the quotient of the interval's ends, which
 /// is at least as wide as the one of the quotient.
-pub(super) fn quotient(base: Measured, other: Measured) -> Measured {
+pub(crate) fn quotient(base: Measured, other: Measured) -> Measured {
     let interval = base
         .interval
         .zip(other.interval)
@@ -72,7 +72,7 @@ pub(super) fn quotient(base: Measured, other: Measured) -> Measured {
     }
 }
 
-pub(super) fn positive(value: Option<f64>) -> Option<f64> {
+pub(crate) fn positive(value: Option<f64>) -> Option<f64> {
     value.filter(|v| v.is_finite() && *v > 0.0)
 }
 
@@ -86,7 +86,7 @@ pub(super) fn values(rows: &[&Row], field: fn(&Row) -> Option<u64>) -> Vec<u64> 
 }
 
 /// Keeps the last row of each series and place, and counts the ones it replaced by another value.
-pub(super) fn latest<'a, K: Ord>(
+pub(crate) fn latest<'a, K: Ord>(
     rows: &[&'a Row],
     place: impl Fn(&Row) -> K,
     value: fn(&Row) -> Option<Measured>,
@@ -122,7 +122,7 @@ pub(super) fn choose(values: &[u64]) -> Vec<u64> {
 }
 
 /// `1, 4 and 16`.
-pub(super) fn listed(values: &[String]) -> String {
+pub(crate) fn listed(values: &[String]) -> String {
     match values {
         [] => String::new(),
         [one] => one.clone(),

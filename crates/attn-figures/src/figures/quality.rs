@@ -20,15 +20,15 @@ const FEW_SEEDS: u64 = 3;
 const FAR: f64 = 3.0;
 
 /// The models trained on a task, one row a series.
-pub(super) struct Trained<'a> {
-    pub(super) task: Task,
-    pub(super) title: String,
-    pub(super) rows: Vec<&'a Row>,
+pub(crate) struct Trained<'a> {
+    pub(crate) task: Task,
+    pub(crate) title: String,
+    pub(crate) rows: Vec<&'a Row>,
 }
 
 /// Rows of a slice by task, in the order of legends.
-pub(super) struct Tasks<'a> {
-    pub(super) all: Vec<Trained<'a>>,
+pub(crate) struct Tasks<'a> {
+    pub(crate) all: Vec<Trained<'a>>,
     n_replaced: usize,
     n_empty: usize,
     /// That the best of several learning rates was taken.
@@ -39,7 +39,7 @@ pub(super) struct Tasks<'a> {
 
 impl<'a> Tasks<'a> {
     /// Each variant at the best of its learning rates.
-    pub(super) fn of(slice: &Slice<'a>) -> Result<Self, String> {
+    pub(crate) fn of(slice: &Slice<'a>) -> Result<Self, String> {
         Self::new(slice, true)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Tasks<'a> {
     }
 
     /// How many seeds and examples, and what was left out.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(range(self.rows().filter_map(|row| row.n_seeds), "seed", "seeds"));
         let examples = self.rows().filter_map(|row| row.test_examples);
@@ -117,7 +117,7 @@ impl<'a> Tasks<'a> {
     }
 
     /// What failed, and what there are too few seeds of.
-    pub(super) fn reservations(&self, slice: &Slice<'_>) -> Vec<String> {
+    pub(crate) fn reservations(&self, slice: &Slice<'_>) -> Vec<String> {
         let mut notes = slice.reservations();
         notes.extend(self.rates_reservation.clone());
         let diverged = |row: &&Row| row.n_diverged.is_some_and(|n| n > 0);
@@ -171,7 +171,7 @@ fn range(counts: impl Iterator<Item = u64>, one: &str, many: &str) -> Option<Str
 }
 
 /// The mean over seeds, with its interval where there are several.
-pub(super) fn quality(row: &Row) -> Option<Measured> {
+pub(crate) fn quality(row: &Row) -> Option<Measured> {
     let value = row.quality.filter(|value| value.is_finite())?;
     let interval = row.quality_ci_low.zip(row.quality_ci_high);
     Some(Measured {
@@ -193,11 +193,11 @@ impl<'a> Trained<'a> {
 }
 
 impl Trained<'_> {
-    pub(super) fn measure(&self) -> Measure {
+    pub(crate) fn measure(&self) -> Measure {
         self.task.measure()
     }
 
-    pub(super) fn is_higher_better(&self) -> Option<bool> {
+    pub(crate) fn is_higher_better(&self) -> Option<bool> {
         let said = self.rows.iter().find_map(|row| row.quality_higher_is_better);
         said.or(self.measure().is_higher_better)
     }
@@ -304,7 +304,7 @@ impl Trained<'_> {
 }
 
 /// A share is between none and all, whatever the interval around its mean says.
-fn possible(measure: &Measure, measured: Measured) -> Measured {
+pub(crate) fn possible(measure: &Measure, measured: Measured) -> Measured {
     let (least, most) = measure.range;
     let cut = |(low, high): (f64, f64)| {
         (

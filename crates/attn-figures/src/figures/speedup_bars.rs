@@ -9,7 +9,7 @@ use crate::slice::{Slice, TIMED};
 use crate::style::series_key;
 use crate::units::Unit;
 
-pub(super) const SPEC: FigureSpec = FigureSpec {
+pub(crate) const SPEC: FigureSpec = FigureSpec {
     name: "speedup-bars",
     summary: "Time of MHA divided by the time of each variant, at the same workload",
     needs: "measured",
@@ -19,7 +19,7 @@ pub(super) const SPEC: FigureSpec = FigureSpec {
 };
 
 /// The workloads of this figure, in its order.
-const WORKLOADS: [(&str, &str); 5] = [
+pub(crate) const WORKLOADS: [(&str, &str); 5] = [
     ("decode", "decode"),
     ("prefill", "prefill"),
     ("train_step", "training"),
@@ -27,16 +27,16 @@ const WORKLOADS: [(&str, &str); 5] = [
     ("beam", "beam"),
 ];
 
-fn workload_rank(row: &Row) -> Option<usize> {
+pub(crate) fn workload_rank(row: &Row) -> Option<usize> {
     WORKLOADS
         .iter()
         .position(|(workload, _)| *workload == row.workload)
 }
 
 /// A point at which variants are compared: workload, length, batch, tokens generated, hypotheses.
-type Place = (usize, u64, u64, u64, u64);
+pub(crate) type Place = (usize, u64, u64, u64, u64);
 
-fn place(row: &Row) -> Option<Place> {
+pub(crate) fn place(row: &Row) -> Option<Place> {
     let length = row.context.or(row.tokens)?;
     Some((
         workload_rank(row)?,
@@ -141,21 +141,24 @@ fn panel(slice: &Slice<'_>, rows: &[&Row], shown: &[Place], wanted: Place) -> Ba
             text,
         }
     };
-    let (workload, length, batch, new_tokens, beam) = wanted;
-    let tokens = Unit::Tokens.format(length as f64, 15, true);
-    let name = WORKLOADS[workload].1;
-    let title = match WORKLOADS[workload].0 {
-        "decode" => format!("{name}, context {tokens}, batch {batch}"),
-        "beam" => format!("{name} of {beam}, {tokens} + {new_tokens} tokens, batch {batch}"),
-        "generate" if new_tokens > 0 => format!("{name}, {tokens} + {new_tokens} tokens, batch {batch}"),
-        _ => format!("{name}, {tokens} tokens, batch {batch}"),
-    };
     BarPanel {
-        title,
+        title: place_title(wanted),
         axis_title: "Times as fast as MHA".to_owned(),
         unit: Unit::Ratio,
         divide: Some(1.0),
         bars: slice.series(&compared).into_iter().map(bar).collect(),
+    }
+}
+
+/// `decode, context 8k, batch 4`.
+pub(crate) fn place_title((workload, length, batch, new_tokens, beam): Place) -> String {
+    let tokens = Unit::Tokens.format(length as f64, 15, true);
+    let name = WORKLOADS[workload].1;
+    match WORKLOADS[workload].0 {
+        "decode" => format!("{name}, context {tokens}, batch {batch}"),
+        "beam" => format!("{name} of {beam}, {tokens} + {new_tokens} tokens, batch {batch}"),
+        "generate" if new_tokens > 0 => format!("{name}, {tokens} + {new_tokens} tokens, batch {batch}"),
+        _ => format!("{name}, {tokens} tokens, batch {batch}"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::style::{SeriesKey, series_key};
 /// What rows of one slice of whole decoders still differ in, in the order of figures: the seed's way first, the
 /// one with least work last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
+pub(crate) struct Way {
     is_fused: bool,
     path: String,
     /// Seen from all of them, so that all come first.
@@ -69,11 +69,11 @@ impl Way {
         }
     }
 
-    pub(super) fn is_seedlike(&self) -> bool {
+    pub(crate) fn is_seedlike(&self) -> bool {
         !self.is_fused
     }
 
-    pub(super) fn habits(&self) -> Option<Habits> {
+    pub(crate) fn habits(&self) -> Option<Habits> {
         self.habits.map(|habits| habits.0)
     }
 
@@ -97,7 +97,7 @@ impl Way {
     }
 
     /// `seed-like path, all habits, replicated prefix, f32`.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         let path = if self.is_fused {
             format!("{} path", self.path)
         } else {
@@ -116,7 +116,7 @@ pub(super) fn habits(row: &Row) -> Option<Habits> {
 }
 
 /// Whether the row has all of the seed's habits or none, or they are no question.
-pub(super) fn is_end(row: &Row) -> bool {
+pub(crate) fn is_end(row: &Row) -> bool {
     row.habits
         .as_deref()
         .is_none_or(|text| matches!(Habits::parse(text), Some(Habits::ALL | Habits::NONE)))
@@ -138,7 +138,7 @@ pub(super) fn why_missing(slice: &Slice<'_>, way: &Way, key: &SeriesKey) -> Stri
 
 /// The rows of a slice that have a value, by way: each variant once, its last row. Their number that were
 /// measured again comes second.
-pub(super) fn by_way<'a>(
+pub(crate) fn by_way<'a>(
     slice: &Slice<'a>,
     value: fn(&Row) -> Option<Measured>,
 ) -> (Vec<(Way, Vec<&'a Row>)>, usize) {
