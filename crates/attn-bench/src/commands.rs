@@ -6,11 +6,14 @@ pub mod completions;
 pub mod doctor;
 pub mod export;
 pub mod list;
+pub mod merge;
 pub mod plan;
 pub mod plot;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod status;
+pub mod submit;
 pub mod verify;
 pub mod worker;
 
