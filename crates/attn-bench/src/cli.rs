@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use attn_harness::DeviceRequest;
 use attn_harness::device::DeviceList;
-use attn_harness::plan::Shard;
+use attn_harness::plan::ShardRequest;
 use attn_harness::sweep::ByteCount;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -41,6 +41,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a sweep and draw its figures
     Run(RunArgs),
+    /// Hand a sweep to Slurm or HyperQueue as a job array, one shard a task
+    Submit(SubmitArgs),
+    /// Say how far runs are, and every shard of what was submitted
+    Status(StatusArgs),
+    /// Join the shards of a sweep to one run, finished or not
+    Merge(MergeArgs),
     /// Show the cases of a sweep with their predicted memory and time; runs nothing
     Plan(PlanArgs),
     /// Say which contexts and batches fit in some memory, for every variant of a sweep
@@ -91,9 +97,10 @@ pub struct SweepArgs {
     /// Replace a value of the sweep: model.d_model=1024, variants.mtla.stride=[2,4] (may be repeated)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Keep part I of N, whole groups of comparable cases, about equal in time
+    /// Keep part I of N, whole groups of comparable cases, about equal in time; `auto` or `auto/N` asks the environment
+    /// of Slurm, HyperQueue or Kubernetes which part
     #[arg(long, value_name = "I/N")]
-    pub shard: Option<Shard>,
+    pub shard: Option<ShardRequest>,
 }
 
 /// How tables are printed.
@@ -139,9 +146,16 @@ pub struct RunArgs {
     /// Continue the interrupted run in --out: cases that have a row are not run again
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// Continue although sweep, build or machine have changed; the change goes on record
+    /// With --resume: begin the run where there is none yet, and wait where its last runner has only just died, so that
+    /// one command serves every start of a task
     #[arg(long, requires = "resume")]
-    pub accept_changes: bool,
+    pub or_begin: bool,
+    /// Continue although sweep, build or machine have changed, or the machine alone; the change goes on record
+    #[arg(long, requires = "resume", value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub accept_changes: Option<Accepted>,
+    /// Draw no figures; `plot` draws them later
+    #[arg(long)]
+    pub no_figures: bool,
     /// Measure every case with this other build of attn-bench too, in turns sample by sample, and compare; its run goes
     /// to base/ in --out
     #[arg(long, value_name = "BINARY", conflicts_with = "resume")]
@@ -149,6 +163,15 @@ pub struct RunArgs {
     /// Exit with 1 where this build is slower than the other, or fails where the other does not
     #[arg(long, requires = "against")]
     pub gate: bool,
+}
+
+/// What may have changed when a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accepted {
+    /// Sweep, build and machine
+    All,
+    /// The machine
+    Machine,
 }
 
 /// Arguments of `worker`.
@@ -180,6 +203,115 @@ pub struct PlanArgs {
     /// How to print.
     #[command(flatten)]
     pub format: FormatArgs,
+}
+
+/// Arguments of `submit`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench submit experiments/quick.yaml --slurm --dry-run
+  attn-bench submit sweep.yaml --slurm --array 16 --gres gpu:1 --cpus-per-task 8 --time 02:00:00
+  attn-bench submit sweep.yaml --slurm --partition gpu --account me --sbatch-option=--constraint=h100
+  attn-bench submit sweep.yaml --hq --array 16 --gres gpu:1
+
+The run's folder gets the scripts, the sweep, the tasks' output, and shards/1, shards/2, ... Every task can be killed and
+started again at any time: it goes on from what is stored. A last job merges the shards.")]
+#[command(group = clap::ArgGroup::new("scheduler").required(true).args(["slurm", "hq"]))]
+pub struct SubmitArgs {
+    /// Sweep file (experiments/ has some)
+    pub file: PathBuf,
+    /// Submit to Slurm, by its sbatch
+    #[arg(long)]
+    pub slurm: bool,
+    /// Submit to HyperQueue, by its hq
+    #[arg(long)]
+    pub hq: bool,
+    /// Shards, a task each [default: one for every 10 minutes of predicted time, at most 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub array: Option<u32>,
+    /// Tasks that run at the same time, at most
+    #[arg(long, value_name = "N", conflicts_with = "hq", value_parser = clap::value_parser!(u32).range(1..))]
+    pub at_once: Option<u32>,
+    /// The run's own folder, which every node must see; must not exist [default: results/<name>-<utc time>-<scheduler>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Generic resources of a task, as in gpu:1
+    #[arg(long, value_name = "LIST")]
+    pub gres: Option<String>,
+    /// Time limit of a task, as in 90 (minutes) or 02:00:00; a task that reaches it goes on in a new one
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// Processors of a task
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus_per_task: Option<u32>,
+    /// Memory of a task, as in 32G
+    #[arg(long, value_name = "SIZE", conflicts_with = "hq")]
+    pub mem: Option<String>,
+    /// Partition
+    #[arg(long, value_name = "NAME", conflicts_with = "hq")]
+    pub partition: Option<String>,
+    /// Account
+    #[arg(long, value_name = "NAME", conflicts_with = "hq")]
+    pub account: Option<String>,
+    /// Another option of sbatch for both jobs, as in --sbatch-option=--constraint=h100 (may be repeated)
+    #[arg(
+        long,
+        value_name = "OPTION",
+        conflicts_with = "hq",
+        allow_hyphen_values = true
+    )]
+    pub sbatch_option: Vec<String>,
+    /// Refuse to go on with a shard on another machine than it was begun on
+    #[arg(long)]
+    pub same_machine: bool,
+    /// Print what would be submitted; write and submit nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceRequest>,
+    /// Keep the cases for which all conditions hold: variant=mtla,batch=1,context>=2048
+    #[arg(long, value_name = "EXPR")]
+    pub filter: Option<String>,
+    /// Replace a value of the sweep: model.d_model=1024, variants.mtla.stride=[2,4] (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench status results/mine
+  attn-bench status results/shards/1 results/shards/2
+  attn-bench status results/mine --format json
+
+A shard is done, running (a runner has its log), stopped (begun, and nobody is at work on it) or waiting.")]
+pub struct StatusArgs {
+    /// Folders of runs, of shards, or of what was submitted
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench merge results/mine --out results/mine/merged
+  attn-bench merge shard-1 shard-2 shard-3 --out results/whole
+
+Works while shards still run: merge again later into the same folder. A case that several runs have is kept once: a row
+that is ok goes before one that is not, else the run named first. Exits with 3 where cases are missing.")]
+pub struct MergeArgs {
+    /// Folders of runs of one sweep, or of what was submitted
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The merged run's folder; must not exist, or be an earlier merge, which is replaced
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `capacity`.

@@ -7,12 +7,15 @@ pub mod doctor;
 pub mod export;
 pub mod list;
 pub mod man;
+pub mod merge;
 pub mod plan;
 pub mod plot;
 pub mod report;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod status;
+pub mod submit;
 pub mod verify;
 pub mod worker;
 

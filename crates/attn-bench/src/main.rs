@@ -5,6 +5,7 @@ mod commands;
 mod failure;
 mod output;
 mod registry;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => commands::run::execute(&args),
+        Command::Submit(args) => commands::submit::execute(&args),
+        Command::Status(args) => commands::status::execute(&args),
+        Command::Merge(args) => commands::merge::execute(&args),
         Command::Plan(args) => commands::plan::execute(&args),
         Command::Capacity(args) => commands::capacity::execute(&args),
         Command::Plot(args) => commands::plot::execute(&args),

@@ -14,6 +14,7 @@ mod predict;
 mod quality;
 mod shard;
 mod spec;
+mod task;
 mod totals;
 mod variants;
 mod whole;
@@ -37,8 +38,9 @@ pub use filter::Filter;
 pub use predict::Rates;
 use predict::memory_bytes;
 pub use quality::{QUALITY, QUALITY_SETTINGS, QUALITY_SUMMARY, Quality, Training};
-pub use shard::Shard;
+pub use shard::{Part, Shard};
 pub use spec::{SizeSpec, WORKLOADS, WorkloadSpec};
+pub use task::{ShardRequest, Which};
 pub use totals::{NOTABLE_MISMATCH, Totals};
 use whole::Way;
 
@@ -73,6 +75,9 @@ pub struct Case {
     /// Cases of one group are comparable, and take turns: they differ in the variant alone, whole decoders also in habits
     /// or in where the prefix is.
     pub group: usize,
+    /// Cases of one unit are never in different shards: a group, or several that are one where memory holds them all.
+    #[serde(skip)]
+    pub(super) unit: usize,
     /// The variant.
     #[serde(serialize_with = "variant_key")]
     pub variant: &'static Variant,
@@ -130,6 +135,9 @@ pub struct Case {
     pub predicted_time_s: f64,
     /// Why the case cannot run here, where it cannot.
     pub unsupported: Option<String>,
+    /// Whether there is such a case on any machine.
+    #[serde(skip)]
+    pub(super) is_defined: bool,
     /// Whether the estimated peak is more than the machine or `measure.memory_limit` has.
     pub predicted_oom: bool,
     /// Id of a smaller case that is predicted not to fit either ([`dominates`]).
@@ -336,11 +344,15 @@ impl Plan {
     }
 }
 
-/// Numbers the groups of ways that differ in habits or prefix alone, from `first` on, and says how many they are. Whole
-/// decoders are one, so that what the machine does falls on all of them alike, where half of the memory holds them all.
+/// Numbers the groups and units of ways that differ in habits or prefix alone, from `first` on, and says how many groups
+/// they are. Whole decoders are one, so that what the machine does falls on all of them alike, where half of the memory holds them all.
 fn number(ways: &mut [Vec<Case>], first: usize, memory_bytes: Option<u64>) -> usize {
+    let is_whole = ways.iter().flatten().all(|case| case.scope == Scope::Model);
+    for (i, way) in ways.iter_mut().enumerate() {
+        let unit = if is_whole { first } else { first + i };
+        way.iter_mut().for_each(|case| case.unit = unit);
+    }
     let all = || ways.iter().flatten();
-    let is_whole = all().all(|case| case.scope == Scope::Model);
     let needed = all().fold(0_u64, |sum, case| sum.saturating_add(case.predicted_peak_bytes));
     if is_whole && memory_bytes.is_none_or(|memory| needed <= memory / 2) {
         return 1;

@@ -11,18 +11,23 @@
 //! | `checkpoints/` | trainings that have not ended, to go on from |
 //! | `README.md` | question, command, summary |
 
+mod differences;
 mod error;
 mod files;
 mod log;
+mod merge;
+mod planned;
+mod standing;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use polars::prelude::DataFrame;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use self::files::{TableFile, read_parquet, read_text, replace_file, sync_folder, write_file};
 use self::log::{Entry, Index};
@@ -31,6 +36,9 @@ use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 
 pub use self::error::StoreError;
+pub use self::merge::{Duplicate, Merge, Source};
+pub use self::planned::{Planned, Submission, is_run, runs_in};
+pub use self::standing::{Standing, State};
 
 /// Version of the columns, in the parquet files' metadata.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -49,6 +57,11 @@ const README: &str = "README.md";
 const COMMANDS: &str = "commands";
 const SESSIONS: &str = "sessions";
 const CHANGES: &str = "accepted_changes";
+const MACHINES: &str = "machines";
+
+/// How long and how often a log is tried for that another process has: one that only looks has it for no time.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Rows that are held at once while tables are built: with thousands of samples each, some hundred megabytes.
 const ROWS_AT_ONCE: usize = 512;
@@ -114,19 +127,8 @@ impl RunDir {
         if dir.symlink_metadata().is_ok() {
             return Err(exists());
         }
-        let parent = match dir.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
         // Filled under another name beside its place and then renamed, which is atomic.
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".attn-bench-");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask
-        let temporary = builder
-            .tempdir_in(parent)
-            .map_err(StoreError::io("create a folder in", parent))?;
+        let temporary = beside(dir)?;
         let inside = temporary.path();
         write_file(&inside.join(SWEEP), sweep_yaml.as_bytes())?;
         write_file(
@@ -144,7 +146,7 @@ impl RunDir {
         })?;
         // Nothing is left under the temporary name.
         let _ = temporary.keep();
-        sync_folder(parent);
+        sync_folder(parent_of(dir));
         Self::append_to(dir)
     }
 
@@ -218,21 +220,33 @@ impl RunDir {
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
         // The lock goes with the process, however that ends.
-        match log.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked {
-                    dir: dir.to_path_buf(),
-                });
+        for tries in 1.. {
+            match log.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tries < TRIES => std::thread::sleep(BETWEEN_TRIES),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Locked {
+                        dir: dir.to_path_buf(),
+                    });
+                }
+                // Some network file systems know no locks; what they then allow is the user's to avoid.
+                Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => break,
+                Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", &path)(source)),
             }
-            // Some network file systems know no locks; what they then allow is the user's to avoid.
-            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", &path)(source)),
         }
         Ok(Self {
             dir: dir.to_path_buf(),
             log,
         })
+    }
+
+    /// Notes that the run goes on on another machine or with another build than it was begun with.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] or [`StoreError::Damaged`].
+    pub fn note_machine(&mut self, machine: &Value) -> Result<(), StoreError> {
+        let environment = with_entry(Run::describe(&self.dir)?.environment, MACHINES, machine.clone());
+        replace_file(&self.dir.join(ENVIRONMENT), pretty(&environment).as_bytes())
     }
 
     /// The folder.
@@ -423,9 +437,8 @@ impl Run {
     /// # Errors
     /// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let mut run = Self::describe(dir)?;
-        let (rows, samples) = (dir.join(ROWS), dir.join(SAMPLES));
-        if !rows.is_file() {
+        if !dir.join(ROWS).is_file() {
+            let mut run = Self::describe(dir)?;
             let index = Index::of(&dir.join(LOG))?;
             index.read(ROWS_AT_ONCE, |entries| {
                 for entry in entries {
@@ -437,6 +450,13 @@ impl Run {
             run.warnings = index.warnings;
             return Ok(run);
         }
+        Self::of_tables(dir)
+    }
+
+    /// A run by its tables alone.
+    fn of_tables(dir: &Path) -> Result<Self, StoreError> {
+        let mut run = Self::describe(dir)?;
+        let (rows, samples) = (dir.join(ROWS), dir.join(SAMPLES));
         run.rows = Row::from_frame(&read_parquet(&rows, None)?)?;
         run.details = details_of(dir)?;
         if samples.is_file() {
@@ -482,6 +502,45 @@ impl Run {
             .map(str::to_string)
             .collect()
     }
+}
+
+/// Whether a runner is at work on a run; none where the file system knows no locks.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn is_live(dir: &Path) -> Result<Option<bool>, StoreError> {
+    let path = dir.join(LOG);
+    let log = match File::open(&path) {
+        Ok(log) => log,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Some(false)),
+        Err(source) => return Err(StoreError::io("open", &path)(source)),
+    };
+    match log.try_lock_shared() {
+        Ok(()) => Ok(Some(false)),
+        Err(TryLockError::WouldBlock) => Ok(Some(true)),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// The folder that one is in.
+fn parent_of(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A folder of another name beside `dir`, to be renamed once it is complete.
+fn beside(dir: &Path) -> Result<TempDir, StoreError> {
+    let parent = parent_of(dir);
+    fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".attn-bench-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask
+    builder
+        .tempdir_in(parent)
+        .map_err(StoreError::io("create a folder in", parent))
 }
 
 /// What a run holds, without what was measured.

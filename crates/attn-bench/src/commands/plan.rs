@@ -7,7 +7,7 @@ use std::path::Path;
 
 use attn_harness::device::{DeviceList, Resolved};
 use attn_harness::environment::Environment;
-use attn_harness::plan::{NOTABLE_MISMATCH, Rates, Setup, Totals};
+use attn_harness::plan::{NOTABLE_MISMATCH, Rates, Setup, Totals, Which};
 use attn_harness::units::{format_bytes, format_count, format_time};
 use attn_harness::{Case, DeviceRequest, Override, Plan, Sweep};
 use attn_harness::{device, store};
@@ -29,6 +29,7 @@ pub fn execute(args: &PlanArgs) -> Result<Exit, Failure> {
         None => HashSet::new(),
     };
     let totals = plan.totals(&stored);
+    say_which(&args.sweep)?;
     match args.format.format {
         Format::Table => print(&text(&plan, &totals, args.out.as_deref()))?,
         Format::Json => print_json(&json!({
@@ -96,10 +97,43 @@ pub fn load_for(args: &SweepArgs, devices: Option<&DeviceList>) -> Result<Plan, 
     if let Some(expression) = &args.filter {
         plan = plan.filter(expression, VARIANTS)?;
     }
-    if let Some(shard) = args.shard {
-        plan = plan.shard(shard)?;
+    if let Some(which) = which(args)? {
+        plan = plan.shard(which.shard)?;
     }
     Ok(plan)
+}
+
+/// Says which part a scheduler's environment asked for, and by which variables.
+pub fn say_which(args: &SweepArgs) -> Result<(), Failure> {
+    if let Some(which) = which(args)?.filter(|which| !which.by.is_empty()) {
+        eprintln!("shard {} ({})", which.shard, which.by);
+    }
+    Ok(())
+}
+
+/// The part of the sweep that is asked for.
+pub fn which(args: &SweepArgs) -> Result<Option<Which>, Failure> {
+    let request = args
+        .shard
+        .map(|shard| shard.resolve(&|name| std::env::var(name).ok()));
+    Ok(request.transpose()?)
+}
+
+/// The plan of a sweep that is at hand, on this machine.
+pub fn of_sweep(sweep: &Sweep, filter: Option<&str>) -> Result<Plan, attn_harness::Error> {
+    let figures = figure_names();
+    let setup = Setup {
+        variants: VARIANTS,
+        figures: &figures,
+        memory_bytes: memory_bytes(sweep.file.device),
+        rates: Rates::default(),
+        device: device::resolve,
+    };
+    let plan = Plan::build(sweep, &setup)?;
+    match filter {
+        Some(expression) => plan.filter(expression, VARIANTS),
+        None => Ok(plan),
+    }
 }
 
 /// Memory of the device, or of the machine where that is the device or there is no other.
@@ -212,12 +246,12 @@ fn spaced(count: f64) -> String {
     }
 }
 
-fn counted(n: usize, word: &str) -> String {
+pub fn counted(n: usize, word: &str) -> String {
     format!("{n} {word}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Seconds below two minutes, then minutes, then hours: an estimate has no more digits.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),

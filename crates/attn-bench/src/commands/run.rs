@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use attn_harness::Plan;
 use attn_harness::compare::{Comparison, Rules, compare};
@@ -14,19 +14,23 @@ use attn_harness::environment::Environment;
 use attn_harness::nvml::Gpus;
 use attn_harness::progress::observer;
 use attn_harness::run::{self, Outcome, RunError, Side};
-use attn_harness::store::{Run, RunDir, StoreError, StoredCase, default_name};
+use attn_harness::store::{Planned, Run, RunDir, StoreError, StoredCase, default_name};
 use attn_harness::table::TableFormat;
 use attn_harness::worker::{Executable, Plants, Settings, Share};
 use serde_json::{Value, json};
 
 use super::{plot, runs};
-use crate::cli::RunArgs;
+use crate::cli::{Accepted, RunArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::print;
 use crate::registry::VARIANTS;
+use crate::shell::{command_line, quote};
 
 /// Cases of which a run draws its figures by itself: more take minutes, and more memory than a runner should.
-const FIGURES_UP_TO: usize = 20_000;
+pub const FIGURES_UP_TO: usize = 20_000;
+
+/// Longer than the 90 s after which file servers take a lock from a machine that is silent.
+const WAIT_FOR_LOCK: Duration = Duration::from_secs(120);
 
 /// Folder of the other build's run, in the run's own.
 const BASE: &str = "base";
@@ -42,6 +46,12 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     if args.against.is_some() {
         plan.measure.prepare_against();
     }
+    super::plan::say_which(&args.sweep)?;
+    let planned = Planned::of(
+        &plan,
+        args.sweep.filter.as_deref(),
+        super::plan::which(&args.sweep)?.as_ref(),
+    );
     let environment = Environment::probe();
     let plants = Plants::from_env(VARIANTS)?;
     let out = match &args.out {
@@ -68,13 +78,13 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     let mut this = Executable::this(settings.clone()).map_err(Failure::machine)?;
     let mut other = args.against.clone().map(|path| Executable { path, settings });
 
-    let (mut dir, stored) = if args.resume {
-        resume(&out, &plan, &environment, args.accept_changes)?
+    let (mut dir, stored) = if args.resume && !(args.or_begin && is_not_begun(&out)) {
+        resume(&out, &plan, &planned, &environment, args)?
     } else {
-        (create(&out, &plan, &environment)?, Vec::new())
+        (create(&out, &plan, &planned, &environment)?, Vec::new())
     };
     let mut base_dir = match &args.against {
-        Some(_) => Some(create(&out.join(BASE), &plan, &environment)?),
+        Some(_) => Some(create(&out.join(BASE), &plan, &planned, &environment)?),
         None => None,
     };
     let mut sides = vec![Side {
@@ -131,6 +141,7 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Failure> {
     };
     let figures = match digest.ok() {
         0 => String::new(),
+        _ if args.no_figures => String::new(),
         1..=FIGURES_UP_TO => plot::draw(std::slice::from_ref(&out), &plots)?,
         n => format!("no figures of {n} cases: attn-bench plot {}\n", out.display()),
     };
@@ -203,9 +214,10 @@ fn verdict(comparison: &Comparison, out: &Path, gate: bool) -> Result<Exit, Fail
 }
 
 /// A new run's folder.
-fn create(out: &Path, plan: &Plan, environment: &Environment) -> Result<RunDir, Failure> {
+fn create(out: &Path, plan: &Plan, planned: &Planned, environment: &Environment) -> Result<RunDir, Failure> {
     check_out(out)?;
-    let described = serde_json::to_value(environment).map_err(Failure::machine)?;
+    let mut described = serde_json::to_value(environment).map_err(Failure::machine)?;
+    planned.write(&mut described);
     RunDir::create(out, &plan.sweep_yaml, &described, &command_line()).map_err(store_failure)
 }
 
@@ -214,11 +226,12 @@ fn create(out: &Path, plan: &Plan, environment: &Environment) -> Result<RunDir, 
 fn resume(
     out: &Path,
     plan: &Plan,
+    planned: &Planned,
     environment: &Environment,
-    accept: bool,
+    args: &RunArgs,
 ) -> Result<(RunDir, Vec<StoredCase>), Failure> {
     let stored = Run::describe(out).map_err(store_failure)?;
-    let mut changes = Vec::new();
+    let (mut changes, mut elsewhere) = (Vec::new(), Vec::new());
     if stored.sweep_yaml != plan.sweep_yaml {
         changes.push("the sweep is not the one that was begun here".to_string());
     }
@@ -231,7 +244,7 @@ fn resume(
     };
     let (fingerprint, binary) = (was("/fingerprint"), was("/build/binary"));
     if fingerprint != environment.fingerprint {
-        changes.push(format!(
+        elsewhere.push(format!(
             "it was begun on another machine (fingerprint {fingerprint}, this one has {})",
             environment.fingerprint
         ));
@@ -243,7 +256,14 @@ fn resume(
             environment.build.commit
         ));
     }
-    if !changes.is_empty() && !accept {
+    let is_refused = match args.accept_changes {
+        Some(Accepted::All) => false,
+        Some(Accepted::Machine) => !changes.is_empty(),
+        None => !changes.is_empty() || !elsewhere.is_empty(),
+    };
+    let is_elsewhere = !elsewhere.is_empty();
+    changes.append(&mut elsewhere);
+    if is_refused {
         return Err(attn_harness::Error::option(
             format!("--resume {}", out.display()),
             changes.join("; "),
@@ -251,12 +271,44 @@ fn resume(
         )
         .into());
     }
-    let (dir, stored) =
-        RunDir::resume(out, &command_line(), &plan.sweep_yaml, &changes).map_err(store_failure)?;
+    let open = || RunDir::resume(out, &command_line(), &plan.sweep_yaml, &changes);
+    let (mut dir, stored) = open()
+        .or_else(|error| wait_for(error, args, open))
+        .map_err(store_failure)?;
+    dir.note_plan(planned).map_err(store_failure)?;
+    if is_elsewhere {
+        let machine = serde_json::to_value(environment).map_err(Failure::machine)?;
+        dir.note_machine(&machine).map_err(store_failure)?;
+    }
     for warning in stored.warnings.iter().chain(&changes) {
         eprintln!("warning: {}: {warning}", out.display());
     }
     Ok((dir, stored.cases))
+}
+
+/// Whether there is nothing yet, or the empty folder that a scheduler or a user made for it.
+fn is_not_begun(out: &Path) -> bool {
+    // Fails on a folder that has something in it, and does nothing then.
+    std::fs::remove_dir(out).is_ok() || out.symlink_metadata().is_err()
+}
+
+/// A file server keeps the lock of a machine that died for a while; a task that is started again then waits.
+fn wait_for<T>(
+    error: StoreError,
+    args: &RunArgs,
+    open: impl Fn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    if !args.or_begin || !matches!(error, StoreError::Locked { .. }) {
+        return Err(error);
+    }
+    eprintln!("waiting up to {} s: {error}", WAIT_FOR_LOCK.as_secs());
+    let until = Instant::now() + WAIT_FOR_LOCK;
+    loop {
+        match open() {
+            Err(StoreError::Locked { .. }) if Instant::now() < until => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// Set by the first Ctrl-C, so that what was measured is stored; the second one ends the process.
@@ -273,24 +325,8 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(flag)
 }
 
-/// The command as it was typed, the program by its name alone: a run tells no one where it was made.
-fn command_line() -> String {
-    let quote = |arg: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,%+@".contains(c);
-        if !arg.is_empty() && arg.chars().all(plain) {
-            arg
-        } else {
-            format!("'{}'", arg.replace('\'', r"'\''"))
-        }
-    };
-    let args = std::env::args().skip(1).map(quote);
-    std::iter::once("attn-bench".to_string())
-        .chain(args)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn store_failure(error: StoreError) -> Failure {
+/// Bad input, or the machine's fault.
+pub fn store_failure(error: StoreError) -> Failure {
     if error.is_machine_fault() {
         Failure::machine(error)
     } else {
@@ -325,11 +361,11 @@ fn how_to_go_on(args: &RunArgs, out: &Path) -> String {
     }
     let mut command = format!(
         "attn-bench run {} --out {} --resume",
-        args.sweep.file.display(),
-        out.display()
+        quote(&args.sweep.file.to_string_lossy()),
+        quote(&out.to_string_lossy())
     );
     for set in &args.sweep.set {
-        command.push_str(&format!(" --set '{set}'"));
+        command.push_str(&format!(" --set {}", quote(set)));
     }
     if let Some(device) = &args.sweep.device {
         command.push_str(&format!(" --device {device}"));
@@ -338,10 +374,10 @@ fn how_to_go_on(args: &RunArgs, out: &Path) -> String {
         command.push_str(&format!(" --devices {devices}"));
     }
     if let Some(filter) = &args.sweep.filter {
-        command.push_str(&format!(" --filter '{filter}'"));
+        command.push_str(&format!(" --filter {}", quote(filter)));
     }
-    if let Some(shard) = &args.sweep.shard {
-        command.push_str(&format!(" --shard {shard}"));
+    if let Ok(Some(which)) = super::plan::which(&args.sweep) {
+        command.push_str(&format!(" --shard {}", which.shard));
     }
     format!("; to continue: {command}")
 }

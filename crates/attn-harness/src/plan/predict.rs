@@ -186,6 +186,7 @@ impl Shared {
         let mut case = Case {
             id: String::new(),
             group: self.group,
+            unit: self.group,
             variant: point.variant,
             label: point.label.clone(),
             params: point.params.clone(),
@@ -212,6 +213,7 @@ impl Shared {
             predicted_floor_s,
             predicted_time_s: predicted_time_s(measure, sample_s),
             unsupported: self.unsupported(setup),
+            is_defined: self.undefined().is_none(),
             predicted_oom: memory_bytes.is_some_and(|memory| predicted_peak_bytes > memory),
             dominated_by: None,
             fair: point.fair.clone(),
@@ -225,6 +227,11 @@ impl Shared {
         if let Err(missing) = (setup.device)(self.device) {
             return Some(missing.reason());
         }
+        self.undefined()
+    }
+
+    /// Why there is no such case on any machine.
+    fn undefined(&self) -> Option<String> {
         let Way {
             path, dtype, habits, ..
         } = self.way;

@@ -540,6 +540,7 @@ impl QualityPoint {
         let mut case = Case {
             id: String::new(),
             group,
+            unit: group,
             variant: point.variant,
             label: point.label.clone(),
             params: point.params.clone(),
@@ -577,6 +578,7 @@ impl QualityPoint {
                 }
                 Ok(_) => None,
             },
+            is_defined: path.supports(DType::from(dtype)),
             predicted_oom: memory.is_some_and(|memory| predicted_peak_bytes > memory),
             dominated_by: None,
             fair: point.fair.clone(),

@@ -27,6 +27,16 @@ pub enum StoreError {
         /// The folder.
         dir: PathBuf,
     },
+    /// Runs that cannot be one.
+    #[error("{} and {} are of different sweeps, which differ in {}: merge runs of one sweep, and `show` or `plot` several together", first.display(), other.display(), keys.join(", "))]
+    MixedSweeps {
+        /// A run.
+        first: PathBuf,
+        /// One of another sweep.
+        other: PathBuf,
+        /// The keys in which the sweeps differ.
+        keys: Vec<String>,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
     Io {

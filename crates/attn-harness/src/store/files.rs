@@ -84,6 +84,17 @@ pub(super) fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<Data
     reader.with_columns(columns).finish().map_err(damaged)
 }
 
+/// How many rows a table has, by its last bytes.
+pub(super) fn rows_in(path: &Path) -> Result<usize, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    ParquetReader::new(file)
+        .num_rows()
+        .map_err(|error| StoreError::Damaged {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })
+}
+
 /// Replaces a file as a whole: written beside it, brought to the disk, renamed.
 pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = beside(path)?;

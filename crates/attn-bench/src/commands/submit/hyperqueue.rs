@@ -1,0 +1,172 @@
+//! HyperQueue: one job, whose tasks are the shards and a merge that depends on them.
+//!
+//! Tested against a stand-in for `hq` that records what it is called with, not against HyperQueue.
+
+use std::path::Path;
+use std::process::Command;
+
+use attn_harness::store::Submission;
+
+use super::{Job, Script, Submitted, ask, machine_words, task_line};
+use crate::failure::Failure;
+use crate::shell::quote;
+
+const JOB: &str = "job.toml";
+const TASK: &str = "task.sh";
+const MERGE: &str = "merge.sh";
+
+/// The job's definition and what its tasks run.
+pub fn scripts(job: &Job<'_>) -> Result<Vec<Script>, Failure> {
+    Ok(vec![
+        Script {
+            name: JOB,
+            text: definition(job)?,
+        },
+        Script {
+            name: TASK,
+            text: task(job),
+        },
+        Script {
+            name: MERGE,
+            text: merge(job),
+        },
+    ])
+}
+
+fn definition(job: &Job<'_>) -> Result<String, Failure> {
+    let (args, count) = (job.args, job.parts.len());
+    let mut resources = vec![format!("\"cpus\" = {}", args.cpus_per_task.unwrap_or(1))];
+    if let Some(gres) = &args.gres {
+        resources.extend(gres.split(',').map(resource).collect::<Result<Vec<_>, _>>()?);
+    }
+    let mut text = format!(
+        "# Sweep {} in {count} shards, one a task, and task {} that merges them. Written by:\n#   {}\n\
+         # Tested against a stand-in for hq only.\nname = {}\n",
+        job.name,
+        count + 1,
+        job.command.replace(['\n', '\r'], " "),
+        string(&format!("attn-{}", job.name))
+    );
+    let limit = args
+        .time
+        .as_ref()
+        .map(|time| format!("time_limit = {}\n", string(time)));
+    for id in 1..=count {
+        text += &format!(
+            "\n[[task]]\nid = {id}\ncommand = [\"bash\", {}]\n{}{}[[task.request]]\nresources = {{ {} }}\n",
+            string(&format!("{}/{TASK}", job.run)),
+            output(job, &id.to_string()),
+            limit.as_deref().unwrap_or_default(),
+            resources.join(", ")
+        );
+    }
+    let shards: Vec<String> = (1..=count).map(|id| id.to_string()).collect();
+    text += &format!(
+        "\n[[task]]\nid = {}\ncommand = [\"bash\", {}]\n{}deps = [{}]\n",
+        count + 1,
+        string(&format!("{}/{MERGE}", job.run)),
+        output(job, "merge"),
+        shards.join(", ")
+    );
+    Ok(text)
+}
+
+fn output(job: &Job<'_>, name: &str) -> String {
+    let file = |kind| string(&format!("{}/output/{name}.{kind}", job.run));
+    format!("stdout = {}\nstderr = {}\n", file("out"), file("err"))
+}
+
+fn task(job: &Job<'_>) -> String {
+    format!(
+        r#"#!/usr/bin/env bash
+# A shard of sweep {name}: the task of HyperQueue says which. A task whose worker is lost is started again by HyperQueue.
+attn_bench={program}
+run={run}
+shard=$run/shards/$HQ_TASK_ID
+
+# Begins the shard or goes on with it: a case that has a row is not run again.
+{machine}
+{line}
+code=$?
+if [[ $code -eq 3 ]]; then
+    echo "some cases failed, their rows say why; the task itself is done"
+    code=0
+fi
+exit "$code"
+"#,
+        name = job.name,
+        program = quote(&job.program),
+        run = quote(&job.run),
+        machine = machine_words(job),
+        line = task_line(job)
+    )
+}
+
+fn merge(job: &Job<'_>) -> String {
+    format!(
+        "#!/usr/bin/env bash\n# Joins the shards once all of them are done. Exits with 3 where cases are missing.\n\
+         run={run}\nexec {program} merge \"$run\" --out \"$run\"/merged\n",
+        run = quote(&job.run),
+        program = quote(&job.program)
+    )
+}
+
+/// `gpu:2` or `gpu:h100:2` as HyperQueue counts them, which knows GPUs by their maker.
+fn resource(gres: &str) -> Result<String, Failure> {
+    let mut parts = gres.split(':');
+    let name = parts.next().unwrap_or_default();
+    let count = match parts.next_back() {
+        None => Some(1),
+        Some(count) => count.parse::<u32>().ok(),
+    };
+    let (Some(count), false) = (count, name.is_empty()) else {
+        return Err(attn_harness::Error::option(
+            format!("--gres {gres}"),
+            "this names no resource and how many of it",
+            "for example gpu:1",
+        )
+        .into());
+    };
+    let name = if name == "gpu" { "gpus/nvidia" } else { name };
+    Ok(format!("{} = {count}", string(name)))
+}
+
+/// A string of TOML.
+fn string(text: &str) -> String {
+    let mut string = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => string.extend(['\\', c]),
+            c if c.is_control() => string += &format!("\\u{:04X}", u32::from(c)),
+            c => string.push(c),
+        }
+    }
+    string.push('"');
+    string
+}
+
+/// Submits the job; `run` is from the root.
+pub fn submit(run: &Path) -> Result<Submitted, String> {
+    let answer = ask(Command::new("hq")
+        .args(["--output-mode", "quiet", "job", "submit-file"])
+        .arg(run.join(JOB)))?;
+    let number = answer.split_whitespace().next_back().unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("it answered `{answer}` and no number of a job"));
+    }
+    Ok(Submitted {
+        job: number.to_string(),
+        merge_job: None,
+        failed: None,
+    })
+}
+
+/// How to follow it.
+pub fn follow(submission: &Submission, out: &Path) -> String {
+    let dir = quote(&out.to_string_lossy());
+    let job = submission.job.as_deref().unwrap_or_default();
+    format!(
+        "submitted: job {job}, its last task merges\nfollow:    attn-bench status {dir}\n           hq task list {job}\n\
+         output:    {dir}/output\ncancel:    hq job cancel {job}\nresult:    {dir}/merged\n"
+    )
+}

@@ -1,0 +1,580 @@
+//! Runs of one sweep joined to one: shards of different machines, finished or not.
+//!
+//! Nothing is held as a whole but where each row is. The logs pass by once, line by line, and become the new run's
+//! log; its tables are then built from that in the order of the plan. A case that several runs have is kept once: a
+//! row `ok` goes before one that is not, else the run that was named first.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use super::differences::differences;
+use super::files::{rows_in, sync_folder, write_file};
+use super::log::{Entry, Head, Lines, complete_lines};
+use super::planned::Planned;
+use super::{
+    CHANGES, COMMANDS, ENVIRONMENT, LOG, MACHINES, README, ROWS, Run, SESSIONS, SWEEP, StoreError, Tables,
+    beside, describe_tables, is_live, parent_of, pretty, readme,
+};
+use crate::row::{Details, Row};
+use crate::status::Status;
+
+/// Bytes of log lines that are parsed at once.
+const BYTES_AT_ONCE: usize = 8 << 20;
+
+/// Rows of a row group of a table: few enough for memory, and so many that the groups' own descriptions stay small.
+const ROWS_AT_ONCE: usize = 4096;
+
+/// Duplicates that are told by name.
+const TOLD: usize = 100;
+
+const MERGED: &str = "merged";
+
+/// A run that was merged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What it was to do; none where it does not say.
+    pub planned: Option<Planned>,
+    /// Cases it holds.
+    pub cases: usize,
+    /// Those of them that were measured.
+    pub ok: usize,
+    /// Whether its runner is at work; none where the file system knows no locks.
+    pub is_live: Option<bool>,
+}
+
+/// A case that two runs have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The case's hash.
+    pub case_id: String,
+    /// The run whose row was kept, by its place among the sources.
+    pub kept: usize,
+    /// The run whose row was left out.
+    pub left_out: usize,
+}
+
+/// A machine with a build, and what came from there.
+struct Machine {
+    key: [Option<String>; 2],
+    environment: Value,
+    runs: usize,
+}
+
+/// Where a row is in the new log, and what decides whether it stays.
+#[derive(Clone, Copy)]
+struct Place {
+    group: u64,
+    offset: u64,
+    bytes: u32,
+    source: u32,
+    is_ok: bool,
+}
+
+/// A run on its way: in a folder beside its own until it is complete.
+pub struct Merge {
+    out: PathBuf,
+    temporary: TempDir,
+    log: File,
+    end: u64,
+    places: Vec<Place>,
+    known: HashMap<u128, u32>,
+    machines: Vec<Machine>,
+    sweep_yaml: String,
+    /// The runs, in the order in which they were named.
+    pub sources: Vec<Source>,
+    /// Some of the cases that several runs have.
+    pub duplicates: Vec<Duplicate>,
+    /// How many there are.
+    pub n_duplicates: usize,
+    /// What had to be left out, for the user to see.
+    pub warnings: Vec<String>,
+}
+
+/// What is read of a run before its rows.
+struct Described {
+    run: Run,
+    table_rows: Option<usize>,
+    is_live: Option<bool>,
+}
+
+impl Merge {
+    /// Reads the rows of all runs.
+    ///
+    /// # Errors
+    /// [`StoreError::MixedSweeps`] where they are not of one sweep, [`StoreError::Exists`] where something is at `out`
+    /// that is no earlier merge, [`StoreError::NotARun`], [`StoreError::Damaged`] or [`StoreError::Io`].
+    pub fn read(runs: &[PathBuf], out: &Path) -> Result<Self, StoreError> {
+        if out.symlink_metadata().is_ok() && !is_merge(out)? {
+            return Err(StoreError::Exists {
+                dir: out.to_path_buf(),
+            });
+        }
+        let described: Vec<Described> = runs
+            .par_iter()
+            .map(|dir| describe(dir))
+            .collect::<Result<_, _>>()?;
+        let sweep_yaml = one_sweep(&described)?;
+        let temporary = beside(out)?;
+        let path = temporary.path().join(LOG);
+        let mut merge = Self {
+            out: out.to_path_buf(),
+            log: File::create_new(&path).map_err(StoreError::io("write", &path))?,
+            temporary,
+            end: 0,
+            places: Vec::new(),
+            known: HashMap::new(),
+            machines: Vec::new(),
+            sweep_yaml,
+            sources: Vec::with_capacity(runs.len()),
+            duplicates: Vec::new(),
+            n_duplicates: 0,
+            warnings: Vec::new(),
+        };
+        for Described { run, .. } in &described {
+            merge.note_machines(&run.environment);
+        }
+        let mut batch = Batch::default();
+        for (source, described) in described.into_iter().enumerate() {
+            let Described {
+                run,
+                table_rows,
+                is_live,
+            } = described;
+            merge.sources.push(Source {
+                planned: Planned::read(&run.environment),
+                dir: run.dir,
+                cases: 0,
+                ok: 0,
+                is_live,
+            });
+            merge.take_run(source, table_rows, &mut batch)?;
+        }
+        merge.take(&mut batch)?;
+        merge.known.shrink_to_fit();
+        merge.places.sort_by_key(|place| place.group);
+        Ok(merge)
+    }
+
+    /// Cases that the new run holds.
+    pub fn cases(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether it holds a case.
+    pub fn holds(&self, case_id: &str) -> bool {
+        self.known.contains_key(&key(case_id))
+    }
+
+    /// The sweep of all runs.
+    pub fn sweep_yaml(&self) -> &str {
+        &self.sweep_yaml
+    }
+
+    /// Different machines and builds that the rows come from.
+    pub fn machines(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Builds the tables; `each` sees all rows on their way, in the order of the plan.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`].
+    pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
+        let path = self.temporary.path().join(LOG);
+        let mut lines = Lines::open(&path)?;
+        let mut tables = Tables::new(self.temporary.path());
+        let mut metadata = None;
+        for places in chunks(&self.places) {
+            let mut text = Vec::with_capacity(places.iter().map(|place| place.bytes as usize).sum());
+            let mut spans = Vec::with_capacity(places.len());
+            for place in places {
+                let begin = text.len();
+                lines.read(place.offset, place.bytes as usize, &mut text)?;
+                spans.push((begin..text.len(), place.source));
+            }
+            let entries = spans.par_iter().map(|(span, source)| {
+                let dir = &self.sources[*source as usize].dir;
+                Entry::parse(&dir.join(LOG), &text[span.clone()], "a line")
+            });
+            let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
+            drop(text);
+            let mut rows = Vec::with_capacity(entries.len());
+            let mut details = Details::default();
+            for entry in entries {
+                rows.push(entry.row);
+                details.extend(entry.details);
+            }
+            let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
+            tables.write(&rows, &details, metadata)?;
+            each(&rows);
+        }
+        if metadata.is_none() {
+            tables.write(&[], &Details::default(), &describe_tables(&[]))?;
+        }
+        tables.finish()
+    }
+
+    /// Writes all else, and gives the folder its name; an earlier merge goes then.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was there before is still there then.
+    pub fn finish(
+        self,
+        command: &str,
+        summary_markdown: &str,
+        planned: Option<&Planned>,
+    ) -> Result<(), StoreError> {
+        let inside = self.temporary.path();
+        let path = inside.join(LOG);
+        self.log.sync_all().map_err(StoreError::io("write", &path))?;
+        write_file(&inside.join(SWEEP), self.sweep_yaml.as_bytes())?;
+        let mut environment = self.environment(command);
+        if let Some(planned) = planned {
+            planned.write(&mut environment);
+        }
+        write_file(&inside.join(ENVIRONMENT), pretty(&environment).as_bytes())?;
+        let text = readme(&self.sweep_yaml, &[command.to_string()], summary_markdown);
+        write_file(&inside.join(README), text.as_bytes())?;
+        sync_folder(inside);
+        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(StoreError::io("rename", from));
+        let mut earlier = None;
+        if self.out.symlink_metadata().is_ok() {
+            let aside = beside(&self.out)?;
+            rename(&self.out, &aside.path().join(MERGED))?;
+            earlier = Some(aside);
+        }
+        if let Err(error) = rename(inside, &self.out) {
+            if let Some(aside) = &earlier {
+                rename(&aside.path().join(MERGED), &self.out)?;
+            }
+            return Err(error);
+        }
+        // Nothing is left under the temporary name.
+        let _ = self.temporary.keep();
+        sync_folder(parent_of(&self.out));
+        Ok(())
+    }
+
+    /// Every machine once. Where there is one it is also the run's own, so that the run can go on there.
+    fn environment(&self, command: &str) -> Value {
+        let mut environment = match self.machines.as_slice() {
+            [machine] => machine.environment.clone(),
+            _ => json!({}),
+        };
+        let machines = self.machines.iter().map(|machine| {
+            let mut entry = machine.environment.clone();
+            if let Some(object) = entry.as_object_mut() {
+                object.insert("runs".to_string(), json!(machine.runs));
+            }
+            entry
+        });
+        if let Some(object) = environment.as_object_mut() {
+            object.insert(MACHINES.to_string(), machines.collect());
+            object.insert(
+                MERGED.to_string(),
+                json!({"runs": self.sources.len(), "cases": self.cases(), "duplicates": self.n_duplicates}),
+            );
+            object.insert(COMMANDS.to_string(), json!([command]));
+        }
+        environment
+    }
+
+    /// Counts where a run comes from; one that went on elsewhere comes from several machines.
+    fn note_machines(&mut self, environment: &Value) {
+        let own = environment.get("fingerprint").map(|_| environment);
+        let more = environment.get(MACHINES).and_then(Value::as_array);
+        let mut counted: Vec<usize> = Vec::new();
+        for machine in own.into_iter().chain(more.into_iter().flatten()) {
+            let word = |entry: &str| machine.pointer(entry).and_then(Value::as_str).map(str::to_string);
+            let key = [word("/fingerprint"), word("/build/binary")];
+            let at = self.machines.iter().position(|known| known.key == key);
+            let at = at.unwrap_or_else(|| {
+                self.machines.push(Machine {
+                    key,
+                    environment: lasting(machine),
+                    runs: 0,
+                });
+                self.machines.len() - 1
+            });
+            if !counted.contains(&at) {
+                counted.push(at);
+                let runs = machine.get("runs").and_then(Value::as_u64).unwrap_or(1);
+                self.machines[at].runs += usize::try_from(runs).unwrap_or(1);
+            }
+        }
+    }
+
+    /// Takes the rows of one run: those of its log, and those that only its table has.
+    fn take_run(
+        &mut self,
+        source: usize,
+        table_rows: Option<usize>,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let dir = self.sources[source].dir.clone();
+        let log = dir.join(LOG);
+        if log.is_file() {
+            let is_torn = complete_lines(&log, |line, number| {
+                batch.add(line, source, number);
+                if batch.text.len() >= BYTES_AT_ONCE {
+                    self.take(batch)?;
+                }
+                Ok(())
+            })?;
+            // A runner at work may be in the middle of a line.
+            if is_torn && self.sources[source].is_live != Some(true) {
+                self.warnings.push(format!(
+                    "the last line of {} is incomplete and was left out: its case was being written when the run ended",
+                    log.display()
+                ));
+            }
+            if table_rows.is_none() {
+                return Ok(());
+            }
+            // Counted only now: a table that has more rows than the log has cases is a log that was cut.
+            self.take(batch)?;
+            if table_rows.is_some_and(|rows| rows <= self.sources[source].cases) {
+                return Ok(());
+            }
+            self.warnings.push(format!(
+                "rows.parquet of {} has more cases than its log.jsonl, both were read",
+                dir.display()
+            ));
+        }
+        self.take(batch)?;
+        for entry in of_tables(&dir)? {
+            if self.source_of(&entry.row.case_id) == Some(source) {
+                continue;
+            }
+            let mut line = serde_json::to_vec(&entry).map_err(|error| StoreError::Damaged {
+                path: dir.join(ROWS),
+                reason: error.to_string(),
+            })?;
+            line.push(b'\n');
+            batch.add(&line, source, 0);
+            if batch.text.len() >= BYTES_AT_ONCE {
+                self.take(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn source_of(&self, case_id: &str) -> Option<usize> {
+        let at = self.known.get(&key(case_id))?;
+        Some(self.places[*at as usize].source as usize)
+    }
+
+    /// Takes lines into the log, but those of cases that are there already.
+    fn take(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        let heads = batch.lines.par_iter().map(|line| {
+            let log = self.sources[line.source].dir.join(LOG);
+            Head::parse(&log, &batch.text[line.begin..line.end], &|| {
+                format!("line {}", line.number)
+            })
+        });
+        let heads: Vec<Head<'_>> = heads.collect::<Result<_, _>>()?;
+        let mut kept = Vec::with_capacity(batch.text.len());
+        for (line, head) in batch.lines.iter().zip(heads) {
+            let is_ok = head.status == Status::Ok;
+            let bytes = line.end - line.begin;
+            let place = Place {
+                group: head.group,
+                offset: self.end + kept.len() as u64,
+                bytes: u32::try_from(bytes).map_err(|_| StoreError::Damaged {
+                    path: self.sources[line.source].dir.join(LOG),
+                    reason: format!("line {} has {bytes} bytes", line.number),
+                })?,
+                source: u32::try_from(line.source).unwrap_or(u32::MAX),
+                is_ok,
+            };
+            let source = &mut self.sources[line.source];
+            match self.known.get(&key(&head.case_id)) {
+                None => {
+                    let at = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+                    self.known.insert(key(&head.case_id), at);
+                    self.places.push(place);
+                    source.cases += 1;
+                    source.ok += usize::from(is_ok);
+                }
+                Some(&at) => {
+                    let earlier = self.places[at as usize];
+                    let is_own = earlier.source == place.source;
+                    if is_own {
+                        // Written again by its own run, which replaces what it said before.
+                        source.ok = source.ok + usize::from(is_ok) - usize::from(earlier.is_ok);
+                    } else {
+                        source.cases += 1;
+                        source.ok += usize::from(is_ok);
+                        let replaces = is_ok && !earlier.is_ok;
+                        let (old, new) = (earlier.source as usize, line.source);
+                        self.n_duplicates += 1;
+                        if self.duplicates.len() < TOLD {
+                            self.duplicates.push(Duplicate {
+                                case_id: head.case_id.to_string(),
+                                kept: if replaces { new } else { old },
+                                left_out: if replaces { old } else { new },
+                            });
+                        }
+                        if !replaces {
+                            continue;
+                        }
+                    }
+                    self.places[at as usize] = place;
+                }
+            }
+            kept.extend_from_slice(&batch.text[line.begin..line.end]);
+        }
+        let path = self.temporary.path().join(LOG);
+        self.log
+            .write_all(&kept)
+            .map_err(StoreError::io("write", &path))?;
+        self.end += kept.len() as u64;
+        batch.text.clear();
+        batch.lines.clear();
+        Ok(())
+    }
+}
+
+/// Lines that wait to be parsed together.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    begin: usize,
+    end: usize,
+    source: usize,
+    number: usize,
+}
+
+impl Batch {
+    fn add(&mut self, line: &[u8], source: usize, number: usize) {
+        let begin = self.text.len();
+        self.text.extend_from_slice(line);
+        self.lines.push(Line {
+            begin,
+            end: self.text.len(),
+            source,
+            number,
+        });
+    }
+}
+
+/// So many places that neither rows nor bytes are too many at once.
+fn chunks(places: &[Place]) -> impl Iterator<Item = &[Place]> {
+    let mut left = places;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |place: &&Place| {
+            bytes += place.bytes as usize;
+            bytes <= 4 * BYTES_AT_ONCE
+        };
+        let n = left.iter().take(ROWS_AT_ONCE).take_while(fits).count().max(1);
+        let (now, later) = left.split_at_checked(n)?;
+        left = later;
+        Some(now)
+    })
+}
+
+/// Cases by a number of their name: a million names would take more memory than all else.
+fn key(case_id: &str) -> u128 {
+    let hash = blake3::hash(case_id.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_bytes()[..16]);
+    u128::from_le_bytes(bytes)
+}
+
+fn describe(dir: &Path) -> Result<Described, StoreError> {
+    let run = Run::describe(dir)?;
+    let is_live = is_live(dir)?;
+    let rows = dir.join(ROWS);
+    // A runner at work removes its tables and builds them anew.
+    let table_rows = match is_live {
+        Some(true) => None,
+        _ if rows.is_file() => Some(rows_in(&rows)?),
+        _ => None,
+    };
+    Ok(Described {
+        run,
+        table_rows,
+        is_live,
+    })
+}
+
+/// The sweep of the first run, which must be that of all.
+fn one_sweep(described: &[Described]) -> Result<String, StoreError> {
+    let Some(first) = described.first() else {
+        return Ok(String::new());
+    };
+    for other in described {
+        if other.run.sweep_yaml == first.run.sweep_yaml {
+            continue;
+        }
+        let keys = differences(&first.run.sweep_yaml, &other.run.sweep_yaml);
+        if !keys.is_empty() {
+            return Err(StoreError::MixedSweeps {
+                first: first.run.dir.clone(),
+                other: other.run.dir.clone(),
+                keys,
+            });
+        }
+    }
+    Ok(first.run.sweep_yaml.clone())
+}
+
+fn is_merge(dir: &Path) -> Result<bool, StoreError> {
+    match Run::describe(dir) {
+        Ok(run) => Ok(run.environment.get(MERGED).is_some()),
+        Err(StoreError::NotARun { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A run whose log was not kept, case by case.
+fn of_tables(dir: &Path) -> Result<Vec<Entry>, StoreError> {
+    let mut details: HashMap<String, Details> = HashMap::new();
+    let of_table = Run::of_tables(dir)?;
+    macro_rules! deal {
+        ($($table:ident),+) => {$(
+            for cell in of_table.details.$table {
+                details.entry(cell.case_id.clone()).or_default().$table.push(cell);
+            }
+        )+};
+    }
+    deal!(samples, positions, trainings, curves, probes);
+    let entry = |row: Row| Entry {
+        details: details.remove(&row.case_id).unwrap_or_default(),
+        row,
+    };
+    Ok(of_table.rows.into_iter().map(entry).collect())
+}
+
+/// A machine and a build, without what a run or a moment has of its own.
+fn lasting(environment: &Value) -> Value {
+    const PASSING: [&str; 8] = [
+        "plan",
+        "load",
+        "memory_available_bytes",
+        "runs",
+        MERGED,
+        MACHINES,
+        SESSIONS,
+        CHANGES,
+    ];
+    let cells = environment.as_object().into_iter().flatten();
+    let kept = cells.filter(|(name, _)| *name != COMMANDS && !PASSING.contains(&name.as_str()));
+    Value::Object(
+        kept.map(|(name, cell)| (name.clone(), cell.clone()))
+            .collect::<Map<_, _>>(),
+    )
+}
