@@ -201,3 +201,84 @@ fn half_precision_caches_are_poisoned_too() {
         );
     }
 }
+
+/// A cache of two sequences that keeps 4 slots, whose keys and values are the slots' numbers.
+fn window(path: Path, capacity: Capacity) -> Cache {
+    let geometry = Geometry {
+        window: Some(4),
+        entry: Entry::new(1, 2, Values::Own(2)),
+        ..geometry(1)
+    };
+    Cache::new(&geometry, &Build::cpu(path, DType::F32), 2, capacity).unwrap()
+}
+
+/// Adds slots of these numbers.
+fn append(cache: &mut Cache, numbers: std::ops::Range<usize>) {
+    let n = numbers.len();
+    let each: Vec<f32> = numbers.flat_map(|number| [number as f32; 2]).collect();
+    let rows = Tensor::from_vec([each.clone(), each].concat(), (2, 1, n, 2), &Device::Cpu).unwrap();
+    let starts = cache.lens().to_vec();
+    cache
+        .write(&starts, &SlotRows::keys_values(rows.clone(), rows))
+        .unwrap();
+    cache.advance(n);
+}
+
+/// The number in every slot of the first sequence, the oldest first.
+fn numbers(cache: &Cache) -> Vec<f32> {
+    let rows = cache.chronological().unwrap();
+    let of = |t: &Tensor| values(t).chunks(2).map(|pair| pair[0]).collect::<Vec<_>>();
+    let keys = of(&rows.keys);
+    assert_eq!(keys, of(rows.values.as_ref().unwrap()));
+    assert_eq!(keys[..keys.len() / 2], keys[keys.len() / 2..]); // of both sequences
+    keys[..keys.len() / 2].to_vec()
+}
+
+#[test]
+fn a_window_keeps_its_last_slots_however_they_come() {
+    for (path, capacity) in [
+        (Path::Fused, Capacity::Exact(100)),
+        (Path::Fused, Capacity::Growing(1)),
+        (Path::Seedlike, Capacity::Exact(100)),
+    ] {
+        for steps in [vec![1; 9], vec![3, 6], vec![9], vec![2, 1, 5, 1], vec![4, 4, 1]] {
+            let mut cache = window(path, capacity);
+            for n in steps {
+                let at = cache.lens()[0];
+                append(&mut cache, at..at + n);
+                let kept = cache.lens()[0].saturating_sub(4)..cache.lens()[0];
+                assert_eq!(numbers(&cache), kept.map(|n| n as f32).collect::<Vec<_>>());
+            }
+            assert_eq!(cache.kv_bytes(), 2 * 4 * 4 * 4, "two sequences, 4 slots of 4 elements");
+            assert_eq!(cache.kv_allocated_bytes(), cache.kv_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_window_is_a_ring() {
+    let mut cache = window(Path::Fused, Capacity::Exact(100));
+    append(&mut cache, 0..6);
+    let first: Vec<f32> = values(cache.keys()).chunks(2).take(4).map(|pair| pair[0]).collect();
+    assert_eq!(first, [4.0, 5.0, 2.0, 3.0]);
+}
+
+#[test]
+fn rewinding_a_window_needs_a_mark_and_puts_back_what_was_written_over() {
+    for path in [Path::Fused, Path::Seedlike] {
+        let mut cache = window(path, Capacity::Exact(100));
+        append(&mut cache, 0..6);
+        assert!(matches!(cache.rewind(5).unwrap_err(), Error::Rewind { requested: 5, .. }));
+        cache.mark().unwrap();
+        for steps in [1, 3, 9, 2] {
+            for i in 6..6 + steps {
+                append(&mut cache, 100 + i..101 + i);
+            }
+            cache.rewind(6).unwrap();
+            assert_eq!(numbers(&cache), [2.0, 3.0, 4.0, 5.0], "{steps} steps on {path}");
+        }
+        cache.rewind(0).unwrap();
+        append(&mut cache, 50..53);
+        assert_eq!(numbers(&cache), [50.0, 51.0, 52.0]);
+    }
+}
