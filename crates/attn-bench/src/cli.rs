@@ -68,6 +68,8 @@ Examples:
     Schema,
     /// Print completions for a shell
     Completions(CompletionsArgs),
+    /// Write manual pages, one for the program and one for each command
+    Man(ManArgs),
     /// Serve a runner; started by `run` and of no use otherwise
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -418,4 +420,16 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attn-bench man ~/.local/share/man/man1
+  man attn-bench-run")]
+pub struct ManArgs {
+    /// Folder for the pages, made where there is none
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod doctor;
 pub mod export;
 pub mod list;
+pub mod man;
 pub mod plan;
 pub mod plot;
 pub mod run;

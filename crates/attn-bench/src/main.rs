@@ -41,6 +41,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => commands::doctor::execute(&args),
         Command::Schema => commands::schema::execute(),
         Command::Completions(args) => commands::completions::execute(&args),
+        Command::Man(args) => commands::man::execute(&args),
         Command::Worker(args) => commands::worker::execute(&args),
     }
 }

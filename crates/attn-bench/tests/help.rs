@@ -30,6 +30,7 @@ fn help_shows_every_command_and_the_exit_codes() {
       doctor       Say what this build can compute on here, what is missing, and how to mend it
       schema       Print the JSON schema of sweep files
       completions  Print completions for a shell
+      man          Write manual pages, one for the program and one for each command
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -349,6 +350,25 @@ fn help_of_the_other_commands() {
     Examples:
       attn-bench completions bash > ~/.local/share/bash-completion/completions/attn-bench
       attn-bench completions fish > ~/.config/fish/completions/attn-bench.fish
+    "#);
+}
+
+#[test]
+fn help_of_man() {
+    assert_snapshot!(help(&["man"]), @r#"
+    Write manual pages, one for the program and one for each command
+
+    Usage: attn-bench man <DIR>
+
+    Arguments:
+      <DIR>  Folder for the pages, made where there is none
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      attn-bench man ~/.local/share/man/man1
+      man attn-bench-run
     "#);
 }
 
