@@ -59,3 +59,12 @@ pub use prompts::Prompts;
 pub use sample::Sampling;
 pub use state::State;
 pub use verify::{FolderReport, verify_folder};
+
+/// The Rust of the book, run with the doctests of this crate: the one that has every variant beside it.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../../docs/adding-a-variant.md")]
+    mod adding_a_variant {}
+    #[doc = include_str!("../../../docs/mathematics.md")]
+    mod mathematics {}
+}

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "not every test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
 
+pub mod markdown;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
