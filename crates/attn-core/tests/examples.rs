@@ -2,6 +2,7 @@
 //!
 //! Items are modules, types, traits, functions, constants and aliases at the top of a file; methods, fields and variants
 //! are shown by the examples of their types.
+#![allow(clippy::unwrap_used, reason = "a helper of tests, outside of a test function")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
