@@ -156,7 +156,10 @@ impl<'a> Timed<'a> {
             table.push(self.table_row(line, why()));
             let told = match line.ratio {
                 Some(_) if line.row.is_some_and(is_baseline) => "1 (by definition)".to_owned(),
-                Some(ratio) => format!("{} {}, {}", times(ratio.value), within(ratio), side(ratio).word()),
+                Some(ratio) => {
+                    let value = [times(ratio.value), within(ratio)].join(" ");
+                    format!("{}, {}", value.trim_end(), side(ratio).word())
+                }
                 None => why(),
             };
             short.push((line.key.1.clone(), told));
