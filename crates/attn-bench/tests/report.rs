@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Place, root};
+use serde_json::Value;
 
 fn stored(name: &str) -> String {
     root().join("results").join(name).to_str().unwrap().to_owned()
@@ -78,7 +79,21 @@ fn two_runs_are_compared_case_by_case() {
     place.prints(&["report", &first, "again", &other, "--out", "all.html"]);
     let html = fs::read_to_string(place.path().join("all.html")).unwrap();
     assert!(html.contains("<h3>again against growth-2cores</h3>"));
-    assert!(html.contains("24 SAME"), "a run is the same as itself");
+    let compared: Value =
+        serde_json::from_str(&place.prints(&["compare", &first, "again", "--format", "json"])).unwrap();
+    let n = |word: &str| compared["summary"][word].as_u64().unwrap();
+    assert_eq!(
+        (n("compared"), n("faster"), n("slower")),
+        (24, 0, 0),
+        "a run is no other than itself"
+    );
+    let told = [("same", "SAME"), ("unclear", "UNCLEAR")];
+    let told = told.iter().filter(|(word, _)| n(word) > 0);
+    let told: Vec<String> = told
+        .map(|(word, verdict)| format!("{} {verdict}", n(word)))
+        .collect();
+    let counts = format!("<p>{}", told.join(", "));
+    assert!(html.contains(&counts), "{counts}");
     assert!(html.contains("no case in common"), "other cases are not compared");
     assert!(html.contains("24 cases, 24 measured") && html.contains("84 cases, 84 measured"));
 }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use attn_figures::report::{Compared, REPORT_MARK, Report, ReportRun};
-use attn_harness::compare::{Rules, compare};
+use attn_harness::compare::{CompareError, Rules, compare};
 use attn_harness::row::Row;
 use attn_harness::stats::mean_interval;
 use attn_harness::store::Run;
@@ -137,6 +137,15 @@ fn against(base: &Run, run: &Run) -> Result<Compared, Failure> {
             found.warnings = comparison.warnings;
             Ok(found)
         }
+        // The page names runs, not folders of this machine.
+        Err(CompareError::NothingInCommon { .. }) => Ok(Compared {
+            refused: Some(
+                "the runs have no case in common; cases match by `case_id`, which changes with sweep settings, seed, \
+                 dtype and device"
+                    .to_string(),
+            ),
+            ..Compared::default()
+        }),
         Err(refusal) => Ok(Compared {
             refused: Some(refusal.to_string()),
             ..Compared::default()

@@ -27,7 +27,7 @@ const byId = (id) => document.getElementById(id);
 
 // Copies.
 const csvCell = (value) => {
-  const text = value === null || value === undefined ? "" : String(value);
+  const text = value === null || value === undefined ? "" : String(value).replaceAll("\u00a0", " ");
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 const csv = (lines) => lines.map((line) => line.map(csvCell).join(",")).join("\n") + "\n";

@@ -20,6 +20,8 @@ pub(super) struct Drawing {
     /// Unique in the page.
     id: String,
     title: String,
+    /// Its file's name where there are several of the figure: it says what tells them apart.
+    name: Option<String>,
     subtitle: String,
     /// The document's root element.
     svg: String,
@@ -90,6 +92,7 @@ pub(super) fn of(run: &ReportRun, at: usize, n_runs: usize) -> Result<Drawings, 
             let drawing = Drawing {
                 svg: embedded(&svg, &alternative(&sheet.title, &sheet.subtitle, &remarks)),
                 id: format!("figure-{at}-{name}"),
+                name: (!slice.suffix.is_empty()).then(|| name.clone()),
                 title: sheet.title,
                 subtitle: sheet.subtitle,
                 remarks,

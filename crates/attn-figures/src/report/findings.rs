@@ -120,6 +120,11 @@ pub(super) fn some(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// On one line: an interval is not torn apart.
+pub(super) fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
 /// `2.31×`.
 pub(super) fn times(value: f64) -> String {
     format!("{}×", decimals(value))

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::cells::plain;
 use super::data::Table;
-use super::findings::{Block, Sentence, State, capital, doubt, some};
+use super::findings::{Block, Sentence, State, capital, doubt, some, unbroken};
 
 /// Half an interval around a mean of differences.
 type Mean = fn(&[f64]) -> Option<(f64, f64)>;
@@ -204,13 +204,9 @@ fn against_base(models: &[Model<'_>], wanted: Verdict, digits: Digits) -> Option
         })
         .collect();
     let name = |(model, difference): &(&Model<'_>, &Difference)| {
-        let text = format!(
-            "{} {} {}",
-            model.name,
-            digits.difference(difference.mean),
-            digits.differences(difference.interval)
-        );
-        text.trim_end().replace(' ', "\u{a0}")
+        let interval = unbroken(&digits.differences(difference.interval));
+        let value = [digits.difference(difference.mean), interval].join(" ");
+        format!("{} {}", unbroken(&model.name), value.trim_end())
     };
     let names = some(own.iter().map(name).collect());
     let (words, state) = match wanted {

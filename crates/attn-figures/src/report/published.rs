@@ -6,7 +6,7 @@ use crate::sheet::{Body, Cell};
 use crate::slice::Slice;
 
 use super::data::Table;
-use super::findings::{Block, Sentence, State};
+use super::findings::{Block, Sentence, State, capital};
 
 /// A block for each task and setting that the paper's table is drawn for.
 pub(super) fn blocks(frame: &Frame) -> Vec<Block> {
@@ -65,7 +65,7 @@ pub(super) fn blocks(frame: &Frame) -> Vec<Block> {
             .collect();
         block
             .sentences
-            .push(Sentence::new(State::Note, sheet.notes.join(" · ")));
+            .push(Sentence::new(State::Note, capital(&sheet.notes.join(" · "))));
         blocks.push(block);
     }
     blocks

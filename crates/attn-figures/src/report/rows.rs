@@ -84,6 +84,13 @@ impl Joined<'_> {
         self.cells.iter().any(|cell| *cell != self.cells[0])
     }
 
+    /// Whether it tells cases apart: what is empty in some of them does not apply there.
+    fn tells_apart(&self) -> bool {
+        let mut known = self.cells.iter().flatten();
+        let first = known.next();
+        known.any(|cell| Some(cell) != first)
+    }
+
     fn is_text(&self) -> bool {
         self.cells
             .iter()
@@ -129,7 +136,7 @@ pub(super) fn of(report: &Report, all: &[Cells]) -> Rows {
     }
     let is_shown = |column: &Joined<'_>| {
         let rule = SHOWN.iter().find(|(name, _)| *name == column.name);
-        rule.is_some_and(|(_, must_vary)| !must_vary || column.varies())
+        rule.is_some_and(|(_, must_vary)| !must_vary || column.tells_apart())
     };
     // What is shown comes first, in the order above, then the others in the order of the table.
     columns.sort_by_key(|column| {

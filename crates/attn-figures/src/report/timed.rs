@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use super::data::Table;
 use super::findings::{
-    Block, Sentence, Side, State, capital, decimals, doubt, interval_of, side, some, times, within,
+    Block, Sentence, Side, State, capital, decimals, doubt, interval_of, side, some, times, unbroken, within,
 };
 
 /// A block for each workload of each setting in which MHA and another variant were measured.
@@ -156,7 +156,10 @@ impl<'a> Timed<'a> {
             table.push(self.table_row(line, why()));
             let told = match line.ratio {
                 Some(_) if line.row.is_some_and(is_baseline) => "1 (by definition)".to_owned(),
-                Some(ratio) => format!("{} {}, {}", times(ratio.value), within(ratio), side(ratio).word()),
+                Some(ratio) => {
+                    let value = [times(ratio.value), within(ratio)].join(" ");
+                    format!("{}, {}", value.trim_end(), side(ratio).word())
+                }
                 None => why(),
             };
             short.push((line.key.1.clone(), told));
@@ -272,8 +275,8 @@ fn others(rivals: &[&Line<'_>]) -> Vec<Sentence> {
             .filter(|(_, ratio)| side(*ratio) == wanted && ratio.value < best)
             .collect();
         let name = |(line, ratio): &(&Line<'_>, Measured)| {
-            let text = format!("{} {} {}", line.key.1, times(ratio.value), within(*ratio));
-            text.trim_end().replace(' ', "\u{a0}")
+            let value = [times(ratio.value), unbroken(&within(*ratio))].join(" ");
+            format!("{} {}", unbroken(&line.key.1), value.trim_end())
         };
         let names = some(own.iter().map(name).collect());
         let words = match wanted {
