@@ -2,10 +2,10 @@
 
 Usage: python3 scripts/cluster/merge_scale.py [--shards N] [--rows N] [--samples N] [--binary FILE] [--dir DIR] [--keep]
 
-A row is one that the binary measured, with another case, group and times for each, and as many samples as asked for. A
-shard has what a finished one has: its log, the footer of its table, sweep.yaml and environment.json. Groups of five rows
-are dealt to the shards in turns, so that the merge has to bring every shard's rows between those of the others. Needs
-about 13 GB of disk for a million rows. Exits with 1 where the target is missed: 60 s and 1 GiB.
+A row is one that the binary measured, with another case and other times, and as many samples as asked for; every 20th
+shard has the same times. A shard has what a finished one has: both tables, sweep.yaml, environment.json and a log, which
+is empty, since a merge of this size reads the tables of finished shards. Needs pyarrow, and 2 GB of disk for a million
+rows. Exits with 1 where the target is missed: 60 s and 1 GiB.
 """
 
 import argparse
@@ -20,8 +20,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
+
 TARGET_S, TARGET_BYTES = 60.0, 1 << 30
-GROUP = 5
+# Eight digits of a case's id, in whose place the number of its shard comes.
+MARK = "@@@@@@@@"
+TEMPLATES = 20
 SWEEP = """\
 name: scale
 question: How long does it take to merge?
@@ -40,38 +45,49 @@ def simulate(binary, place, shards, rows, samples):
         [binary, "run", "sweep.yaml", "--out", "seed", "--no-figures"], cwd=place, check=True, stdout=subprocess.DEVNULL
     )
     seed = place / "seed"
-    row = json.loads((seed / "log.jsonl").read_text().splitlines()[0])
-    sample = row.pop("samples")[0]
+    row = pyarrow.parquet.read_table(seed / "rows.parquet")
+    sample = pyarrow.parquet.read_table(seed / "samples.parquet").slice(0, 1)
     environment = json.loads((seed / "environment.json").read_text())
-    # What differs from row to row is put in by name: writing a million rows as JSON takes too long otherwise.
-    row |= {"case_id": "@case", "group": "@group", "context": "@context"}
-    row |= {name: "@time" for name in row if name.startswith("time_") and isinstance(row[name], float)}
-    row["samples"] = [sample | {"case_id": "@case", "index": i, "time_s": "@time"} for i in range(samples)]
-    text = json.dumps(row, separators=(",", ":"))
-    for name in ("group", "context", "time"):
-        text = text.replace(f'"@{name}"', f"@{name}")
+    many_rows = pyarrow.concat_tables([row] * rows).combine_chunks()
+    many_samples = pyarrow.concat_tables([sample] * (rows * samples)).combine_chunks()
+    many_samples = replace(many_samples, "index", [i for _ in range(rows) for i in range(samples)])
+    times = [name for name in row.column_names if name.startswith("time_") and row.schema.field(name).type == "double"]
     draw = random.Random(7)
+    templates = []
+    for _ in range(TEMPLATES):
+        # Case ids stand uncompressed in the files, so that a shard is a template with its number in their place.
+        ids = [f"{MARK}{draw.getrandbits(32):08x}" for _ in range(rows)]
+        table = replace(many_rows, "case_id", ids)
+        table = replace(table, "context", list(range(1, rows + 1)))
+        for name in times:
+            table = replace(table, name, [draw.lognormvariate(-9, 1) for _ in range(rows)])
+        of_samples = replace(many_samples, "case_id", [id for id in ids for _ in range(samples)])
+        of_samples = replace(of_samples, "time_s", [draw.lognormvariate(-9, 1) for _ in range(rows * samples)])
+        templates.append((as_parquet(table), as_parquet(of_samples)))
     for shard in range(shards):
         folder = place / "run" / "shards" / str(shard + 1)
         folder.mkdir(parents=True)
-        lines = []
-        for i in range(rows):
-            line = text.replace("@case", f"{draw.getrandbits(64):016x}")
-            line = line.replace("@group", str(i // GROUP * shards + shard)).replace("@context", str(i + 1))
-            parts = line.split("@time")
-            times = [repr(draw.lognormvariate(-9, 1)) for _ in parts[1:]]
-            lines.append("".join(a + b for a, b in zip(parts, times + [""])) + "\n")
-        (folder / "log.jsonl").write_text("".join(lines))
+        for name, template in zip(("rows.parquet", "samples.parquet"), templates[shard % TEMPLATES]):
+            (folder / name).write_bytes(template.replace(MARK.encode(), f"{shard:08x}".encode()))
+        (folder / "log.jsonl").touch()
         environment["plan"] |= {"cases": rows, "shard": f"{shard + 1}/{shards}"}
         (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
         shutil.copy(seed / "sweep.yaml", folder)
-        if shard == 0:
-            # A table of as many rows, which every shard gets: of a finished shard only the number of its rows is read.
-            subprocess.run(
-                [binary, "merge", str(folder), "--out", str(place / "one")], stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        shutil.copy(place / "one" / "rows.parquet", folder)
+
+
+def as_parquet(table):
+    """The bytes of a file, whose case ids are not compressed."""
+    file = pyarrow.BufferOutputStream()
+    compression = {name: "NONE" if name == "case_id" else "zstd" for name in table.column_names}
+    pyarrow.parquet.write_table(table, file, compression=compression)
+    return file.getvalue().to_pybytes()
+
+
+def replace(table, name, values):
+    """The table with other values in a column of the same type."""
+    at = table.schema.get_field_index(name)
+    field = table.schema.field(at)
+    return table.set_column(at, field, pyarrow.array(values, field.type))
 
 
 def size(folder):
@@ -105,15 +121,15 @@ def main():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         if merge.returncode != 0:
             sys.exit(f"merge exited with {merge.returncode}")
-        # The largest of all children so far; the run of one row and the merge of one shard before are small.
+        # The largest of all children so far; the run of one row before is small.
         peak_bytes = usage.ru_maxrss * 1024
         cpu_s = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
         merged = place / "merged"
         print("| what | value |\n|---|---|")
         print(f"| shards, rows, samples | {args.shards}, {args.shards * args.rows}, {args.shards * args.rows * args.samples} |")
-        print(f"| columns of a row | {len(json.loads((place / 'seed' / 'log.jsonl').open().readline())) - 1} |")
+        print(f"| columns of a row | {len(pyarrow.parquet.read_schema(place / 'seed' / 'rows.parquet'))} |")
         print(f"| read | {size(place / 'run') / 1e9:.2f} GB in {sum(1 for _ in (place / 'run').rglob('*') if _.is_file())} files |")
-        for name in ("log.jsonl", "rows.parquet", "samples.parquet"):
+        for name in ("rows.parquet", "samples.parquet"):
             print(f"| written, {name} | {(merged / name).stat().st_size / 1e9:.2f} GB |")
         print(f"| time | {took_s:.1f} s ({cpu_s:.0f} s of processors, {os.cpu_count()} of them) |")
         print(f"| peak of memory | {peak_bytes / 2**20:.0f} MiB |")

@@ -66,7 +66,18 @@ fn must(place: &Place, args: &[&str]) -> String {
 
 fn shard(place: &Place, index: usize, count: usize) {
     let (shard, out) = (format!("{index}/{count}"), format!("r/shards/{index}"));
-    must(place, &["run", "sweep.yaml", "--shard", &shard, "--out", &out, "--no-figures"]);
+    must(
+        place,
+        &[
+            "run",
+            "sweep.yaml",
+            "--shard",
+            &shard,
+            "--out",
+            &out,
+            "--no-figures",
+        ],
+    );
 }
 
 fn ids(run: &Path) -> Vec<String> {
@@ -105,7 +116,9 @@ fn every_scheduler_says_which_shard_a_task_is() {
         assert_eq!(code, 0, "{said}");
         let plan: Value = serde_json::from_str(&out).unwrap();
         let ids = plan["cases"].as_array().unwrap().iter();
-        let ids: Vec<String> = ids.map(|case| case["case_id"].as_str().unwrap().to_string()).collect();
+        let ids: Vec<String> = ids
+            .map(|case| case["case_id"].as_str().unwrap().to_string())
+            .collect();
         (ids, said)
     };
     let (second, said) = n_cases(&[], "2/3");
@@ -117,22 +130,51 @@ fn every_scheduler_says_which_shard_a_task_is() {
         ("SLURM_ARRAY_TASK_STEP", "2"),
     ];
     for (environment, shard, words) in [
-        (&slurm[..], "auto", "shard 2/3 (SLURM_ARRAY_TASK_ID=3, SLURM_ARRAY_TASK_COUNT=3"),
-        (&[("SLURM_ARRAY_TASK_ID", "2")][..], "auto/3", "shard 2/3 (SLURM_ARRAY_TASK_ID=2 of a part"),
-        (&[("HQ_TASK_ID", "2")][..], "auto/3", "shard 2/3 (HQ_TASK_ID=2, tasks counted from 1)"),
-        (&[("JOB_COMPLETION_INDEX", "1")][..], "auto/3", "shard 2/3 (JOB_COMPLETION_INDEX=1, tasks counted from 0)"),
+        (
+            &slurm[..],
+            "auto",
+            "shard 2/3 (SLURM_ARRAY_TASK_ID=3, SLURM_ARRAY_TASK_COUNT=3",
+        ),
+        (
+            &[("SLURM_ARRAY_TASK_ID", "2")][..],
+            "auto/3",
+            "shard 2/3 (SLURM_ARRAY_TASK_ID=2 of a part",
+        ),
+        (
+            &[("HQ_TASK_ID", "2")][..],
+            "auto/3",
+            "shard 2/3 (HQ_TASK_ID=2, tasks counted from 1)",
+        ),
+        (
+            &[("JOB_COMPLETION_INDEX", "1")][..],
+            "auto/3",
+            "shard 2/3 (JOB_COMPLETION_INDEX=1, tasks counted from 0)",
+        ),
     ] {
         let (ids, said) = n_cases(environment, shard);
         assert_eq!(ids, second);
         assert!(said.contains(words), "{said}");
     }
-    let (code, _, said) = ask(&place, &[], &["run", "sweep.yaml", "--shard", "auto/4", "--out", "r"]);
+    let (code, _, said) = ask(
+        &place,
+        &[],
+        &["run", "sweep.yaml", "--shard", "auto/4", "--out", "r"],
+    );
     assert_eq!(code, 2);
-    for name in ["SLURM_ARRAY_TASK_ID", "HQ_TASK_ID", "JOB_COMPLETION_INDEX", "--shard 1/4"] {
+    for name in [
+        "SLURM_ARRAY_TASK_ID",
+        "HQ_TASK_ID",
+        "JOB_COMPLETION_INDEX",
+        "--shard 1/4",
+    ] {
         assert!(said.contains(name), "{said}");
     }
     assert!(!place.path().join("r").exists());
-    let (code, _, said) = ask(&place, &[("HQ_TASK_ID", "1")], &["plan", "sweep.yaml", "--shard", "auto"]);
+    let (code, _, said) = ask(
+        &place,
+        &[("HQ_TASK_ID", "1")],
+        &["plan", "sweep.yaml", "--shard", "auto"],
+    );
     assert!(code == 2 && said.contains("--shard auto/N"), "{said}");
 }
 
@@ -140,15 +182,49 @@ fn every_scheduler_says_which_shard_a_task_is() {
 fn a_dry_run_prints_readable_scripts_and_writes_nothing() {
     let place = Place::with(SWEEP);
     let args = [
-        "submit", "sweep.yaml", "--slurm", "--array", "3", "--at-once", "2", "--gres", "gpu:1", "--time", "01:00:00",
-        "--cpus-per-task", "4", "--mem", "8G", "--partition", "fast", "--account", "me",
-        "--sbatch-option=--constraint=a|b", "--out", "it's mine", "--filter", "batch=1", "--set", "name=other",
+        "submit",
+        "sweep.yaml",
+        "--slurm",
+        "--array",
+        "3",
+        "--at-once",
+        "2",
+        "--gres",
+        "gpu:1",
+        "--time",
+        "01:00:00",
+        "--cpus-per-task",
+        "4",
+        "--mem",
+        "8G",
+        "--partition",
+        "fast",
+        "--account",
+        "me",
+        "--sbatch-option=--constraint=a|b",
+        "--out",
+        "it's mine",
+        "--filter",
+        "batch=1",
+        "--set",
+        "name=other",
         "--dry-run",
     ];
-    assert_snapshot!(without_places(&must(&place, &args), &place), @"");
+    assert_snapshot!("slurm_dry_run", without_places(&must(&place, &args), &place));
     assert!(!place.path().join("it's mine").exists());
-    let args = ["submit", "sweep.yaml", "--hq", "--array", "2", "--gres", "gpu:1", "--out", "r", "--dry-run"];
-    assert_snapshot!(without_places(&must(&place, &args), &place), @"");
+    let args = [
+        "submit",
+        "sweep.yaml",
+        "--hq",
+        "--array",
+        "2",
+        "--gres",
+        "gpu:1",
+        "--out",
+        "r",
+        "--dry-run",
+    ];
+    assert_snapshot!("hyperqueue_dry_run", without_places(&must(&place, &args), &place));
 }
 
 #[test]
@@ -161,10 +237,19 @@ fn what_cannot_be_submitted_is_said_before_anything_is_written() {
         (&["--slurm", "--array", "7"][..], "the plan has 6 groups"),
         (&["--slurm"][..], "there is no `sbatch` here"),
         (&["--hq"][..], "there is no `hq` here"),
-        (&["--slurm", "--dry-run", "--set", "model.d_model=33"][..], "d_model"),
-        (&["--slurm", "--dry-run", "--sbatch-option", "h100"][..], "begin with a dash"),
+        (
+            &["--slurm", "--dry-run", "--set", "model.d_model=33"][..],
+            "d_model",
+        ),
+        (
+            &["--slurm", "--dry-run", "--sbatch-option", "h100"][..],
+            "begin with a dash",
+        ),
         (&["--hq", "--dry-run", "--gres", "gpu:many"][..], "gpu:1"),
-        (&["--slurm", "--dry-run", "--time", "1\n#SBATCH --x"][..], "no single line"),
+        (
+            &["--slurm", "--dry-run", "--time", "1\n#SBATCH --x"][..],
+            "no single line",
+        ),
         (&["--slurm", "--dry-run", "--out", "empty"][..], "exists already"),
         (&["--hq", "--partition", "fast"][..], "cannot be used with"),
         (&[][..], "--slurm|--hq"),
@@ -195,9 +280,23 @@ fn slurm_gets_an_array_and_a_job_that_depends_on_it() {
     --dependency=afterany:42
     /place/r r/merge.sbatch
     ");
-    assert_snapshot!(out, @"");
+    for words in [
+        "2 shards: as asked for",
+        "job 42, and job 45 that merges",
+        "attn-bench status 'r r'",
+        "scancel 42 45",
+    ] {
+        assert!(out.contains(words), "{out}");
+    }
     let status = must(&place, &["status", "r r"]);
-    assert_snapshot!(status, @"");
+    for words in [
+        "r r: small, slurm job 42",
+        " 2/2     waiting",
+        "0 of 12 cases stored",
+        "2 shards: 2 waiting",
+    ] {
+        assert!(status.contains(words), "{status}");
+    }
     let (code, _, said) = ask(&place, &[], &["merge", "r r", "--out", "m"]);
     assert!(code == 2 && said.contains("no shard has begun"), "{said}");
 }
@@ -205,22 +304,37 @@ fn slurm_gets_an_array_and_a_job_that_depends_on_it() {
 #[test]
 fn a_refusal_of_the_scheduler_leaves_nothing() {
     let place = Place::with(SWEEP);
-    let path = stand_in(&place, "sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1\n");
+    let path = stand_in(
+        &place,
+        "sbatch",
+        "echo 'sbatch: error: Invalid account' >&2; exit 1\n",
+    );
     let args = ["submit", "sweep.yaml", "--slurm", "--array", "2", "--out", "r"];
     let (code, _, said) = ask(&place, &[("PATH", &path)], &args);
     assert!(code == 4 && said.contains("Invalid account"), "{code}: {said}");
     assert!(!place.path().join("r").exists());
     // The array is taken and the merge is not.
-    let path = stand_in(&place, "sbatch", "test $# -eq 2 && echo 7 || { echo 'no more jobs' >&2; exit 1; }\n");
+    let path = stand_in(
+        &place,
+        "sbatch",
+        "test $# -eq 2 && echo 7 || { echo 'no more jobs' >&2; exit 1; }\n",
+    );
     let (code, out, said) = ask(&place, &[("PATH", &path)], &args);
-    assert!(code == 4 && said.contains("no more jobs") && said.contains("attn-bench merge r"), "{said}");
+    assert!(
+        code == 4 && said.contains("no more jobs") && said.contains("attn-bench merge r"),
+        "{said}"
+    );
     assert!(out.contains("submitted: job 7"), "{out}");
 }
 
 #[test]
 fn hyperqueue_gets_a_job_of_tasks_and_a_merge() {
     let place = Place::with(SWEEP);
-    let path = stand_in(&place, "hq", "for word in \"$@\"; do printf '%s\\n' \"$word\"; done >>calls\necho 5\n");
+    let path = stand_in(
+        &place,
+        "hq",
+        "for word in \"$@\"; do printf '%s\\n' \"$word\"; done >>calls\necho 5\n",
+    );
     let args = ["submit", "sweep.yaml", "--hq", "--array", "2", "--out", "r"];
     let (code, out, said) = ask(&place, &[("PATH", &path)], &args);
     assert_eq!(code, 0, "{said}");
@@ -241,8 +355,15 @@ fn hyperqueue_gets_a_job_of_tasks_and_a_merge() {
             .unwrap();
         assert!(task.status.success(), "{}", String::from_utf8_lossy(&task.stderr));
     }
-    let merge = std::process::Command::new("bash").arg(place.path().join("r/merge.sh")).output().unwrap();
-    assert!(merge.status.success(), "{}", String::from_utf8_lossy(&merge.stderr));
+    let merge = std::process::Command::new("bash")
+        .arg(place.path().join("r/merge.sh"))
+        .output()
+        .unwrap();
+    assert!(
+        merge.status.success(),
+        "{}",
+        String::from_utf8_lossy(&merge.stderr)
+    );
     assert_eq!(ids(&place.path().join("r/merged")).len(), 12);
 }
 
@@ -251,7 +372,15 @@ fn hyperqueue_gets_a_job_of_tasks_and_a_merge() {
 fn a_task_that_is_started_again_goes_on() {
     let place = Place::with(SWEEP);
     let path = stand_in(&place, "sbatch", "echo 9\n");
-    let args = ["submit", "sweep.yaml", "--slurm", "--array", "2", "--out", "it's mine"];
+    let args = [
+        "submit",
+        "sweep.yaml",
+        "--slurm",
+        "--array",
+        "2",
+        "--out",
+        "it's mine",
+    ];
     assert_eq!(ask(&place, &[("PATH", &path)], &args).0, 0);
     let run = place.path().join("it's mine");
     // An empty folder, as a scheduler may make it, is no run yet.
@@ -269,14 +398,22 @@ fn a_task_that_is_started_again_goes_on() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         said
     };
     let said = task("1");
     assert!(said.contains("start 0, 0 rows stored"), "{said}");
     let log = fs::read(run.join("shards/1/log.jsonl")).unwrap();
     // Torn as by a kill, on another machine, and half of it gone.
-    let half = log.split_inclusive(|byte| *byte == b'\n').take(3).flatten().copied();
+    let half = log
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(3)
+        .flatten()
+        .copied();
     let torn: Vec<u8> = half.chain(b"{\"case_id\":\"1".iter().copied()).collect();
     fs::write(run.join("shards/1/log.jsonl"), &torn).unwrap();
     fs::remove_file(run.join("shards/1/rows.parquet")).unwrap();
@@ -314,32 +451,53 @@ fn merged_shards_are_the_run_in_one_piece() {
     elsewhere(&place.path().join("r/shards/2"));
     fs::remove_file(place.path().join("r/shards/3/log.jsonl")).unwrap();
     let out = must(&place, &["merge", "r", "--out", "m"]);
-    assert!(out.contains("merged 3 runs of 2 machines and builds: 12 cases, 12 measured, 0 failed"), "{out}");
+    assert!(
+        out.contains("merged 3 runs of 2 machines and builds: 12 cases, 12 measured, 0 failed"),
+        "{out}"
+    );
     let (whole, merged) = (place.path().join("whole"), place.path().join("m"));
     assert_eq!(ids(&whole), ids(&merged));
     let run = Run::open(&merged).unwrap();
-    let mut prints: Vec<String> = run.rows.iter().map(|row| row.fingerprint.clone().unwrap()).collect();
+    let mut prints: Vec<String> = run
+        .rows
+        .iter()
+        .map(|row| row.fingerprint.clone().unwrap())
+        .collect();
     prints.sort();
     prints.dedup();
     assert_eq!(prints.len(), 2);
     assert_eq!(run.details.samples.len(), 24);
     assert_eq!(run.sweep_yaml, SWEEP);
-    for file in ["README.md", "environment.json", "log.jsonl", "rows.parquet", "samples.parquet", "sweep.yaml"] {
+    for file in [
+        "README.md",
+        "environment.json",
+        "log.jsonl",
+        "rows.parquet",
+        "samples.parquet",
+        "sweep.yaml",
+    ] {
         assert!(merged.join(file).is_file(), "{file}");
     }
     // All that reads runs reads it, by its log too.
     must(&place, &["show", "m"]);
     must(&place, &["plot", "m"]);
     must(&place, &["compare", "m", "m"]);
-    assert_eq!(must(&place, &["export", "m", "--format", "csv"]).lines().count(), 13);
+    assert_eq!(
+        must(&place, &["export", "m", "--format", "csv"]).lines().count(),
+        13
+    );
     fs::remove_file(merged.join("rows.parquet")).unwrap();
     assert_eq!(ids(&whole), ids(&merged));
     // And again into the same place, but not into another run.
     must(&place, &["merge", "r", "--out", "m"]);
     let (code, _, said) = ask(&place, &[], &["merge", "r", "--out", "whole"]);
     assert!(code == 2 && said.contains("whole already exists"), "{said}");
-    let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+    let names = fs::read_dir(place.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -351,10 +509,17 @@ fn missing_and_duplicate_cases_are_told() {
     }
     let (code, out, said) = ask(&place, &[], &["merge", "r", "--out", "m"]);
     assert_eq!(code, 3, "{said}");
-    for words in ["no run of shard: 2/3", "missing: 4 cases without a row", "shard 2"] {
+    for words in [
+        "no run of shard: 2/3",
+        "missing: 4 cases without a row",
+        "shard 2",
+    ] {
         assert!(out.contains(words), "{out}");
     }
-    assert!(said.contains("cases are missing: 4 without a row, 1 shards have no run"), "{said}");
+    assert!(
+        said.contains("cases are missing: 4 without a row, 1 shards have no run"),
+        "{said}"
+    );
     let readme = fs::read_to_string(place.path().join("m/README.md")).unwrap();
     assert!(readme.contains("missing: 4 cases"), "{readme}");
 
@@ -363,10 +528,14 @@ fn missing_and_duplicate_cases_are_told() {
     let (code, out, said) = ask(&place, &[], &["merge", "r", "whole", "--out", "m"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("8 cases were there more than once"), "{said}");
-    assert!(out.contains("kept that of r/shards/1, not that of whole"), "{out}");
+    assert!(
+        out.contains("kept that of r/shards/1, not that of whole"),
+        "{out}"
+    );
     let started = |run: &str| {
         let rows = Run::open(&place.path().join(run)).unwrap().rows.into_iter();
-        rows.map(|row| (row.case_id, row.time_median_s)).collect::<Vec<_>>()
+        rows.map(|row| (row.case_id, row.time_median_s))
+            .collect::<Vec<_>>()
     };
     let (merged, whole, first) = (started("m"), started("whole"), started("r/shards/1"));
     assert_eq!(merged.len(), 12);
@@ -379,17 +548,39 @@ fn missing_and_duplicate_cases_are_told() {
     fs::write(&log, text.replace("\"status\":\"ok\"", "\"status\":\"crash\"")).unwrap();
     fs::remove_file(place.path().join("r/shards/1/rows.parquet")).unwrap();
     let (code, out, _) = ask(&place, &[], &["merge", "r", "whole", "--out", "m"]);
-    assert!(code == 0 && out.contains("kept that of whole, not that of r/shards/1"), "{out}");
-    assert!(Run::open(&place.path().join("m")).unwrap().rows.iter().all(|row| row.is_ok()));
+    assert!(
+        code == 0 && out.contains("kept that of whole, not that of r/shards/1"),
+        "{out}"
+    );
+    assert!(
+        Run::open(&place.path().join("m"))
+            .unwrap()
+            .rows
+            .iter()
+            .all(|row| row.is_ok())
+    );
 }
 
 #[test]
 fn mixed_sweeps_are_refused_by_the_keys_that_differ() {
     let place = Place::with(SWEEP);
     shard(&place, 1, 3);
-    let other = SWEEP.replace("max_s: 0.1", "max_s: 0.2").replace("[8, 16, 32]", "[8, 16]");
+    let other = SWEEP
+        .replace("max_s: 0.1", "max_s: 0.2")
+        .replace("[8, 16, 32]", "[8, 16]");
     fs::write(place.path().join("other.yaml"), other).unwrap();
-    must(&place, &["run", "other.yaml", "--shard", "1/2", "--out", "other", "--no-figures"]);
+    must(
+        &place,
+        &[
+            "run",
+            "other.yaml",
+            "--shard",
+            "1/2",
+            "--out",
+            "other",
+            "--no-figures",
+        ],
+    );
     let (code, _, said) = ask(&place, &[], &["merge", "r", "other", "--out", "m"]);
     assert_eq!(code, 2);
     assert!(said.contains("workloads.decode.context, measure.max_s"), "{said}");
@@ -423,16 +614,25 @@ fn shards_that_still_run_are_merged_and_said_to_run() {
         serde_json::from_str(&must(&place, &["status", run, "--format", "json"])).unwrap()
     };
     let shards = &status("r")[0]["shards"];
-    assert_eq!((&shards[0]["state"], &shards[1]["state"]), (&"done".into(), &"running".into()));
+    assert_eq!(
+        (&shards[0]["state"], &shards[1]["state"]),
+        (&"done".into(), &"running".into())
+    );
     assert_eq!((&shards[1]["ok"], &shards[1]["left"]), (&1.into(), &5.into()));
-    assert!(shards[1]["last_case"].as_str().unwrap().contains("decode"), "{shards}");
+    assert!(
+        shards[1]["last_case"].as_str().unwrap().contains("decode"),
+        "{shards}"
+    );
     assert!(shards[1]["last_row_age_s"].as_f64().unwrap() < 60.0);
     assert!(shards[1]["predicted_time_left_s"].as_f64().unwrap() > 0.0);
     assert_eq!(shards[0]["predicted_time_left_s"], 0.0);
 
     let (code, out, said) = ask(&place, &[], &["merge", "r", "--out", "m"]);
     assert_eq!(code, 3, "{said}");
-    assert!(out.contains("r/shards/2 (shard 2/2): still running, 1 of 6 cases"), "{out}");
+    assert!(
+        out.contains("r/shards/2 (shard 2/2): still running, 1 of 6 cases"),
+        "{out}"
+    );
     assert_eq!(ids(&place.path().join("m")).len(), 7);
     assert_eq!(status("m")[0]["shards"][0]["left"], 5);
 
@@ -440,7 +640,19 @@ fn shards_that_still_run_are_merged_and_said_to_run() {
     drop(runner);
     let shards = &status("r")[0]["shards"];
     assert_eq!(shards[1]["state"], "stopped");
-    must(&place, &["run", "sweep.yaml", "--shard", "2/2", "--out", "r/shards/2", "--resume", "--no-figures"]);
+    must(
+        &place,
+        &[
+            "run",
+            "sweep.yaml",
+            "--shard",
+            "2/2",
+            "--out",
+            "r/shards/2",
+            "--resume",
+            "--no-figures",
+        ],
+    );
     assert_eq!(status("r")[0]["totals"]["done"], 2);
     must(&place, &["merge", "r", "--out", "m"]);
     assert_eq!(ids(&place.path().join("m")).len(), 12);
@@ -452,14 +664,26 @@ fn only_a_machine_that_changed_is_accepted_as_such() {
     shard(&place, 1, 3);
     elsewhere(&place.path().join("r/shards/1"));
     let run = |more: &[&str]| {
-        let args = ["run", "sweep.yaml", "--shard", "1/3", "--out", "r/shards/1", "--resume", "--no-figures"];
+        let args = [
+            "run",
+            "sweep.yaml",
+            "--shard",
+            "1/3",
+            "--out",
+            "r/shards/1",
+            "--resume",
+            "--no-figures",
+        ];
         ask(&place, &[], &[&args[..], more].concat())
     };
     let (code, _, said) = run(&[]);
     assert!(code == 2 && said.contains("another machine"), "{said}");
     assert_eq!(run(&["--accept-changes=machine"]).0, 0);
     let (code, _, said) = run(&["--accept-changes=machine", "--set", "measure.max_s=0.2"]);
-    assert!(code == 2 && said.contains("not the one that was begun here"), "{said}");
+    assert!(
+        code == 2 && said.contains("not the one that was begun here"),
+        "{said}"
+    );
     assert_eq!(run(&["--accept-changes", "--set", "measure.max_s=0.2"]).0, 0);
     // Without --or-begin nothing is begun by a slip of the keyboard.
     let args = ["run", "sweep.yaml", "--out", "new", "--resume"];

@@ -19,6 +19,9 @@ fn help_shows_every_command_and_the_exit_codes() {
 
     Commands:
       run          Run a sweep and draw its figures
+      submit       Hand a sweep to Slurm or HyperQueue as a job array, one shard a task
+      status       Say how far runs are, and every shard of what was submitted
+      merge        Join the shards of a sweep to one run, finished or not
       plan         Show the cases of a sweep with their predicted memory and time; runs nothing
       capacity     Say which contexts and batches fit in some memory, for every variant of a sweep
       plot         Draw the figures of stored runs again
@@ -57,28 +60,57 @@ fn help_of_commands_on_sweeps() {
     Usage: attn-bench run [OPTIONS] <FILE>
 
     Arguments:
-      <FILE>  Sweep file (experiments/ has some)
+      <FILE>
+              Sweep file (experiments/ has some)
 
     Options:
-          --device <DEVICE>   Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
-          --filter <EXPR>     Keep the cases for which all conditions hold:
-                              variant=mtla,batch=1,context>=2048
-          --set <KEY=VALUE>   Replace a value of the sweep: model.d_model=1024,
-                              variants.mtla.stride=[2,4] (may be repeated)
-          --shard <I/N>       Keep part I of N, whole groups of comparable cases, about equal in time
-          --devices <LIST>    GPUs that share the sweep, as in cuda:0,cuda:1: each measures a group at a
-                              time
-          --out <DIR>         The run's own folder; must not exist [default: results/<name>-<utc
-                              time>-<machine>]
-          --resume            Continue the interrupted run in --out: cases that have a row are not run
-                              again
-          --accept-changes    Continue although sweep, build or machine have changed; the change goes on
-                              record
-          --against <BINARY>  Measure every case with this other build of attn-bench too, in turns
-                              sample by sample, and compare; its run goes to base/ in --out
-          --gate              Exit with 1 where this build is slower than the other, or fails where the
-                              other does not
-      -h, --help              Print help
+          --device <DEVICE>
+              Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+
+          --filter <EXPR>
+              Keep the cases for which all conditions hold: variant=mtla,batch=1,context>=2048
+
+          --set <KEY=VALUE>
+              Replace a value of the sweep: model.d_model=1024, variants.mtla.stride=[2,4] (may be
+              repeated)
+
+          --shard <I/N>
+              Keep part I of N, whole groups of comparable cases, about equal in time; `auto` or
+              `auto/N` asks the environment of Slurm, HyperQueue or Kubernetes which part
+
+          --devices <LIST>
+              GPUs that share the sweep, as in cuda:0,cuda:1: each measures a group at a time
+
+          --out <DIR>
+              The run's own folder; must not exist [default: results/<name>-<utc time>-<machine>]
+
+          --resume
+              Continue the interrupted run in --out: cases that have a row are not run again
+
+          --or-begin
+              With --resume: begin the run where there is none yet, and wait where its last runner has
+              only just died, so that one command serves every start of a task
+
+          --accept-changes[=<WHAT>]
+              Continue although sweep, build or machine have changed, or the machine alone; the change
+              goes on record
+
+              Possible values:
+              - all:     Sweep, build and machine
+              - machine: The machine
+
+          --no-figures
+              Draw no figures; `plot` draws them later
+
+          --against <BINARY>
+              Measure every case with this other build of attn-bench too, in turns sample by sample, and
+              compare; its run goes to base/ in --out
+
+          --gate
+              Exit with 1 where this build is slower than the other, or fails where the other does not
+
+      -h, --help
+              Print help (see a summary with '-h')
 
     Examples:
       attn-bench run experiments/quick.yaml
@@ -111,7 +143,8 @@ fn help_of_commands_on_sweeps() {
               repeated)
 
           --shard <I/N>
-              Keep part I of N, whole groups of comparable cases, about equal in time
+              Keep part I of N, whole groups of comparable cases, about equal in time; `auto` or
+              `auto/N` asks the environment of Slurm, HyperQueue or Kubernetes which part
 
           --out <DIR>
               A run of the sweep: say how many cases it has stored, and what is left
@@ -574,4 +607,105 @@ fn lists_are_tables_and_json() {
             .iter()
             .any(|column| column["name"] == "time_median_s")
     );
+}
+
+#[test]
+fn help_of_commands_on_clusters() {
+    assert_snapshot!(help(&["submit"]), @r#"
+    Hand a sweep to Slurm or HyperQueue as a job array, one shard a task
+
+    Usage: attn-bench submit [OPTIONS] <--slurm|--hq> <FILE>
+
+    Arguments:
+      <FILE>  Sweep file (experiments/ has some)
+
+    Options:
+          --slurm                   Submit to Slurm, by its sbatch
+          --hq                      Submit to HyperQueue, by its hq
+          --array <N>               Shards, a task each [default: one for every 10 minutes of predicted
+                                    time, at most 256]
+          --at-once <N>             Tasks that run at the same time, at most
+          --out <DIR>               The run's own folder, which every node must see; must not exist
+                                    [default: results/<name>-<utc time>-<scheduler>]
+          --gres <LIST>             Generic resources of a task, as in gpu:1
+          --time <TIME>             Time limit of a task, as in 90 (minutes) or 02:00:00; a task that
+                                    reaches it goes on in a new one
+          --cpus-per-task <N>       Processors of a task
+          --mem <SIZE>              Memory of a task, as in 32G
+          --partition <NAME>        Partition
+          --account <NAME>          Account
+          --sbatch-option <OPTION>  Another option of sbatch for both jobs, as in
+                                    --sbatch-option=--constraint=h100 (may be repeated)
+          --same-machine            Refuse to go on with a shard on another machine than it was begun on
+          --dry-run                 Print what would be submitted; write and submit nothing
+          --device <DEVICE>         Device to run on instead of the sweep's: cpu, cuda, cuda:N or auto
+          --filter <EXPR>           Keep the cases for which all conditions hold:
+                                    variant=mtla,batch=1,context>=2048
+          --set <KEY=VALUE>         Replace a value of the sweep: model.d_model=1024,
+                                    variants.mtla.stride=[2,4] (may be repeated)
+      -h, --help                    Print help
+
+    Examples:
+      attn-bench submit experiments/quick.yaml --slurm --dry-run
+      attn-bench submit sweep.yaml --slurm --array 16 --gres gpu:1 --cpus-per-task 8 --time 02:00:00
+      attn-bench submit sweep.yaml --slurm --partition gpu --account me
+      --sbatch-option=--constraint=h100
+      attn-bench submit sweep.yaml --hq --array 16 --gres gpu:1
+
+    The run's folder gets the scripts, the sweep, the tasks' output, and shards/1, shards/2, ... Every
+    task can be killed and
+    started again at any time: it goes on from what is stored. A last job merges the shards.
+    "#);
+    assert_snapshot!(help(&["status"]), @r#"
+    Say how far runs are, and every shard of what was submitted
+
+    Usage: attn-bench status [OPTIONS] <RUN>...
+
+    Arguments:
+      <RUN>...
+              Folders of runs, of shards, or of what was submitted
+
+    Options:
+          --format <FORMAT>
+              How to print
+
+              Possible values:
+              - table: A table for people
+              - json:  JSON for programs, numbers in base units
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      attn-bench status results/mine
+      attn-bench status results/shards/1 results/shards/2
+      attn-bench status results/mine --format json
+
+    A shard is done, running (a runner has its log), stopped (begun, and nobody is at work on it) or
+    waiting.
+    "#);
+    assert_snapshot!(help(&["merge"]), @r#"
+    Join the shards of a sweep to one run, finished or not
+
+    Usage: attn-bench merge --out <DIR> <RUN>...
+
+    Arguments:
+      <RUN>...  Folders of runs of one sweep, or of what was submitted
+
+    Options:
+          --out <DIR>  The merged run's folder; must not exist, or be an earlier merge, which is
+                       replaced
+      -h, --help       Print help
+
+    Examples:
+      attn-bench merge results/mine --out results/mine/merged
+      attn-bench merge shard-1 shard-2 shard-3 --out results/whole
+
+    Works while shards still run: merge again later into the same folder. A case that several runs have
+    is kept once: a row
+    that is ok goes before one that is not, else the run named first. Exits with 3 where cases are
+    missing.
+    "#);
 }

@@ -36,7 +36,7 @@ use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 
 pub use self::error::StoreError;
-pub use self::merge::{Duplicate, Merge, Source};
+pub use self::merge::{Duplicate, LOG_UP_TO, Merge, Source};
 pub use self::planned::{Planned, Submission, is_run, runs_in};
 pub use self::standing::{Standing, State};
 
@@ -363,6 +363,19 @@ impl RunDir {
     }
 }
 
+/// The tables of some rows, by the names of their files.
+fn frames(rows: &[Row], details: &Details) -> Result<[(&'static str, DataFrame); 6], StoreError> {
+    Ok([
+        (SAMPLES, Sample::to_frame(&details.samples)?),
+        (POSITIONS, Position::to_frame(&details.positions)?),
+        (TRAININGS, Training::to_frame(&details.trainings)?),
+        (CURVES, CurvePoint::to_frame(&details.curves)?),
+        (PROBES, Probe::to_frame(&details.probes)?),
+        // The last to appear: where there are rows, all is there.
+        (ROWS, Row::to_frame(rows)?),
+    ])
+}
+
 /// The tables of a run on their way to its folder: rows and samples always, others where they have something.
 struct Tables<'a> {
     dir: &'a Path,
@@ -383,15 +396,15 @@ impl<'a> Tables<'a> {
         details: &Details,
         metadata: &[(String, String)],
     ) -> Result<(), StoreError> {
-        for (name, table) in [
-            (SAMPLES, Sample::to_frame(&details.samples)?),
-            (POSITIONS, Position::to_frame(&details.positions)?),
-            (TRAININGS, Training::to_frame(&details.trainings)?),
-            (CURVES, CurvePoint::to_frame(&details.curves)?),
-            (PROBES, Probe::to_frame(&details.probes)?),
-            // The last to appear: where there are rows, all is there.
-            (ROWS, Row::to_frame(rows)?),
-        ] {
+        self.write_frames(frames(rows, details)?, metadata)
+    }
+
+    fn write_frames(
+        &mut self,
+        frames: [(&'static str, DataFrame); 6],
+        metadata: &[(String, String)],
+    ) -> Result<(), StoreError> {
+        for (name, table) in frames {
             let is_always = [ROWS, SAMPLES].contains(&name);
             let at = self.files.iter().position(|(known, _)| *known == name);
             let at = match at {

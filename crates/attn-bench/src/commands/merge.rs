@@ -289,6 +289,9 @@ fn report(merge: &Merge, expected: &Expected, digest: &Digest) -> String {
             )
         })
     });
+    if !merge.has_log() {
+        text += "no log.jsonl, which would be gigabytes: the runs keep theirs; rows stand run by run\n";
+    }
     list(&mut text, "not done", not_done.collect());
     list(&mut text, "no run of shard", expected.absent.clone());
     if expected.missing > 0 {

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use attn_harness::plan::Part;
 use attn_harness::store::{Submission, default_name};
+use attn_harness::units::format_time;
 use attn_harness::{Plan, Sweep};
 
 use super::plan::{counted, duration};
@@ -183,6 +184,13 @@ fn shards(args: &SubmitArgs, plan: &Plan) -> (usize, String) {
 /// How evenly the work is dealt.
 fn balance(parts: &[Part]) -> String {
     let times = || parts.iter().map(|part| part.predicted_time_s);
+    let duration = |time_s: f64| {
+        if time_s < 10.0 {
+            format_time(time_s)
+        } else {
+            duration(time_s)
+        }
+    };
     let cases: usize = parts.iter().map(|part| part.cases).sum();
     format!(
         "{}, {} to {} a shard as predicted",

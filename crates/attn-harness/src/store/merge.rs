@@ -1,8 +1,11 @@
 //! Runs of one sweep joined to one: shards of different machines, finished or not.
 //!
 //! Nothing is held as a whole but where each row is. The logs pass by once, line by line, and become the new run's
-//! log; its tables are then built from that in the order of the plan. A case that several runs have is kept once: a
-//! row `ok` goes before one that is not, else the run that was named first.
+//! log; its tables are then built from that in the order of the plan. A large merge goes from tables to tables
+//! (`tables.rs`). A case that several runs have is kept once: a row `ok` goes before one that is not, else the run that
+//! was named first.
+
+mod tables;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -29,6 +32,10 @@ const BYTES_AT_ONCE: usize = 8 << 20;
 
 /// Rows of a row group of a table: few enough for memory, and so many that the groups' own descriptions stay small.
 const ROWS_AT_ONCE: usize = 4096;
+
+/// Cases up to which a merged run has a log, and its rows the order of the plan: of more the log alone is gigabytes, and
+/// the runs keep theirs.
+pub const LOG_UP_TO: usize = 20_000;
 
 /// Duplicates that are told by name.
 const TOLD: usize = 100;
@@ -69,7 +76,7 @@ struct Machine {
 }
 
 /// Where a row is in the new log, and what decides whether it stays.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Place {
     group: u64,
     offset: u64,
@@ -82,8 +89,13 @@ struct Place {
 pub struct Merge {
     out: PathBuf,
     temporary: TempDir,
-    log: File,
+    /// None in a large merge.
+    log: Option<File>,
     end: u64,
+    /// Which runs have tables that hold all of their rows.
+    has_tables: Vec<bool>,
+    /// Which runs have cases that were kept from another one.
+    lost: Vec<bool>,
     places: Vec<Place>,
     known: HashMap<u128, u32>,
     machines: Vec<Machine>,
@@ -112,6 +124,14 @@ impl Merge {
     /// [`StoreError::MixedSweeps`] where they are not of one sweep, [`StoreError::Exists`] where something is at `out`
     /// that is no earlier merge, [`StoreError::NotARun`], [`StoreError::Damaged`] or [`StoreError::Io`].
     pub fn read(runs: &[PathBuf], out: &Path) -> Result<Self, StoreError> {
+        Self::read_with(runs, out, LOG_UP_TO)
+    }
+
+    /// [`read`](Self::read) with a log of up to so many cases.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(runs: &[PathBuf], out: &Path, log_up_to: usize) -> Result<Self, StoreError> {
         if out.symlink_metadata().is_ok() && !is_merge(out)? {
             return Err(StoreError::Exists {
                 dir: out.to_path_buf(),
@@ -123,10 +143,20 @@ impl Merge {
             .collect::<Result<_, _>>()?;
         let sweep_yaml = one_sweep(&described)?;
         let temporary = beside(out)?;
+        let sizes = described.iter().map(|described| {
+            let planned = || Planned::read(&described.run.environment).map(|planned| planned.cases);
+            described.table_rows.or_else(planned).unwrap_or(0)
+        });
         let path = temporary.path().join(LOG);
+        let log = (sizes.sum::<usize>() <= log_up_to).then(|| File::create_new(&path));
         let mut merge = Self {
             out: out.to_path_buf(),
-            log: File::create_new(&path).map_err(StoreError::io("write", &path))?,
+            log: log.transpose().map_err(StoreError::io("write", &path))?,
+            has_tables: described
+                .iter()
+                .map(|described| described.table_rows.is_some())
+                .collect(),
+            lost: vec![false; described.len()],
             temporary,
             end: 0,
             places: Vec::new(),
@@ -155,11 +185,19 @@ impl Merge {
                 ok: 0,
                 is_live,
             });
-            merge.take_run(source, table_rows, &mut batch)?;
+            if merge.log.is_some() {
+                merge.take_run(source, table_rows, &mut batch)?;
+            }
         }
-        merge.take(&mut batch)?;
+        if merge.log.is_some() {
+            merge.take(&mut batch)?;
+        } else {
+            merge.take_heads()?;
+        }
         merge.known.shrink_to_fit();
-        merge.places.sort_by_key(|place| place.group);
+        if merge.log.is_some() {
+            merge.places.sort_by_key(|place| place.group);
+        }
         Ok(merge)
     }
 
@@ -178,6 +216,11 @@ impl Merge {
         &self.sweep_yaml
     }
 
+    /// Whether the new run has a log, and its rows the order of the plan.
+    pub fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
     /// Different machines and builds that the rows come from.
     pub fn machines(&self) -> usize {
         self.machines.len()
@@ -188,6 +231,9 @@ impl Merge {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`].
     pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
+        if self.log.is_none() {
+            return self.join_tables(each);
+        }
         let path = self.temporary.path().join(LOG);
         let mut lines = Lines::open(&path)?;
         let mut tables = Tables::new(self.temporary.path());
@@ -234,7 +280,9 @@ impl Merge {
     ) -> Result<(), StoreError> {
         let inside = self.temporary.path();
         let path = inside.join(LOG);
-        self.log.sync_all().map_err(StoreError::io("write", &path))?;
+        if let Some(log) = &self.log {
+            log.sync_all().map_err(StoreError::io("write", &path))?;
+        }
         write_file(&inside.join(SWEEP), self.sweep_yaml.as_bytes())?;
         let mut environment = self.environment(command);
         if let Some(planned) = planned {
@@ -395,51 +443,60 @@ impl Merge {
                 source: u32::try_from(line.source).unwrap_or(u32::MAX),
                 is_ok,
             };
-            let source = &mut self.sources[line.source];
-            match self.known.get(&key(&head.case_id)) {
-                None => {
-                    let at = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-                    self.known.insert(key(&head.case_id), at);
-                    self.places.push(place);
-                    source.cases += 1;
-                    source.ok += usize::from(is_ok);
-                }
-                Some(&at) => {
-                    let earlier = self.places[at as usize];
-                    let is_own = earlier.source == place.source;
-                    if is_own {
-                        // Written again by its own run, which replaces what it said before.
-                        source.ok = source.ok + usize::from(is_ok) - usize::from(earlier.is_ok);
-                    } else {
-                        source.cases += 1;
-                        source.ok += usize::from(is_ok);
-                        let replaces = is_ok && !earlier.is_ok;
-                        let (old, new) = (earlier.source as usize, line.source);
-                        self.n_duplicates += 1;
-                        if self.duplicates.len() < TOLD {
-                            self.duplicates.push(Duplicate {
-                                case_id: head.case_id.to_string(),
-                                kept: if replaces { new } else { old },
-                                left_out: if replaces { old } else { new },
-                            });
-                        }
-                        if !replaces {
-                            continue;
-                        }
-                    }
-                    self.places[at as usize] = place;
-                }
+            if !self.note(&head.case_id, place) {
+                continue;
             }
             kept.extend_from_slice(&batch.text[line.begin..line.end]);
         }
         let path = self.temporary.path().join(LOG);
-        self.log
-            .write_all(&kept)
-            .map_err(StoreError::io("write", &path))?;
+        if let Some(log) = &mut self.log {
+            log.write_all(&kept).map_err(StoreError::io("write", &path))?;
+        }
         self.end += kept.len() as u64;
         batch.text.clear();
         batch.lines.clear();
         Ok(())
+    }
+}
+
+impl Merge {
+    /// Notes where a case is, and says whether it is kept from there.
+    fn note(&mut self, case_id: &str, place: Place) -> bool {
+        let from = place.source as usize;
+        let Some(&at) = self.known.get(&key(case_id)) else {
+            let at = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+            self.known.insert(key(case_id), at);
+            self.places.push(place);
+            self.sources[from].cases += 1;
+            self.sources[from].ok += usize::from(place.is_ok);
+            return true;
+        };
+        let earlier = self.places[at as usize];
+        let old = earlier.source as usize;
+        let source = &mut self.sources[from];
+        source.ok += usize::from(place.is_ok);
+        if old == from {
+            // Written again by its own run, which replaces what it said before.
+            source.ok -= usize::from(earlier.is_ok);
+            self.places[at as usize] = place;
+            return true;
+        }
+        source.cases += 1;
+        let replaces = place.is_ok && !earlier.is_ok;
+        let (kept, left_out) = if replaces { (from, old) } else { (old, from) };
+        self.lost[left_out] = true;
+        self.n_duplicates += 1;
+        if self.duplicates.len() < TOLD {
+            self.duplicates.push(Duplicate {
+                case_id: case_id.to_string(),
+                kept,
+                left_out,
+            });
+        }
+        if replaces {
+            self.places[at as usize] = place;
+        }
+        replaces
     }
 }
 

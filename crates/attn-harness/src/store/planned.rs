@@ -118,7 +118,9 @@ impl Submission {
     /// [`StoreError::Io`] or [`StoreError::Damaged`].
     pub fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(SUBMISSION);
-        let Some(text) = read_text(&path)? else {
+        // A file has nothing below it.
+        let text = if dir.is_dir() { read_text(&path)? } else { None };
+        let Some(text) = text else {
             return Ok(None);
         };
         let damaged = |error: serde_json::Error| StoreError::Damaged {

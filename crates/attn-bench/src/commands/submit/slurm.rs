@@ -147,17 +147,20 @@ fn both(job: &Job<'_>) -> String {
     text
 }
 
-/// A word of a line `#SBATCH`, whose own quoting knows the backslash.
+/// A word of a line `#SBATCH`. Spaces need quotes there, and quotes within them a backslash.
 fn word(text: &str) -> String {
-    let mut word = String::new();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,%+@".contains(c) || !c.is_ascii();
+    if text.chars().all(is_plain) {
+        return text.to_string();
+    }
+    let mut word = String::from("\"");
     for c in text.chars() {
-        let is_plain = c.is_ascii_alphanumeric() || "-_./=:,%+@".contains(c) || !c.is_ascii();
-        if !is_plain {
+        if "\"'\\#".contains(c) {
             word.push('\\');
         }
         word.push(c);
     }
-    word
+    word + "\""
 }
 
 fn one_line(command: &str) -> String {
