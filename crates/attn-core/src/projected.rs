@@ -255,7 +255,9 @@ impl<P: Projections> Projected<P> {
             Some(window) if past > 0 && window > 1 => {
                 let all = cache.chronological()?;
                 let kept = all.len().min(window - 1);
-                Some(all.narrow(all.len() - kept, kept)?)
+                // Copied: what the cache has there is about to be written over.
+                let kept = all.narrow(all.len() - kept, kept)?;
+                Some(kept.map(Tensor::force_contiguous)?)
             }
             _ => None,
         };

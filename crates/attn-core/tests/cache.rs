@@ -249,7 +249,11 @@ fn a_window_keeps_its_last_slots_however_they_come() {
                 let kept = cache.lens()[0].saturating_sub(4)..cache.lens()[0];
                 assert_eq!(numbers(&cache), kept.map(|n| n as f32).collect::<Vec<_>>());
             }
-            assert_eq!(cache.kv_bytes(), 2 * 4 * 4 * 4, "two sequences, 4 slots of 4 elements");
+            assert_eq!(
+                cache.kv_bytes(),
+                2 * 4 * 4 * 4,
+                "two sequences, 4 slots of 4 elements"
+            );
             assert_eq!(cache.kv_allocated_bytes(), cache.kv_bytes());
         }
     }
@@ -259,7 +263,11 @@ fn a_window_keeps_its_last_slots_however_they_come() {
 fn a_window_is_a_ring() {
     let mut cache = window(Path::Fused, Capacity::Exact(100));
     append(&mut cache, 0..6);
-    let first: Vec<f32> = values(cache.keys()).chunks(2).take(4).map(|pair| pair[0]).collect();
+    let first: Vec<f32> = values(cache.keys())
+        .chunks(2)
+        .take(4)
+        .map(|pair| pair[0])
+        .collect();
     assert_eq!(first, [4.0, 5.0, 2.0, 3.0]);
 }
 
@@ -268,7 +276,10 @@ fn rewinding_a_window_needs_a_mark_and_puts_back_what_was_written_over() {
     for path in [Path::Fused, Path::Seedlike] {
         let mut cache = window(path, Capacity::Exact(100));
         append(&mut cache, 0..6);
-        assert!(matches!(cache.rewind(5).unwrap_err(), Error::Rewind { requested: 5, .. }));
+        assert!(matches!(
+            cache.rewind(5).unwrap_err(),
+            Error::Rewind { requested: 5, .. }
+        ));
         cache.mark().unwrap();
         for steps in [1, 3, 9, 2] {
             for i in 6..6 + steps {

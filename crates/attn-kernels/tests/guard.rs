@@ -5,9 +5,9 @@
 mod common;
 
 use attn_kernels::{
-    Attend, Backward, Decode, Element, Entries, EntryGradients, Gradients, Grouped, Latents, LatentsOut,
-    Level, Norm, Orientation, Output, Place, Project, Rows, Turn, attend, attend_backward, decode, latents,
-    project,
+    Attend, Backward, Decode, Element, Entries, EntryGradients, Factors, Gradients, Grouped, Latents,
+    LatentsOut, Level, Norm, Orientation, Output, Place, Project, Rows, Tail, Turn, attend, attend_backward,
+    decode, latents, project,
 };
 use common::random;
 use half::bf16;
@@ -97,6 +97,8 @@ fn check_decode<E: Element>() {
                         q: q.get(),
                         keys: Rows::head_major(keys.get(), h_kv, n, key_dim),
                         values: own.then(|| Rows::head_major(values.get(), h_kv, n, value_dim)),
+                        tail: None,
+                        factors: None,
                         n_heads: h,
                         n_kv_heads: h_kv,
                         key_dim,
@@ -118,6 +120,71 @@ fn decode_stays_within_its_operands() {
     check_decode::<bf16>();
 }
 
+fn check_parts<E: Element>() {
+    let within = |input: &Decode<'_, E>, value_dim: usize| {
+        for level in levels() {
+            let mut out = Guarded::<E>::random(input.n_heads * value_dim, 4);
+            decode(input, level, out.get_mut()).unwrap();
+            assert!(out.get().iter().all(|x| x.to_f32().is_finite()), "{level}");
+        }
+    };
+    for n in SIZES {
+        for [h, h_kv, own, tail] in [[4, 2, 17, 6], [8, 1, 64, 32], [3, 3, 9, 2]] {
+            let q = Guarded::<E>::random(h * (own + tail), 1);
+            let keys = Guarded::<E>::random(h_kv * n * own, 2);
+            let tails = Guarded::<E>::random(n * tail, 3);
+            let input = Decode {
+                q: q.get(),
+                keys: Rows::head_major(keys.get(), h_kv, n, own),
+                values: None,
+                tail: Some(Tail {
+                    rows: Rows::head_major(tails.get(), 1, n, tail),
+                    dim: tail,
+                }),
+                factors: None,
+                n_heads: h,
+                n_kv_heads: h_kv,
+                key_dim: own + tail,
+                value_dim: own,
+                slots: &[n],
+                scale: 0.3,
+            };
+            within(&input, own);
+        }
+        for [h, key_dim, value_dim, keys, values] in [[3, 9, 17, 2, 1], [8, 64, 64, 2, 2], [5, 16, 7, 1, 3]] {
+            let factors = Factors {
+                heads: h,
+                keys,
+                values,
+            };
+            let (k_width, v_width) = (keys * (key_dim + h), values * (value_dim + h));
+            let q = Guarded::<E>::random(h * key_dim, 1);
+            let of_keys = Guarded::<E>::random(n * k_width, 2);
+            let of_values = Guarded::<E>::random(n * v_width, 3);
+            let input = Decode {
+                q: q.get(),
+                keys: Rows::head_major(of_keys.get(), 1, n, k_width),
+                values: Some(Rows::head_major(of_values.get(), 1, n, v_width)),
+                tail: None,
+                factors: Some(factors),
+                n_heads: h,
+                n_kv_heads: 1,
+                key_dim,
+                value_dim,
+                slots: &[n],
+                scale: 0.3,
+            };
+            within(&input, value_dim);
+        }
+    }
+}
+
+#[test]
+fn decode_over_tails_and_factors_stays_within_them() {
+    check_parts::<f32>();
+    check_parts::<bf16>();
+}
+
 fn check_attend<E: Element>() {
     for tokens in [1, 3, 63, 111, 260] {
         for [h, h_kv, key_dim, value_dim] in [[2, 2, 16, 16], [4, 2, 17, 9], [2, 1, 96, 64], [1, 1, 33, 31]] {
@@ -126,7 +193,7 @@ fn check_attend<E: Element>() {
             let v = Guarded::<E>::random(h_kv * tokens * value_dim, 3);
             let grad = Guarded::<E>::random(h * tokens * value_dim, 4);
             for level in levels() {
-                for stride in [None, Some(2)] {
+                for (stride, window) in [(None, usize::MAX), (Some(2), usize::MAX), (None, 70)] {
                     let entries = Entries {
                         k: Rows::head_major(k.get(), h_kv, tokens, key_dim),
                         shared: None,
@@ -146,6 +213,7 @@ fn check_attend<E: Element>() {
                         value_dim,
                         start: 0,
                         stride: stride.unwrap_or(1),
+                        window,
                         scale: 0.3,
                     };
                     let mut out = Guarded::<E>::random(h * tokens * value_dim, 5);

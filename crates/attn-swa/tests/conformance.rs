@@ -27,6 +27,8 @@ fn passes_the_conformance_suite() {
     };
     for params in [
         window(2, 1),
+        window(2, 2),
+        window(2, 3),
         window(2, 4),
         window(4, 5),
         window(1, 13),
