@@ -116,6 +116,7 @@ impl<E: Element> Operands<E> {
                 value_dim,
                 start: 0,
                 stride: 1,
+                window: usize::MAX,
                 scale,
             };
             return Ok(attend(&input, level, &mut self.out, None)?);
