@@ -333,7 +333,7 @@ impl Cache {
                 requested: tokens,
             }),
             Growth::Concat => Ok(()),
-            Growth::Doubling => self.extend(need.max(2 * have)),
+            Growth::Doubling => self.extend(self.at_most(need.max(2 * have))),
         }
     }
 
