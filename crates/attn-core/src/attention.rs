@@ -6,7 +6,7 @@
 //! use candle_core::{DType, Device};
 //!
 //! let dims = ModelDims { d_model: 16, n_heads: 2, head_dim: 8 };
-//! let entry = Entry { heads: 1, key: 8, values: Values::Own(8) };
+//! let entry = Entry::new(1, 8, Values::Own(8));
 //! let config = GroupedConfig::new(&dims, entry, &Params::default())?;
 //! let weights = Weights::seeded(&config.weight_specs(), 42)?;
 //! let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;

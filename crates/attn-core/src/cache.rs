@@ -1,20 +1,20 @@
 //! The cache of one layer: slots, lengths and, for MTLA, the open slot.
 //!
-//! One type serves every variant: what differs is the [`Entry`] (how wide, whether V is a prefix of K), the
-//! stride (tokens to a slot) and whether an f32 accumulator stands beside the open slot. Slots are kept
-//! head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
+//! One type serves every variant: what differs is the [`Entry`] (how wide, whether V is a prefix of K, what heads
+//! share), the stride (tokens to a slot), a window (slots that are kept) and whether an f32 accumulator stands beside
+//! the open slot. Slots are kept head by head, `[B, Hkv, slots, width]`, so that each head's keys are one matrix in memory.
 //!
 //! ```
 //! use attn_core::grouped::GroupedConfig;
-//! use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values, random_tensor};
+//! use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, SlotRows, Values, random_tensor};
 //! use candle_core::{DType, Device};
 //!
 //! let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
-//! let entry = Entry { heads: 1, key: 8, values: Values::Own(8) };
+//! let entry = Entry::new(1, 8, Values::Own(8));
 //! let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
 //! let mut cache = Cache::new(&mqa, &Build::cpu(Path::Fused, DType::F32), 2, Capacity::Exact(4))?;
 //! let token = random_tensor(&[2, 1, 1, 8], 7, 0, DType::F32, &Device::Cpu)?; // [B, Hkv, n, D]
-//! cache.write(&[0, 0], &token, Some(&token))?;
+//! cache.write(&[0, 0], &SlotRows::keys_values(token.clone(), token))?;
 //! cache.advance(1);
 //! assert_eq!((cache.lens(), cache.slots()), (&[1, 1][..], vec![1, 1]));
 //! assert_eq!(cache.kv_bytes(), 2 * (8 + 8) * 4); // the formula at this length

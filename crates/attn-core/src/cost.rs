@@ -8,7 +8,7 @@
 //! use attn_core::{Entry, LayerConfig, ModelDims, Params, Scope, Values, Workload};
 //!
 //! let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
-//! let entry = Entry { heads: 1, key: 64, values: Values::Own(64) };
+//! let entry = Entry::new(1, 64, Values::Own(64));
 //! let mqa = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
 //! let step = Workload::Decode { batch: 1, context: 2048 };
 //! let attention = mqa.cost(&step, Scope::Op, 4);

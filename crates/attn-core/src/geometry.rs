@@ -4,8 +4,8 @@
 //! use attn_core::{Entry, Values};
 //!
 //! // At the sizes of MTLA's paper: MQA's slot, and MLA's.
-//! let mqa = Entry { heads: 1, key: 64, values: Values::Own(64) };
-//! let mla = Entry { heads: 1, key: 256 + 32, values: Values::KeyPrefix(256) };
+//! let mqa = Entry::new(1, 64, Values::Own(64));
+//! let mla = Entry::new(1, 256 + 32, Values::KeyPrefix(256));
 //! assert_eq!((mqa.elements(), mla.elements()), (128, 288));
 //! ```
 

@@ -12,7 +12,7 @@
 //!
 //! // GQA by hand: four query heads, two keys and values. The variants' crates do no more than this.
 //! let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
-//! let entry = Entry { heads: 2, key: 16, values: Values::Own(16) };
+//! let entry = Entry::new(2, 16, Values::Own(16));
 //! let config = GroupedConfig::new(&dims, entry, &Params::default())?;
 //! let weights = Weights::seeded(&config.weight_specs(), 42)?;
 //! let layer = config.build(&weights, &Build::cpu(Path::Fused, DType::F32))?;

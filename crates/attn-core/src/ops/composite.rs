@@ -10,7 +10,7 @@
 //! let random = |stream| random_tensor(&[2, 7, 2, 8], 7, stream, DType::F32, &Device::Cpu);
 //! let (q, k, v) = (random(0)?, random(1)?, random(2)?);
 //! let entries = Entries::Apart { k: &k, v: &v };
-//! let input = AttendInput { q: &q, closed: None, own: Some(entries), start: 0, stride: 3, scale: 0.3 };
+//! let input = AttendInput { q: &q, closed: None, own: Some(entries), start: 0, stride: 3, window: None, scale: 0.3 };
 //! let gap = (attend(&input)? - composite::attend(&input)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
 //! assert!(gap < 1e-5, "{gap}");
 //! # Ok::<(), attn_core::Error>(())
@@ -36,13 +36,13 @@ const CHUNK: usize = 128;
 ///
 /// ```
 /// use attn_core::ops::{DecodeInput, composite, decode};
-/// use attn_core::{Values, random_tensor};
+/// use attn_core::{Entry, SlotRows, Values, random_tensor};
 /// use candle_core::{DType, Device};
 ///
 /// let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, DType::F32, &Device::Cpu);
 /// let (q, keys) = (random(&[2, 4, 20], 0)?, random(&[2, 1, 9, 20], 1)?);
-/// let layout = Values::KeyPrefix(16);
-/// let input = DecodeInput { q: &q, keys: &keys, values: None, layout, slots: &[9, 4], scale: 0.3 };
+/// let (rows, entry) = (SlotRows::keys(keys), Entry::new(1, 20, Values::KeyPrefix(16)));
+/// let input = DecodeInput { q: &q, rows: &rows, entry: &entry, slots: &[9, 4], scale: 0.3 };
 /// let gap = (decode(&input)? - composite::decode(&input)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
 /// assert!(gap < 1e-5, "{gap}");
 /// # Ok::<(), attn_core::Error>(())

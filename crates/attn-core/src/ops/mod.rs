@@ -12,7 +12,7 @@
 //!
 //! ```
 //! use attn_core::ops::{DecodeInput, decode, naive};
-//! use attn_core::{Values, random_tensor};
+//! use attn_core::{Entry, SlotRows, Values, random_tensor};
 //! use candle_core::{DType, Device};
 //!
 //! // Four query heads over two of keys and values, five slots of which three are in use.
@@ -20,9 +20,8 @@
 //! let (q, keys, values) = (random(&[1, 4, 8], 0)?, random(&[1, 2, 5, 8], 1)?, random(&[1, 2, 5, 8], 2)?);
 //! let input = DecodeInput {
 //!     q: &q,
-//!     keys: &keys,
-//!     values: Some(&values),
-//!     layout: Values::Own(8),
+//!     rows: &SlotRows::keys_values(keys, values),
+//!     entry: &Entry::new(2, 8, Values::Own(8)),
 //!     slots: &[3],
 //!     scale: 8_f64.powf(-0.5),
 //! };

@@ -3,16 +3,16 @@
 //! but the operands.
 //!
 //! ```
-//! use attn_core::Values;
 //! use attn_core::ops::{DecodeInput, naive};
+//! use attn_core::{Entry, SlotRows, Values};
 //! use candle_core::{Device, Tensor};
 //!
 //! // One head, two slots with scores 0 and ln 3: weights of 1/4 and 3/4.
 //! let q = Tensor::new(&[[[1_f64]]], &Device::Cpu)?;
 //! let keys = Tensor::new(&[[[[0_f64], [3_f64.ln()]]]], &Device::Cpu)?;
 //! let values = Tensor::new(&[[[[0_f64], [8.0]]]], &Device::Cpu)?;
-//! let (values, layout) = (Some(&values), Values::Own(1));
-//! let input = DecodeInput { q: &q, keys: &keys, values, layout, slots: &[2], scale: 1.0 };
+//! let (rows, entry) = (SlotRows::keys_values(keys, values), Entry::new(1, 1, Values::Own(1)));
+//! let input = DecodeInput { q: &q, rows: &rows, entry: &entry, slots: &[2], scale: 1.0 };
 //! let output = naive::decode(&input, 0)?.flatten_all()?.to_vec1::<f64>()?;
 //! assert!((output[0] - 6.0).abs() < 1e-12);
 //! # Ok::<(), attn_core::Error>(())
@@ -33,13 +33,13 @@ use crate::ops::{AttendInput, DecodeInput};
 ///
 /// ```
 /// use attn_core::ops::{DecodeInput, naive};
-/// use attn_core::{Values, random_tensor};
+/// use attn_core::{Entry, SlotRows, Values, random_tensor};
 /// use candle_core::{DType, Device};
 ///
 /// let random = |shape: &[usize], stream| random_tensor(shape, 7, stream, DType::BF16, &Device::Cpu);
 /// let (q, keys) = (random(&[2, 4, 20], 0)?, random(&[2, 1, 9, 20], 1)?);
-/// let layout = Values::KeyPrefix(16);
-/// let input = DecodeInput { q: &q, keys: &keys, values: None, layout, slots: &[9, 4], scale: 0.3 };
+/// let (rows, entry) = (SlotRows::keys(keys), Entry::new(1, 20, Values::KeyPrefix(16)));
+/// let input = DecodeInput { q: &q, rows: &rows, entry: &entry, slots: &[9, 4], scale: 0.3 };
 /// let second = naive::decode(&input, 1)?;
 /// assert_eq!((second.dims(), second.dtype()), (&[1, 4, 16][..], DType::F64)); // whatever the operands are of
 /// # Ok::<(), attn_core::Error>(())

@@ -20,7 +20,7 @@ use crate::route::has_kernels;
 ///
 /// // Three tokens that see themselves and what was before them, all scores the same.
 /// let scores = Tensor::zeros((1, 3, 3), DType::F64, &Device::Cpu)?;
-/// let weights = softmax(&scores, None, Visible::Causal { tokens: 3, start: 0 }, 1.0)?;
+/// let weights = softmax(&scores, None, Visible::Causal { tokens: 3, start: 0, window: usize::MAX }, 1.0)?;
 /// let third = 1.0 / 3.0;
 /// assert_eq!(weights.to_vec3::<f64>()?[0], [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [third, third, third]]);
 /// # Ok::<(), attn_core::Error>(())
