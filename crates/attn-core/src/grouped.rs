@@ -6,7 +6,7 @@
 //!
 //! let dims = ModelDims { d_model: 512, n_heads: 8, head_dim: 64 };
 //! let elements = |heads| -> attn_core::Result<usize> {
-//!     let entry = Entry { heads, key: 64, values: Values::Own(64) };
+//!     let entry = Entry::new(heads, 64, Values::Own(64));
 //!     Ok(GroupedConfig::new(&dims, entry, &Params::default())?.geometry().entry.elements())
 //! };
 //! assert_eq!((elements(8)?, elements(2)?, elements(1)?), (1024, 256, 128)); // MHA, GQA, MQA
