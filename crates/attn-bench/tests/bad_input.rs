@@ -1,5 +1,7 @@
 //! Bad input ends with exit code 2, before anything runs, and shows file, line and column.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::process::Stdio;

@@ -2,7 +2,7 @@
 //! make it again. It asks nothing of the network, and every text of a file is escaped by the template.
 //!
 //! **Ratios.** Whatever is divided by whatever, the interval of the quotient is the quotient of the ends of both 95 %
-//! intervals, as in the figures ([`points`](crate::figures::points)): at least as wide as an interval of the quotient
+//! intervals, as in the figures (`points`): at least as wide as an interval of the quotient
 //! itself, so it calls nothing shown that a sharper one would leave open.
 
 mod cells;

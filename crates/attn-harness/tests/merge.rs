@@ -116,10 +116,10 @@ fn a_merge_replaces_nothing_but_a_merge() {
     let temporary = tempfile::tempdir().unwrap();
     let run = write(&temporary.path().join("a"), &[("a", 0, Status::Ok)], true);
     let other = write(&temporary.path().join("b"), &[("b", 1, Status::Ok)], true);
-    let error = Merge::read(&[run.clone()], &other).err().unwrap();
+    let error = Merge::read(std::slice::from_ref(&run), &other).err().unwrap();
     assert!(error.to_string().contains("already exists"), "{error}");
     let out = temporary.path().join("m");
-    merge(&[run.clone()], &out, 100);
+    merge(std::slice::from_ref(&run), &out, 100);
     let (both, _) = merge(&[run, other], &out, 100);
     assert_eq!(both.rows.len(), 2);
     let names = std::fs::read_dir(temporary.path()).unwrap();

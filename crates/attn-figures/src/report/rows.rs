@@ -213,10 +213,7 @@ fn pack(column: &Joined<'_>, doc: &str, is_shown: bool) -> String {
         json!({"name": column.name, "doc": doc, "text": column.is_text(), "shown": is_shown}).to_string();
     let head = head.trim_end_matches('}').to_owned();
     if !column.varies() {
-        let all = column
-            .cells
-            .first()
-            .map_or_else(|| "null".to_owned(), |cell| value(cell));
+        let all = column.cells.first().map_or_else(|| "null".to_owned(), &value);
         return format!("{head},\"all\":{all}}}");
     }
     let values: Vec<String> = column.cells.iter().map(value).collect();
