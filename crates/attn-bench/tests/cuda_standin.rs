@@ -250,10 +250,10 @@ fn the_suite_passes() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(
-        text.contains(" passed, 0 failed") && !text.contains(": decode: "),
-        "{text}"
-    );
+    assert!(text.contains(" passed, 0 failed"), "{text}");
+    // Slots that no kernel reads are composed; all others have one.
+    let mut composed = text.lines().filter(|line| line.contains(": decode: "));
+    assert!(composed.all(|line| line.contains("a tail or factors")), "{text}");
 }
 
 #[test]
