@@ -47,6 +47,7 @@ def simulate(binary, place, shards, rows, samples):
     seed = place / "seed"
     row = pyarrow.parquet.read_table(seed / "rows.parquet")
     sample = pyarrow.parquet.read_table(seed / "samples.parquet").slice(0, 1)
+    compression = pyarrow.parquet.read_metadata(seed / "rows.parquet").row_group(0).column(0).compression
     environment = json.loads((seed / "environment.json").read_text())
     many_rows = pyarrow.concat_tables([row] * rows).combine_chunks()
     many_samples = pyarrow.concat_tables([sample] * (rows * samples)).combine_chunks()
@@ -63,7 +64,7 @@ def simulate(binary, place, shards, rows, samples):
             table = replace(table, name, [draw.lognormvariate(-9, 1) for _ in range(rows)])
         of_samples = replace(many_samples, "case_id", [id for id in ids for _ in range(samples)])
         of_samples = replace(of_samples, "time_s", [draw.lognormvariate(-9, 1) for _ in range(rows * samples)])
-        templates.append((as_parquet(table), as_parquet(of_samples)))
+        templates.append((as_parquet(table, compression), as_parquet(of_samples, compression)))
     for shard in range(shards):
         folder = place / "run" / "shards" / str(shard + 1)
         folder.mkdir(parents=True)
@@ -75,11 +76,11 @@ def simulate(binary, place, shards, rows, samples):
         shutil.copy(seed / "sweep.yaml", folder)
 
 
-def as_parquet(table):
-    """The bytes of a file, whose case ids are not compressed."""
+def as_parquet(table, compression):
+    """The bytes of a file compressed as the binary does it, but for case ids."""
     file = pyarrow.BufferOutputStream()
-    compression = {name: "NONE" if name == "case_id" else "zstd" for name in table.column_names}
-    pyarrow.parquet.write_table(table, file, compression=compression)
+    of_columns = {name: "NONE" if name == "case_id" else compression for name in table.column_names}
+    pyarrow.parquet.write_table(table, file, compression=of_columns)
     return file.getvalue().to_pybytes()
 
 

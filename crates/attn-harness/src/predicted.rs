@@ -12,6 +12,30 @@ pub struct Lookback {
 }
 
 impl Lookback {
+    /// The columns of a row that count, beside those without which there is no row.
+    pub(crate) const COLUMNS: &[&str] = &[
+        "kv_bytes",
+        "predicted_kv_bytes",
+        "peak_bytes",
+        "predicted_peak_bytes",
+        "build_s",
+        "verify_s",
+        "warmup_s",
+        "sampling_s",
+        "reset_s",
+        "predicted_time_s",
+        // The workload's title:
+        "batch",
+        "context",
+        "tokens",
+        "new_tokens",
+        "beam",
+        "task",
+        "train_steps",
+        "downsample",
+        "lr",
+    ];
+
     /// Takes a row into account.
     pub fn add(&mut self, row: &Row) {
         let count = |cell: Option<u64>| cell.map(|n| n as f64);

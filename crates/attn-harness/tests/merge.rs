@@ -45,8 +45,7 @@ fn write(dir: &Path, cases: &[(&str, u64, Status)], is_finished: bool) -> PathBu
 /// What a merge of up to so many cases by their logs makes of the runs.
 fn merge(runs: &[PathBuf], out: &Path, log_up_to: usize) -> (Run, Vec<(String, usize, usize)>) {
     let mut merge = Merge::read_with(runs, out, log_up_to).unwrap();
-    let mut seen = 0;
-    merge.build_tables(&mut |rows| seen += rows.len()).unwrap();
+    let seen = merge.build_tables().unwrap().rows();
     assert_eq!((seen, merge.cases()), (seen, seen));
     assert_eq!(merge.has_log(), log_up_to > 0);
     let duplicates = merge.duplicates.iter();

@@ -41,10 +41,7 @@ pub fn execute(args: &MergeArgs) -> Result<Exit, Failure> {
     for warning in &merge.warnings {
         eprintln!("warning: {warning}");
     }
-    let mut digest = Digest::default();
-    merge
-        .build_tables(&mut |rows| digest.add(rows))
-        .map_err(store_failure)?;
+    let digest = merge.build_tables().map_err(store_failure)?;
     let expected = Expected::of(&merge, &submissions);
     let report = report(&merge, &expected, &digest);
     let summary = format!(

@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use polars::io::parquet::write::BatchedWriter;
-use polars::prelude::{DataFrame, KeyValueMetadata, ParquetReader, ParquetWriter, PolarsError, SerReader};
+use polars::prelude::{
+    DataFrame, KeyValueMetadata, ParallelStrategy, ParquetCompression, ParquetReader, ParquetWriter, PolarsError,
+    SerReader,
+};
 use tempfile::NamedTempFile;
 
 use super::StoreError;
@@ -29,7 +32,10 @@ impl TableFile {
             .as_file()
             .try_clone()
             .map_err(StoreError::io("write", path))?;
+        // Most cells of a column are alike and become a dictionary. Of pages this small, zstd makes files as large and
+        // takes twice as long to read.
         let writer = ParquetWriter::new(handle)
+            .with_compression(ParquetCompression::Snappy)
             .with_key_value_metadata(Some(KeyValueMetadata::from_static(metadata.to_vec())))
             .batched(empty.schema())?;
         Ok(Self {
@@ -65,6 +71,9 @@ impl TableFile {
     }
 }
 
+/// Rows up to which a table is read by one thread: to share out a few hundred columns takes longer than to read them.
+const ROWS_OF_A_THREAD: usize = 10_000;
+
 /// A table, or some columns of it, those that it has.
 pub(super) fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<DataFrame, StoreError> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
@@ -81,7 +90,15 @@ pub(super) fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<Data
         }
         None => None,
     };
-    reader.with_columns(columns).finish().map_err(damaged)
+    let parallel = match reader.num_rows().map_err(damaged)? {
+        ..=ROWS_OF_A_THREAD => ParallelStrategy::None,
+        _ => ParallelStrategy::Auto,
+    };
+    reader
+        .with_columns(columns)
+        .read_parallel(parallel)
+        .finish()
+        .map_err(damaged)
 }
 
 /// How many rows a table has, by its last bytes.

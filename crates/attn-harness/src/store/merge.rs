@@ -24,6 +24,7 @@ use super::{
     CHANGES, COMMANDS, ENVIRONMENT, LOG, MACHINES, README, ROWS, Run, SESSIONS, SWEEP, StoreError, Tables,
     beside, describe_tables, is_live, parent_of, pretty, readme,
 };
+use crate::digest::Digest;
 use crate::row::{Details, Row};
 use crate::status::Status;
 
@@ -226,14 +227,15 @@ impl Merge {
         self.machines.len()
     }
 
-    /// Builds the tables; `each` sees all rows on their way, in the order of the plan.
+    /// Builds the tables, and says what is in them.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`].
-    pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
+    pub fn build_tables(&mut self) -> Result<Digest, StoreError> {
         if self.log.is_none() {
-            return self.join_tables(each);
+            return self.join_tables();
         }
+        let mut digest = Digest::default();
         let path = self.temporary.path().join(LOG);
         let mut lines = Lines::open(&path)?;
         let mut tables = Tables::new(self.temporary.path());
@@ -260,12 +262,13 @@ impl Merge {
             }
             let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
             tables.write(&rows, &details, metadata)?;
-            each(&rows);
+            digest.add(&rows);
         }
         if metadata.is_none() {
             tables.write(&[], &Details::default(), &describe_tables(&[]))?;
         }
-        tables.finish()
+        tables.finish()?;
+        Ok(digest)
     }
 
     /// Writes all else, and gives the folder its name; an earlier merge goes then.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::log::{Entry, Head, complete_lines};
 use super::planned::Planned;
-use super::{LOG, Run, StoreError, columns_of, is_live};
+use super::{LOG, ROWS, Run, StoreError, columns_of, is_live};
 use crate::columns::read_column;
 use crate::status::Status;
 use crate::table::point_title;
@@ -56,7 +56,7 @@ pub struct Standing {
     pub failed: usize,
     /// Cases without a row, those that are being measured among them.
     pub left: Option<usize>,
-    /// The case that was stored last.
+    /// The case that was stored last, while there is no table of all.
     pub last_case: Option<String>,
     /// Time since then, in seconds.
     pub last_row_age_s: Option<f64>,
@@ -75,7 +75,7 @@ impl Standing {
         let run = Run::describe(dir)?;
         let planned = Planned::read(&run.environment);
         let live = is_live(dir)?;
-        let counted = Counted::of(dir)?;
+        let counted = Counted::of(dir, live == Some(true))?;
         let (ok, stored) = (counted.ok, counted.cases);
         let left = planned
             .as_ref()
@@ -84,7 +84,7 @@ impl Standing {
             (Some(true), _) => State::Running,
             (_, Some(0)) => State::Done,
             // An older run does not say what it was to do; it has its tables where it came to an end.
-            (_, None) if dir.join(super::ROWS).is_file() => State::Done,
+            (_, None) if dir.join(ROWS).is_file() => State::Done,
             _ => State::Stopped,
         };
         let time_left_s = |planned: &Planned| match left {
@@ -144,10 +144,12 @@ struct Counted {
 }
 
 impl Counted {
-    fn of(dir: &Path) -> Result<Self, StoreError> {
-        let log = dir.join(LOG);
-        if !log.is_file() {
-            return Self::of_table(dir);
+    /// A runner removes its tables when it begins and builds them at its end; they say the same as the log, which is
+    /// a hundred times as long.
+    fn of(dir: &Path, is_running: bool) -> Result<Self, StoreError> {
+        let (log, rows) = (dir.join(LOG), dir.join(ROWS));
+        if !log.is_file() || (!is_running && rows.is_file()) {
+            return Self::of_table(dir, &rows);
         }
         let mut known: HashMap<String, (Status, f64)> = HashMap::new();
         let mut last = Vec::new();
@@ -166,18 +168,19 @@ impl Counted {
         if !last.is_empty() {
             let row = Entry::parse(&log, &last, "the last line")?.row;
             counted.last_case = Some(format!("{} {}", row.label, point_title(&row)));
-            let modified = log.metadata().and_then(|file| file.modified());
-            let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-            counted.last_row_age_s = age.map(|age| age.as_secs_f64());
+            counted.last_row_age_s = age_s(&log);
         }
         Ok(counted)
     }
 
-    fn of_table(dir: &Path) -> Result<Self, StoreError> {
+    fn of_table(dir: &Path, rows: &Path) -> Result<Self, StoreError> {
         let table = columns_of(dir, &["status", "predicted_time_s"])?;
         let status = read_column::<Status>(&table, "status")?;
         let mut times = read_column::<Option<f64>>(&table, "predicted_time_s")?.into_iter();
-        let mut counted = Self::default();
+        let mut counted = Self {
+            last_row_age_s: age_s(rows),
+            ..Self::default()
+        };
         for status in status {
             counted.add(status, times.next().flatten().unwrap_or(0.0));
         }
@@ -191,4 +194,10 @@ impl Counted {
             self.predicted_time_s += time_s;
         }
     }
+}
+
+/// Time since a file was written last, in seconds.
+fn age_s(file: &Path) -> Option<f64> {
+    let modified = file.metadata().and_then(|file| file.modified()).ok()?;
+    Some(modified.elapsed().ok()?.as_secs_f64())
 }

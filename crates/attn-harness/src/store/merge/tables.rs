@@ -8,13 +8,12 @@ use rayon::prelude::*;
 
 use super::{Merge, Place, ROWS_AT_ONCE};
 use crate::columns::read_column;
+use crate::digest::Digest;
 use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 use crate::store::files::read_parquet;
 use crate::store::log::{Entry, Head, complete_lines};
-use crate::store::{
-    CURVES, LOG, POSITIONS, PROBES, ROWS, SAMPLES, StoreError, TRAININGS, Tables, describe_tables, frames,
-};
+use crate::store::{LOG, ROWS, StoreError, Tables, describe_tables, frames};
 
 /// Runs whose cases are looked up at once.
 const RUNS_AT_ONCE: usize = 256;
@@ -65,7 +64,9 @@ impl Merge {
     }
 
     /// Builds the tables run by run.
-    pub(super) fn join_tables(&self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
+    pub(super) fn join_tables(&self) -> Result<Digest, StoreError> {
+        let mut digest = Digest::default();
+        let empty = frames(&[], &Details::default())?;
         let mut tables = Tables::new(self.temporary.path());
         let mut metadata = None;
         let mut sources: Vec<usize> = (0..self.sources.len()).collect();
@@ -78,30 +79,33 @@ impl Merge {
             };
             let n = sources.iter().take_while(fits).count().max(1);
             let some: Vec<usize> = sources.drain(..n).collect();
-            let of_runs: Vec<(Frames, Vec<Row>)> = some
+            let of_runs: Vec<Frames> = some
                 .par_iter()
-                .map(|source| self.frames_of(*source))
+                .map(|source| self.frames_of(*source, &empty))
                 .collect::<Result<_, _>>()?;
-            let mut joined = frames(&[], &Details::default())?;
-            for (frames, rows) in of_runs {
-                let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
-                debug_assert!(!metadata.is_empty());
+            let mut joined = empty.clone();
+            for frames in of_runs {
                 for ((_, all), (_, more)) in joined.iter_mut().zip(frames) {
                     all.vstack_mut_owned(more)?;
                 }
-                each(&rows);
             }
             for (_, table) in &mut joined {
                 // One piece is one row group.
                 table.rechunk_mut();
             }
+            let [.., (_, rows)] = &joined;
+            digest.add_frame(rows)?;
+            if metadata.is_none() {
+                metadata = Some(describe_tables(&Row::from_frame(&rows.head(Some(1)))?));
+            }
             tables.write_frames(joined, metadata.as_deref().unwrap_or_default())?;
         }
-        tables.finish()
+        tables.finish()?;
+        Ok(digest)
     }
 
-    /// What is kept of a run, in its tables' columns of today, and its rows once more.
-    fn frames_of(&self, source: usize) -> Result<(Frames, Vec<Row>), StoreError> {
+    /// What is kept of a run, in the columns that `empty` tables have.
+    fn frames_of(&self, source: usize, empty: &Frames) -> Result<Frames, StoreError> {
         let dir = &self.sources[source].dir;
         if !self.has_tables[source] {
             let log = dir.join(LOG);
@@ -123,34 +127,32 @@ impl Merge {
                     details.extend(entry.details);
                 }
             }
-            return Ok((frames(&rows, &details)?, rows));
+            return frames(&rows, &details);
         }
         let read = |name: &str| {
             let path = dir.join(name);
             path.is_file().then(|| read_parquet(&path, None)).transpose()
         };
         macro_rules! today {
-            ($Table:ident, $name:expr) => {{
-                let empty = $Table::to_frame(&[])?;
-                let table = match read($name)? {
+            ($Table:ident, $at:literal) => {{
+                let (name, empty) = &empty[$at];
+                let table = match read(name)? {
                     Some(table) if table.schema() == empty.schema() => table,
                     // Of an older version, or written by another tool.
                     Some(table) => $Table::to_frame(&$Table::from_frame(&table)?)?,
-                    None => empty,
+                    None => empty.clone(),
                 };
-                ($name, self.kept(source, table)?)
+                (*name, self.kept(source, table)?)
             }};
         }
-        let frames = [
-            today!(Sample, SAMPLES),
-            today!(Position, POSITIONS),
-            today!(Training, TRAININGS),
-            today!(CurvePoint, CURVES),
-            today!(Probe, PROBES),
-            today!(Row, ROWS),
-        ];
-        let rows = Row::from_frame(&frames[5].1)?;
-        Ok((frames, rows))
+        Ok([
+            today!(Sample, 0),
+            today!(Position, 1),
+            today!(Training, 2),
+            today!(CurvePoint, 3),
+            today!(Probe, 4),
+            today!(Row, 5),
+        ])
     }
 
     /// The rows of a table whose cases are kept from this run.
