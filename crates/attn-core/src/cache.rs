@@ -22,14 +22,17 @@
 //! # Ok::<(), attn_core::Error>(())
 //! ```
 
+mod marks;
+mod parts;
+mod place;
 mod reorder;
 mod ring;
 mod rows;
 mod shared;
 
-use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
-use half::{bf16, f16};
+use candle_core::{DType, Device, Tensor};
 
+use self::place::{is_uniform, unwritten, write_rows};
 use self::ring::Overwritten;
 pub use self::rows::SlotRows;
 pub use self::shared::SharedSlots;
@@ -39,9 +42,6 @@ use crate::habits::Habit;
 use crate::ops::cuda::Ends;
 use crate::variant::Build;
 use crate::weights::random_tensor;
-
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
 
 /// How much a cache is to hold.
 ///
@@ -434,97 +434,6 @@ impl Cache {
         self.open = Some(open);
     }
 
-    /// Remembers the present lengths and open slots, so that [`rewind`](Self::rewind) can come back to them.
-    ///
-    /// # Errors
-    /// [`Error::Candle`] where memory runs out.
-    pub fn mark(&mut self) -> Result<()> {
-        self.overwritten = self.mark_window();
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        let row = |(b, &len): (usize, &usize)| -> Result<Option<Tensor>> {
-            if len % self.stride == 0 {
-                return Ok(None);
-            }
-            Ok(Some(
-                self.keys()
-                    .narrow(0, b, 1)?
-                    .narrow(2, self.own(b, len / self.stride), 1)?
-                    .force_contiguous()?,
-            ))
-        };
-        let rows = self.lens.iter().enumerate().map(row).collect::<Result<_>>()?;
-        self.mark = Some(Mark {
-            lens: self.lens.clone(),
-            open: open.copy()?, // a GPU adds to the sums where they are
-            rows,
-        });
-        Ok(())
-    }
-
-    /// Takes every sequence back to `tokens`, the open slot included.
-    ///
-    /// A length that ends a block can always be restored; one inside a block only where it was marked, since
-    /// merging overwrites.
-    ///
-    /// # Errors
-    /// [`Error::Rewind`].
-    pub fn rewind(&mut self, tokens: usize) -> Result<()> {
-        if let Some(&len) = self.lens.iter().find(|&&len| len < tokens) {
-            return Err(Error::Rewind {
-                requested: tokens,
-                reason: format!("a sequence holds only {len} tokens"),
-            });
-        }
-        if let Some(shared) = &self.shared
-            && tokens < shared.most() * self.stride
-        {
-            return Err(Error::Rewind {
-                requested: tokens,
-                reason: "sequences share slots beyond it".to_string(),
-            });
-        }
-        let unmoved = self.lens.iter().all(|&len| len == tokens);
-        if !unmoved {
-            self.restore_window(tokens)?;
-        }
-        if !unmoved && tokens % self.stride != 0 && self.open.is_some() {
-            let marked = self
-                .mark
-                .as_ref()
-                .filter(|mark| mark.lens.iter().all(|&len| len == tokens));
-            let Some(mark) = marked else {
-                return Err(Error::Rewind {
-                    requested: tokens,
-                    reason: format!(
-                        "it ends inside a block of {} and was not marked, rewind to a multiple or mark it first",
-                        self.stride
-                    ),
-                });
-            };
-            match &self.open {
-                // Where they are: a graph of a step has their address.
-                Some(open) if !self.device.is_cpu() => open.slice_set(&mark.open, 0, 0)?,
-                _ => self.open = Some(mark.open.copy()?),
-            }
-            let rows = mark.rows.clone();
-            for (b, row) in rows.iter().enumerate() {
-                if let Some(row) = row {
-                    self.keys()
-                        .narrow(0, b, 1)?
-                        .slice_set(row, 2, self.own(b, tokens / self.stride))?;
-                }
-            }
-        }
-        self.lens.fill(tokens);
-        if self.growth == Growth::Concat {
-            let slots = self.slots().into_iter().max().unwrap_or(0);
-            self.rows = self.rows.map(|t| t.narrow(2, 0, slots)?.contiguous())?;
-        }
-        Ok(())
-    }
-
     /// Gives every sequence `tokens` random entries of unit variance, and marks that length.
     ///
     /// # Errors
@@ -569,109 +478,6 @@ impl Cache {
         self.mark()
     }
 
-    /// One cache per sequence, copied.
-    ///
-    /// # Errors
-    /// [`Error::Candle`] where memory runs out, [`Error::Unsupported`] where sequences share slots.
-    pub fn split(&self) -> Result<Vec<Self>> {
-        self.check_unshared("a cache for each sequence")?;
-        (0..self.batch())
-            .map(|b| {
-                let mut part = self.clone();
-                part.rows = self.rows.sequence(b)?.map(Tensor::force_contiguous)?;
-                part.open = self
-                    .open
-                    .as_ref()
-                    .map(|o| o.narrow(0, b, 1)?.force_contiguous())
-                    .transpose()?;
-                part.lens = vec![self.lens[b]];
-                part.mark = None;
-                part.overwritten = None;
-                if part.growth == Growth::Concat {
-                    // A concatenated cache ends where its sequence does.
-                    let slots = part.at_most(self.lens[b].div_ceil(self.stride));
-                    part.rows = part.rows.map(|t| t.narrow(2, 0, slots)?.contiguous())?;
-                }
-                Ok(part)
-            })
-            .collect()
-    }
-
-    /// Puts one cache per sequence together again, shorter ones padded with NaN.
-    ///
-    /// # Errors
-    /// [`Error::Candle`] where memory runs out.
-    pub fn join(&mut self, parts: &[Self]) -> Result<()> {
-        let slots = parts.iter().map(|part| part.rows.len()).max().unwrap_or(0);
-        let mut parts = parts.to_vec();
-        for part in &mut parts {
-            if part.rows.len() < slots {
-                part.extend(slots)?;
-            }
-        }
-        let rows: Vec<SlotRows> = parts.iter().map(|part| part.rows.clone()).collect();
-        if let Some(rows) = SlotRows::merge(&rows, |parts| Tensor::cat(parts, 0)?.contiguous())? {
-            self.rows = rows;
-        }
-        let open: Vec<&Tensor> = parts.iter().filter_map(|part| part.open.as_ref()).collect();
-        if !open.is_empty() {
-            self.open = Some(Tensor::cat(&open, 0)?.contiguous()?);
-        }
-        self.lens = parts.iter().flat_map(|part| part.lens.iter().copied()).collect();
-        self.mark = None;
-        self.overwritten = None;
-        Ok(())
-    }
-
-    /// The same entries in another element type, for a layer of another build: how a reference in f64 gets
-    /// to see the very cache that is measured. Only the slots in use are copied.
-    ///
-    /// # Errors
-    /// [`Error::Candle`] where memory runs out.
-    ///
-    /// ```
-    /// # use attn_core::grouped::GroupedConfig;
-    /// # use attn_core::{Build, Cache, Capacity, Entry, LayerConfig, ModelDims, Params, Path, Values};
-    /// # use candle_core::DType;
-    /// # let dims = ModelDims { d_model: 8, n_heads: 1, head_dim: 8 };
-    /// # let entry = Entry::new(1, 8, Values::Own(8));
-    /// # let geometry = GroupedConfig::new(&dims, entry, &Params::default())?.geometry();
-    /// let mut cache = Cache::new(&geometry, &Build::cpu(Path::Fused, DType::BF16), 1, Capacity::Exact(64))?;
-    /// cache.fill(5, 42)?;
-    /// let wide = cache.convert(&Build::cpu(Path::Fused, DType::F64))?;
-    /// assert_eq!((wide.keys().dtype(), wide.lens()), (DType::F64, &[5][..]));
-    /// assert_eq!(wide.keys().dims(), [1, 1, 5, 8]); // the slots in use alone
-    /// # Ok::<(), attn_core::Error>(())
-    /// ```
-    pub fn convert(&self, build: &Build) -> Result<Self> {
-        let mut cache = self.clone();
-        let by_concatenation = build.has(Habit::Cat);
-        let rows = match by_concatenation {
-            true => self.chronological()?, // there the oldest slot is the first
-            false => self.first(self.slots().into_iter().max().unwrap_or(0))?,
-        };
-        cache.rows = rows.map(|t| moved(&t.contiguous()?, build.dtype, &build.device))?;
-        let accumulator = accumulator_dtype(build.dtype);
-        cache.open = self
-            .open
-            .as_ref()
-            .map(|open| moved(open, accumulator, &build.device))
-            .transpose()?;
-        cache.shared = (self.shared.as_ref())
-            .map(|shared| shared.convert(|t| moved(t, build.dtype, &build.device)))
-            .transpose()?;
-        cache.mark = None;
-        cache.overwritten = None;
-        cache.dtype = build.dtype;
-        cache.device = build.device.clone();
-        cache.growth = match by_concatenation {
-            true => Growth::Concat,
-            false => Growth::Doubling,
-        };
-        cache.is_copied = build.has(Habit::ReorderCopy);
-        Ok(cache)
-    }
-
     fn extend(&mut self, slots: usize) -> Result<()> {
         self.rows = self.rows.map(|t| -> Result<Tensor> {
             let (b, heads, have, width) = t.dims4()?;
@@ -682,10 +488,6 @@ impl Cache {
     }
 }
 
-fn is_uniform(first: &[usize]) -> bool {
-    first.windows(2).all(|pair| pair[0] == pair[1])
-}
-
 /// What sums are kept in: wide enough that a block's sum does not depend on the cache's element type.
 pub(crate) fn accumulator_dtype(dtype: DType) -> DType {
     if dtype == DType::F64 {
@@ -693,79 +495,4 @@ pub(crate) fn accumulator_dtype(dtype: DType) -> DType {
     } else {
         DType::F32
     }
-}
-
-fn unwritten(
-    batch: usize,
-    heads: usize,
-    slots: usize,
-    width: usize,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    let shape = (batch, heads, slots, width);
-    let elements = batch * heads * slots * width;
-    if elements == 0 || !device.is_cpu() {
-        return full_of_nan(shape.into(), dtype, device);
-    }
-    // From a cache line on: kernels load rows of whole lines, and one that crosses a line takes twice as long.
-    let all = full_of_nan(
-        (elements + LINE_BYTES / dtype.size_in_bytes()).into(),
-        dtype,
-        device,
-    )?;
-    let first = to_next_line(&all)?;
-    Ok(all.narrow(0, first, elements)?.reshape(shape)?)
-}
-
-/// In another element type and on another device, converted on the processor's side: a GPU converts no empty tensors.
-fn moved(t: &Tensor, dtype: DType, device: &Device) -> Result<Tensor> {
-    Ok(match device {
-        Device::Cpu => t.to_device(device)?.to_dtype(dtype)?,
-        _ => t.to_dtype(dtype)?.to_device(device)?,
-    })
-}
-
-fn full_of_nan(shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
-    if shape.elem_count() == 0 {
-        return Ok(Tensor::zeros(shape, dtype, device)?); // a GPU fills no empty tensors
-    }
-    // In its own type at once: a detour through f32 would need three times the memory for a moment.
-    Ok(match dtype {
-        DType::BF16 => Tensor::full(bf16::NAN, shape, device)?,
-        DType::F16 => Tensor::full(f16::NAN, shape, device)?,
-        DType::F64 => Tensor::full(f64::NAN, shape, device)?,
-        _ => Tensor::full(f32::NAN, shape, device)?.to_dtype(dtype)?,
-    }
-    .contiguous()?)
-}
-
-/// Elements of a tensor on the CPU up to the next cache line.
-fn to_next_line(t: &Tensor) -> Result<usize> {
-    let (storage, layout) = t.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        return Ok(0);
-    };
-    let first = layout.start_offset();
-    Ok(match storage {
-        CpuStorage::BF16(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
-        CpuStorage::F16(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
-        CpuStorage::F32(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
-        CpuStorage::F64(data) => data[first..].as_ptr().align_offset(LINE_BYTES),
-        _ => 0,
-    })
-}
-
-fn write_rows(slots: &Tensor, first: &[usize], uniform: bool, rows: &Tensor) -> Result<()> {
-    let rows = rows.contiguous()?;
-    if uniform {
-        slots.slice_set(&rows, 2, first.first().copied().unwrap_or(0))?;
-    } else {
-        for (b, &slot) in first.iter().enumerate() {
-            slots
-                .narrow(0, b, 1)?
-                .slice_set(&rows.narrow(0, b, 1)?, 2, slot)?;
-        }
-    }
-    Ok(())
 }

@@ -13,6 +13,9 @@ use candle_core::Tensor;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::linear::LinearSpec;
+use crate::variant::ModelDims;
+use crate::weights::WeightSpec;
 
 /// Where the cached values are.
 ///
@@ -49,6 +52,7 @@ impl Values {
 /// let entry = Entry::new(1, 16, Values::Own(16)).with_factors(factors);
 /// // A product's row of 16, and a factor for each of 4 heads.
 /// assert_eq!((entry.key_width(), entry.value_width()), (2 * (16 + 4), Some(16 + 4)));
+/// assert!(factors.keys <= Factors::MOST);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Factors {
@@ -58,6 +62,11 @@ pub struct Factors {
     pub keys: usize,
     /// Products that a value is the sum of.
     pub values: usize,
+}
+
+impl Factors {
+    /// The most products of a key or of a value: what kernels read a slot with.
+    pub const MOST: usize = attn_kernels::Factors::MOST;
 }
 
 /// What one cache slot holds, and how a query reads it: caches, costs and kernels follow from it.
@@ -229,7 +238,57 @@ pub struct Geometry {
     pub decode_macs: ProjectionMacs,
 }
 
+impl ProjectionMacs {
+    /// Those of these projections.
+    pub fn of(linears: &[LinearSpec]) -> Self {
+        let sum = |is_of_slot| {
+            let those = linears.iter().filter(|spec| spec.is_of_slot == is_of_slot);
+            those.map(|spec| spec.out * spec.input).sum()
+        };
+        Self {
+            query: sum(false),
+            key: sum(true),
+        }
+    }
+}
+
 impl Geometry {
+    /// The layer of these projections over slots of `entry`, whose queries, keys and values are as wide as heads.
+    ///
+    /// ```
+    /// use attn_core::linear::LinearSpec;
+    /// use attn_core::{Entry, Geometry, ModelDims, Values};
+    ///
+    /// let dims = ModelDims { d_model: 32, n_heads: 4, head_dim: 8 };
+    /// let linears = [
+    ///     LinearSpec::of_query("q_proj", 32, 32),
+    ///     LinearSpec::of_slot("kv_proj", 8, 32),
+    ///     LinearSpec::of_query("out_proj", 32, 32),
+    /// ];
+    /// let geometry = Geometry::of(&dims, Entry::new(1, 8, Values::KeyPrefix(8)), &linears);
+    /// assert_eq!((geometry.parameters, geometry.n_kv_heads), (32 * (32 + 8 + 32), 1));
+    /// ```
+    pub fn of(dims: &ModelDims, entry: Entry, linears: &[LinearSpec]) -> Self {
+        let macs = ProjectionMacs::of(linears);
+        Self {
+            d_model: dims.d_model,
+            n_heads: dims.n_heads,
+            n_kv_heads: entry.factors.map_or(entry.heads, |factors| factors.heads),
+            score_dim: dims.head_dim,
+            v_dim: dims.head_dim,
+            stride: 1,
+            window: None,
+            entry,
+            state_elements: 0,
+            parameters: LinearSpec::weights(linears)
+                .iter()
+                .map(WeightSpec::elements)
+                .sum(),
+            forward_macs: macs,
+            decode_macs: macs,
+        }
+    }
+
     /// Sizes B, T, M of an input `[B, T, M]` with at least one token.
     ///
     /// # Errors

@@ -17,14 +17,14 @@ use candle_core::Tensor;
 
 use crate::attention::Attention;
 use crate::cache::{Cache, SlotRows};
-use crate::error::{Error, Result};
-use crate::geometry::{Entry, Geometry, ProjectionMacs};
-use crate::habits::Habit;
-use crate::linear::Linear;
+use crate::error::Result;
+use crate::geometry::{Entry, Geometry};
+use crate::linear::{Linear, LinearSpec};
 use crate::ops::cuda::{GroupedStep, GroupedToken};
 use crate::projected::{Projected, Projections};
 use crate::rope::{Pairing, Rope};
-use crate::variant::{Build, LayerConfig, ModelDims, ParamKind, ParamSpec, Params};
+use crate::settings::{BIAS, ROPE_THETA, bias, check_kv_heads, check_rope, rope_theta};
+use crate::variant::{Build, LayerConfig, ModelDims, ParamSpec, Params};
 use crate::weights::{WeightSpec, Weights};
 
 /// The settings MHA, GQA and MQA share.
@@ -36,22 +36,7 @@ use crate::weights::{WeightSpec, Weights};
 /// assert_eq!(names, ["bias", "rope_theta"]);
 /// assert!(GROUPED_PARAMS.iter().all(|spec| !spec.is_required()));
 /// ```
-pub const GROUPED_PARAMS: [ParamSpec; 2] = [
-    ParamSpec {
-        name: "bias",
-        kind: ParamKind::Bool,
-        default: "true",
-        help: "whether projections have biases",
-        symbol: "",
-    },
-    ParamSpec {
-        name: "rope_theta",
-        kind: ParamKind::Float,
-        default: "10000",
-        help: "base of the rotary embedding",
-        symbol: "",
-    },
-];
+pub const GROUPED_PARAMS: [ParamSpec; 2] = [BIAS, ROPE_THETA];
 
 /// Sizes and settings of a layer whose keys and values are projected directly.
 ///
@@ -86,38 +71,21 @@ impl GroupedConfig {
     /// The layer whose cache holds `entry` a slot, with the settings `bias` and `rope_theta` of `params`.
     ///
     /// # Errors
-    /// [`Error::Geometry`] where H is no multiple of Hkv, or the head size is odd.
+    /// [`Error::Geometry`](crate::Error::Geometry) where H is no multiple of Hkv, or the head size is odd.
     pub fn new(dims: &ModelDims, entry: Entry, params: &Params) -> Result<Self> {
-        let n_kv_heads = entry.heads;
-        if n_kv_heads == 0 || dims.n_heads % n_kv_heads != 0 {
-            return Err(Error::geometry(
-                &["n_heads", "n_kv_heads"],
-                format!(
-                    "{} query heads cannot share {n_kv_heads} KV heads evenly, n_heads must be a multiple of n_kv_heads",
-                    dims.n_heads
-                ),
-            ));
-        }
-        if dims.head_dim % 2 != 0 {
-            return Err(Error::geometry(
-                &["head_dim"],
-                format!(
-                    "rope turns pairs of elements, so head_dim {} must be even",
-                    dims.head_dim
-                ),
-            ));
-        }
+        check_kv_heads(dims, entry.heads)?;
+        check_rope("head_dim", dims.head_dim)?;
         Ok(Self {
             dims: *dims,
             entry,
             window: None,
-            bias: params.bool("bias", true)?,
-            rope_theta: params.float("rope_theta", 10_000.0)?,
+            bias: bias(params)?,
+            rope_theta: rope_theta(params)?,
             rope_pairing: Pairing::default(),
         })
     }
 
-    fn projections(&self) -> [(&'static str, usize, usize); 4] {
+    fn linears(&self) -> [LinearSpec; 4] {
         let ModelDims {
             d_model: m,
             n_heads: h,
@@ -125,46 +93,25 @@ impl GroupedConfig {
         } = self.dims;
         let h_kv = self.entry.heads;
         [
-            ("q_proj", h * d, m),
-            ("k_proj", h_kv * d, m),
-            ("v_proj", h_kv * d, m),
-            ("out_proj", m, h * d),
+            LinearSpec::of_query("q_proj", h * d, m),
+            LinearSpec::of_slot("k_proj", h_kv * d, m),
+            LinearSpec::of_slot("v_proj", h_kv * d, m),
+            LinearSpec::of_query("out_proj", m, h * d),
         ]
+        .map(|linear| linear.with_bias(self.bias))
     }
 }
 
 impl LayerConfig for GroupedConfig {
     fn geometry(&self) -> Geometry {
-        let ModelDims {
-            d_model,
-            n_heads,
-            head_dim,
-        } = self.dims;
-        let macs = ProjectionMacs {
-            query: 2 * d_model * n_heads * head_dim,
-            key: 2 * d_model * self.entry.heads * head_dim,
-        };
         Geometry {
-            d_model,
-            n_heads,
-            n_kv_heads: self.entry.heads,
-            score_dim: head_dim,
-            v_dim: head_dim,
-            stride: 1,
             window: self.window,
-            entry: self.entry,
-            state_elements: 0,
-            parameters: self.weight_specs().iter().map(WeightSpec::elements).sum(),
-            forward_macs: macs,
-            decode_macs: macs,
+            ..Geometry::of(&self.dims, self.entry, &self.linears())
         }
     }
 
     fn weight_specs(&self) -> Vec<WeightSpec> {
-        self.projections()
-            .iter()
-            .flat_map(|&(name, out, input)| Linear::specs(name, out, input, self.bias))
-            .collect()
+        LinearSpec::weights(&self.linears())
     }
 
     fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
@@ -213,7 +160,6 @@ pub type GroupedAttention = Projected<GroupedProjections>;
 pub struct GroupedProjections {
     n_heads: usize,
     n_kv_heads: usize,
-    head_dim: usize,
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
@@ -228,46 +174,34 @@ impl GroupedProjections {
     /// A weight is missing or misshapen, or the path is not defined for the dtype.
     pub fn new(config: &GroupedConfig, weights: &Weights, build: &Build) -> Result<Self> {
         let weights = weights.for_build(build)?;
-        let [q_proj, k_proj, v_proj, out_proj] = config
-            .projections()
-            .map(|(name, out, input)| Linear::load(name, out, input, config.bias, &weights));
-        let head_dim = config.dims.head_dim;
+        let [q_proj, k_proj, v_proj, out_proj] = config.linears().map(|linear| linear.load(&weights));
         Ok(Self {
             n_heads: config.dims.n_heads,
             n_kv_heads: config.entry.heads,
-            head_dim,
             q_proj: q_proj?,
             k_proj: k_proj?,
             v_proj: v_proj?,
             out_proj: out_proj?,
-            rope: Rope::new(head_dim, config.rope_theta, config.rope_pairing)?
-                .anew(build.has(Habit::DenseMask)),
+            rope: Rope::new(config.dims.head_dim, config.rope_theta, config.rope_pairing)?.for_build(build),
         })
     }
 }
 
 impl Projections for GroupedProjections {
     fn queries(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
-        let q = self
-            .q_proj
-            .forward(x)?
-            .reshape((b, t, self.n_heads, self.head_dim))?;
-        self.rope.apply(&q, starts)
+        self.rope.apply(&self.q_proj.to_heads(x, self.n_heads)?, starts)
     }
 
     fn slots(&self, x: &Tensor, starts: &[usize]) -> Result<SlotRows> {
-        let (b, t, _) = x.dims3()?;
-        let heads = (b, t, self.n_kv_heads, self.head_dim);
-        let k = self.k_proj.forward(x)?.reshape(heads)?;
-        let k = self.rope.apply(&k, starts)?.transpose(1, 2)?; // [B, Hkv, T, D]
-        let v = self.v_proj.forward(x)?.reshape(heads)?.transpose(1, 2)?;
-        Ok(SlotRows::keys_values(k, v))
+        let k = self
+            .rope
+            .apply(&self.k_proj.to_heads(x, self.n_kv_heads)?, starts)?;
+        let v = self.v_proj.to_heads(x, self.n_kv_heads)?;
+        Ok(SlotRows::keys_values(k.transpose(1, 2)?, v.transpose(1, 2)?)) // [B, Hkv, T, D]
     }
 
     fn output(&self, heads: &Tensor) -> Result<Tensor> {
-        let (b, n, h, d) = heads.dims4()?;
-        self.out_proj.forward(&heads.reshape((b, n, h * d))?)
+        self.out_proj.from_heads(heads)
     }
 
     fn step(&self, x: &Tensor, cache: &mut Cache, scale: f64) -> Result<Option<Tensor>> {

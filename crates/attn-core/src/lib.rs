@@ -42,6 +42,7 @@ pub mod projected;
 pub mod replay;
 pub mod rope;
 pub mod route;
+pub mod settings;
 pub mod variant;
 pub mod weights;
 pub mod workload;

@@ -32,12 +32,84 @@ use crate::weights::{WeightSpec, Weights};
 /// assert_eq!(q_proj.weight().dims(), [6, 4]);
 /// let x = random_tensor(&[2, 3, 4], 7, 0, DType::F32, &Device::Cpu)?;
 /// assert_eq!(q_proj.forward(&x)?.dims(), [2, 3, 6]);
+/// assert_eq!(q_proj.to_heads(&x, 2)?.dims(), [2, 3, 2, 3]);
 /// # Ok::<(), attn_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+}
+
+/// A projection that has no weights yet, and for which tokens it is computed.
+///
+/// ```
+/// use attn_core::linear::LinearSpec;
+/// use attn_core::{ProjectionMacs, Weights};
+///
+/// let specs = [
+///     LinearSpec::of_query("q_proj", 64, 32),
+///     LinearSpec::of_slot("kv_proj", 16, 32),
+///     LinearSpec::of_query("out_proj", 32, 64),
+/// ]
+/// .map(|spec| spec.with_bias(true));
+/// let weights = Weights::seeded(&LinearSpec::weights(&specs), 42)?;
+/// assert_eq!(specs[1].load(&weights)?.weight().dims(), [16, 32]);
+/// assert_eq!(ProjectionMacs::of(&specs), ProjectionMacs { query: 2 * 64 * 32, key: 16 * 32 });
+/// # Ok::<(), attn_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearSpec {
+    /// Name of its weights.
+    pub name: &'static str,
+    /// Outputs.
+    pub out: usize,
+    /// Inputs.
+    pub input: usize,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Whether it is computed for a token that enters the cache; else for one that is a query.
+    pub is_of_slot: bool,
+}
+
+impl LinearSpec {
+    /// A projection to queries, or from heads to outputs.
+    pub fn of_query(name: &'static str, out: usize, input: usize) -> Self {
+        Self {
+            name,
+            out,
+            input,
+            bias: false,
+            is_of_slot: false,
+        }
+    }
+
+    /// A projection to what the cache holds of a token.
+    pub fn of_slot(name: &'static str, out: usize, input: usize) -> Self {
+        Self {
+            is_of_slot: true,
+            ..Self::of_query(name, out, input)
+        }
+    }
+
+    /// The same with a bias, or without.
+    pub fn with_bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Name, shape and initialisation of the weights of all of them.
+    pub fn weights(specs: &[Self]) -> Vec<WeightSpec> {
+        let of = |spec: &Self| Linear::specs(spec.name, spec.out, spec.input, spec.bias);
+        specs.iter().flat_map(of).collect()
+    }
+
+    /// The projection over its weights.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen.
+    pub fn load(&self, weights: &Weights) -> Result<Linear> {
+        Linear::load(self.name, self.out, self.input, self.bias, weights)
+    }
 }
 
 impl Linear {
@@ -108,6 +180,32 @@ impl Linear {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
         }
+    }
+}
+
+impl Linear {
+    /// Projects tokens to heads.
+    ///
+    /// # Shapes
+    /// `[B, T, in]` -> `[B, T, heads, out / heads]`
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    pub fn to_heads(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        Ok(self.forward(x)?.reshape((b, t, heads, ()))?)
+    }
+
+    /// Projects heads, side by side.
+    ///
+    /// # Shapes
+    /// `[B, T, heads, in / heads]` -> `[B, T, out]`
+    ///
+    /// # Errors
+    /// [`crate::Error::Candle`] where shapes do not fit.
+    pub fn from_heads(&self, heads: &Tensor) -> Result<Tensor> {
+        let (b, t, h, d) = heads.dims4()?;
+        self.forward(&heads.reshape((b, t, h * d))?)
     }
 }
 

@@ -24,7 +24,10 @@ use rayon::prelude::*;
 
 use crate::cache::accumulator_dtype;
 use crate::error::{Error, Result};
+use crate::habits::Habit;
 use crate::route::{has_kernels, select};
+use crate::settings::check_rope;
+use crate::variant::Build;
 
 /// Which elements form a pair that is turned together.
 ///
@@ -129,12 +132,7 @@ impl Rope {
     /// # Errors
     /// [`Error::Geometry`] where `dim` is odd.
     pub fn new(dim: usize, theta: f64, pairing: Pairing) -> Result<Self> {
-        if dim % 2 != 0 {
-            return Err(Error::geometry(
-                &["rope_dim"],
-                format!("rope turns pairs, so its size {dim} must be even"),
-            ));
-        }
+        check_rope("rope_dim", dim)?;
         Ok(Self {
             dim,
             theta,
@@ -149,6 +147,12 @@ impl Rope {
     #[must_use]
     pub fn anew(self, is_anew: bool) -> Self {
         Self { is_anew, ..self }
+    }
+
+    /// The same embedding as a layer of this build has it: [`anew`](Self::anew) where it has the seed's dense attention.
+    #[must_use]
+    pub fn for_build(self, build: &Build) -> Self {
+        self.anew(build.has(Habit::DenseMask))
     }
 
     /// Turns the last `dim` columns of every head; columns before them pass through.

@@ -1,7 +1,8 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::latent::{LATENT_PARAMS, LatentConfig};
-use attn_core::{Error, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+use attn_core::settings::{N_KV_HEADS, check_kv_heads};
+use attn_core::{Error, Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
 use crate::forward::GlaConfig;
 
@@ -24,11 +25,10 @@ pub static VARIANT: Variant = Variant {
 
 const PARAMS: [ParamSpec; 10] = {
     let mut all = [ParamSpec {
-        name: "n_kv_heads",
-        kind: ParamKind::Int { min: 1 },
         default: "2",
         help: "latent heads Hc, a divisor of n_heads and of kv_rank",
         symbol: "Hc",
+        ..N_KV_HEADS
     }; 10];
     let mut i = 0;
     while i < LATENT_PARAMS.len() {
@@ -45,15 +45,7 @@ const PARAMS: [ParamSpec; 10] = {
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GlaConfig> {
     let latent = LatentConfig::new(dims, params)?;
     let n_latents = params.int("n_kv_heads", 2)?;
-    if latent.n_heads % n_latents != 0 {
-        return Err(Error::geometry(
-            &["n_heads", "n_kv_heads"],
-            format!(
-                "{} query heads cannot share {n_latents} latent heads evenly, n_heads must be a multiple of n_kv_heads",
-                latent.n_heads
-            ),
-        ));
-    }
+    check_kv_heads(dims, n_latents)?;
     if latent.kv_rank % n_latents != 0 {
         return Err(Error::geometry(
             &["kv_rank", "n_kv_heads"],

@@ -1,7 +1,8 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
-use attn_core::{Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+use attn_core::settings::{N_KV_HEADS, kv_heads};
+use attn_core::{Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
 use crate::cache::entry;
 
@@ -22,23 +23,13 @@ pub static VARIANT: Variant = Variant {
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 
-const PARAMS: &[ParamSpec] = &[
-    ParamSpec {
-        name: "n_kv_heads",
-        kind: ParamKind::Int { min: 1 },
-        default: "required",
-        help: "KV heads Hkv, a divisor of n_heads",
-        symbol: "Hkv",
-    },
-    GROUPED_PARAMS[0],
-    GROUPED_PARAMS[1],
-];
+const PARAMS: &[ParamSpec] = &[N_KV_HEADS, GROUPED_PARAMS[0], GROUPED_PARAMS[1]];
 
 /// The layer `dims` and `params` describe.
 ///
 /// # Errors
 /// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
-    let n_kv_heads = params.int("n_kv_heads", dims.n_heads)?;
+    let n_kv_heads = kv_heads(dims, params)?;
     GroupedConfig::new(dims, entry(n_kv_heads, dims.head_dim), params)
 }

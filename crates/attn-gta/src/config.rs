@@ -1,6 +1,6 @@
 //! The variant's settings, and the way from them to a layer.
 
-use attn_core::grouped::GROUPED_PARAMS;
+use attn_core::settings::{self, BIAS, N_KV_HEADS, ROPE_THETA};
 use attn_core::{Error, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
 
 use crate::forward::GtaConfig;
@@ -23,13 +23,7 @@ pub static VARIANT: Variant = Variant {
 };
 
 const PARAMS: &[ParamSpec] = &[
-    ParamSpec {
-        name: "n_kv_heads",
-        kind: ParamKind::Int { min: 1 },
-        default: "required",
-        help: "KV heads Hkv, a divisor of n_heads",
-        symbol: "Hkv",
-    },
+    N_KV_HEADS,
     ParamSpec {
         name: "rope_dim",
         kind: ParamKind::Int { min: 2 },
@@ -37,8 +31,8 @@ const PARAMS: &[ParamSpec] = &[
         help: "rope size Dr of the one key all heads share",
         symbol: "",
     },
-    GROUPED_PARAMS[0],
-    GROUPED_PARAMS[1],
+    BIAS,
+    ROPE_THETA,
 ];
 
 /// The layer `dims` and `params` describe.
@@ -46,16 +40,6 @@ const PARAMS: &[ParamSpec] = &[
 /// # Errors
 /// [`Error::Geometry`] where head counts or sizes do not fit.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GtaConfig> {
-    let n_kv_heads = params.int("n_kv_heads", dims.n_heads)?;
-    if dims.n_heads % n_kv_heads != 0 {
-        return Err(Error::geometry(
-            &["n_heads", "n_kv_heads"],
-            format!(
-                "{} query heads cannot share {n_kv_heads} KV heads evenly, n_heads must be a multiple of n_kv_heads",
-                dims.n_heads
-            ),
-        ));
-    }
     let rope_dim = params.int("rope_dim", dims.head_dim / 2)?;
     if rope_dim % 2 != 0 || rope_dim == 0 || rope_dim >= dims.head_dim {
         return Err(Error::geometry(
@@ -68,9 +52,9 @@ pub fn configure(dims: &ModelDims, params: &Params) -> Result<GtaConfig> {
     }
     Ok(GtaConfig {
         dims: *dims,
-        n_kv_heads,
+        n_kv_heads: settings::kv_heads(dims, params)?,
         rope_dim,
-        bias: params.bool("bias", true)?,
-        rope_theta: params.float("rope_theta", 10_000.0)?,
+        bias: settings::bias(params)?,
+        rope_theta: settings::rope_theta(params)?,
     })
 }

@@ -1,6 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::grouped::{GROUPED_PARAMS, GroupedConfig};
+use attn_core::settings::{N_KV_HEADS, kv_heads};
 use attn_core::{Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
 
 use crate::cache::entry;
@@ -23,13 +24,7 @@ pub static VARIANT: Variant = Variant {
 };
 
 const PARAMS: &[ParamSpec] = &[
-    ParamSpec {
-        name: "n_kv_heads",
-        kind: ParamKind::Int { min: 1 },
-        default: "required",
-        help: "KV heads Hkv, a divisor of n_heads",
-        symbol: "Hkv",
-    },
+    N_KV_HEADS,
     ParamSpec {
         name: "window",
         kind: ParamKind::Int { min: 1 },
@@ -46,7 +41,7 @@ const PARAMS: &[ParamSpec] = &[
 /// # Errors
 /// [`attn_core::Error::Geometry`] where head counts or sizes do not fit.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
-    let n_kv_heads = params.int("n_kv_heads", dims.n_heads)?;
+    let n_kv_heads = kv_heads(dims, params)?;
     Ok(GroupedConfig {
         window: Some(params.int("window", 1)?),
         ..GroupedConfig::new(dims, entry(n_kv_heads, dims.head_dim), params)?

@@ -1,6 +1,9 @@
 //! The variant's settings, and the way from them to a layer.
 
-use attn_core::{Error, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+use attn_core::settings::{ROPE_THETA, check_rope, rope_theta};
+use attn_core::{
+    Error, Factors, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant,
+};
 
 use crate::forward::TpaConfig;
 
@@ -20,9 +23,6 @@ pub static VARIANT: Variant = Variant {
     },
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
-
-/// The most products, which is what the kernels take.
-const MOST_FACTORS: usize = 32;
 
 const PARAMS: [ParamSpec; 4] = [
     ParamSpec {
@@ -46,13 +46,7 @@ const PARAMS: [ParamSpec; 4] = [
         help: "outer products Rq that queries are a sum of, 0 for one plain projection",
         symbol: "Rq",
     },
-    ParamSpec {
-        name: "rope_theta",
-        kind: ParamKind::Float,
-        default: "10000",
-        help: "base of the rotary embedding",
-        symbol: "",
-    },
+    ROPE_THETA,
 ];
 
 /// The layer `dims` and `params` describe.
@@ -60,21 +54,16 @@ const PARAMS: [ParamSpec; 4] = [
 /// # Errors
 /// [`Error::Geometry`] where the head size is odd, or there are more products than kernels take.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<TpaConfig> {
-    if dims.head_dim % 2 != 0 {
-        return Err(Error::geometry(
-            &["head_dim"],
-            format!(
-                "rope turns pairs of elements, so head_dim {} must be even",
-                dims.head_dim
-            ),
-        ));
-    }
+    check_rope("head_dim", dims.head_dim)?;
     let factors = |name: &'static str| -> Result<usize> {
         match params.int(name, 2)? {
-            n if n <= MOST_FACTORS => Ok(n),
+            n if n <= Factors::MOST => Ok(n),
             n => Err(Error::geometry(
                 &[name],
-                format!("{n} outer products are more than {MOST_FACTORS}, the most that a slot is read with"),
+                format!(
+                    "{n} outer products are more than {}, the most that a slot is read with",
+                    Factors::MOST
+                ),
             )),
         }
     };
@@ -83,6 +72,6 @@ pub fn configure(dims: &ModelDims, params: &Params) -> Result<TpaConfig> {
         k_factors: factors("k_factors")?,
         v_factors: factors("v_factors")?,
         q_factors: params.int("q_factors", 6)?,
-        rope_theta: params.float("rope_theta", 10_000.0)?,
+        rope_theta: rope_theta(params)?,
     })
 }

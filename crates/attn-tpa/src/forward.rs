@@ -1,11 +1,11 @@
 //! The layer: two projections for each of queries, keys and values, of heads and of columns.
 
-use attn_core::linear::Linear;
+use attn_core::linear::{Linear, LinearSpec};
 use attn_core::rope::{Pairing, Rope};
 use attn_core::route::product;
 use attn_core::{
-    Attention, Build, Geometry, Habit, LayerConfig, ModelDims, Projected, ProjectionMacs, Projections,
-    Result, SlotRows, WeightSpec, Weights,
+    Attention, Build, Geometry, LayerConfig, ModelDims, Projected, Projections, Result, SlotRows, WeightSpec,
+    Weights,
 };
 use candle_core::Tensor;
 
@@ -26,78 +26,77 @@ pub struct TpaConfig {
     pub rope_theta: f64,
 }
 
+/// The projections under the names of the authors' code.
 impl TpaConfig {
-    /// Name and outputs of the projections of tokens, under the names of the authors' code.
-    fn projections(&self) -> Vec<(&'static str, usize)> {
+    fn plain_query(&self) -> LinearSpec {
+        let of_heads = self.dims.n_heads * self.dims.head_dim;
+        LinearSpec::of_query("c_q", of_heads, self.dims.d_model)
+    }
+
+    /// Factors of heads, and of columns.
+    fn query(&self) -> [LinearSpec; 2] {
+        self.factors(["W_A_q", "W_B_q"], self.q_factors, LinearSpec::of_query)
+    }
+
+    fn key(&self) -> [LinearSpec; 2] {
+        self.factors(["W_A_k", "W_B_k"], self.k_factors, LinearSpec::of_slot)
+    }
+
+    fn value(&self) -> [LinearSpec; 2] {
+        self.factors(["W_A_v", "W_B_v"], self.v_factors, LinearSpec::of_slot)
+    }
+
+    fn factors(
+        &self,
+        [a, b]: [&'static str; 2],
+        n: usize,
+        spec: fn(&'static str, usize, usize) -> LinearSpec,
+    ) -> [LinearSpec; 2] {
         let ModelDims {
+            d_model: m,
             n_heads: h,
             head_dim: d,
-            ..
         } = self.dims;
+        [spec(a, h * n, m), spec(b, n * d, m)]
+    }
+
+    fn output(&self) -> LinearSpec {
+        let of_heads = self.dims.n_heads * self.dims.head_dim;
+        LinearSpec::of_query("c_proj", self.dims.d_model, of_heads)
+    }
+
+    fn linears(&self) -> Vec<LinearSpec> {
         let mut all = match self.q_factors {
-            0 => vec![("c_q", h * d)],
-            n => vec![("W_A_q", h * n), ("W_B_q", n * d)],
+            0 => vec![self.plain_query()],
+            _ => self.query().to_vec(),
         };
-        for (a, b, n) in [
-            ("W_A_k", "W_B_k", self.k_factors),
-            ("W_A_v", "W_B_v", self.v_factors),
-        ] {
-            all.extend([(a, h * n), (b, n * d)]);
-        }
+        all.extend(self.key());
+        all.extend(self.value());
+        all.push(self.output());
         all
     }
 }
 
 impl LayerConfig for TpaConfig {
     fn geometry(&self) -> Geometry {
-        let ModelDims {
-            d_model,
-            n_heads,
-            head_dim,
-        } = self.dims;
         let Self {
+            dims,
             k_factors,
             v_factors,
-            q_factors,
             ..
         } = *self;
-        let of_heads = n_heads * head_dim;
-        let factored = |n: usize| d_model * n * (n_heads + head_dim);
-        let query = match q_factors {
-            0 => d_model * of_heads,
-            n => factored(n) + n * of_heads,
-        };
-        let key = factored(k_factors + v_factors);
-        Geometry {
-            d_model,
-            n_heads,
-            n_kv_heads: n_heads,
-            score_dim: head_dim,
-            v_dim: head_dim,
-            stride: 1,
-            window: None,
-            entry: entry(n_heads, head_dim, k_factors, v_factors),
-            state_elements: 0,
-            parameters: self.weight_specs().iter().map(WeightSpec::elements).sum(),
-            forward_macs: ProjectionMacs {
-                query: query + d_model * of_heads,
-                key: key + (k_factors + v_factors) * of_heads,
-            },
-            decode_macs: ProjectionMacs {
-                query: query + d_model * of_heads,
-                key,
-            },
-        }
+        let entry = entry(dims.n_heads, dims.head_dim, k_factors, v_factors);
+        let mut geometry = Geometry::of(&dims, entry, &self.linears());
+        // Sums of products: of queries always, of keys and values where these are formed.
+        let of_heads = dims.n_heads * dims.head_dim;
+        geometry.forward_macs.query += self.q_factors * of_heads;
+        geometry.decode_macs.query += self.q_factors * of_heads;
+        geometry.forward_macs.key += (k_factors + v_factors) * of_heads;
+        geometry
     }
 
     fn weight_specs(&self) -> Vec<WeightSpec> {
-        let m = self.dims.d_model;
-        let of_heads = self.dims.n_heads * self.dims.head_dim;
-        let mut specs: Vec<WeightSpec> = (self.projections().into_iter())
-            .flat_map(|(name, out)| Linear::specs(name, out, m, false))
-            .collect();
-        specs.extend(Linear::specs("c_proj", m, of_heads, false));
-        specs
+        LinearSpec::weights(&self.linears())
     }
 
     fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
@@ -135,44 +134,38 @@ struct FactorProjection {
 }
 
 impl FactorProjection {
-    fn load(names: [&str; 2], n: usize, dims: &ModelDims, weights: &Weights) -> Result<Self> {
-        let load = |name, out| Linear::load(name, out, dims.d_model, false, weights);
+    fn load([a, b]: [LinearSpec; 2], n: usize, weights: &Weights) -> Result<Self> {
         Ok(Self {
-            a: load(names[0], dims.n_heads * n)?,
-            b: load(names[1], n * dims.head_dim)?,
+            a: a.load(weights)?,
+            b: b.load(weights)?,
             n,
         })
     }
 
     /// Factors of heads over n, `[B, T, H, n]`.
     fn heads(&self, x: &Tensor, n_heads: usize) -> Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
-        Ok((self.a.forward(x)?.reshape((b, t, n_heads, self.n))? / self.n as f64)?)
+        Ok((self.a.to_heads(x, n_heads)? / self.n as f64)?)
     }
 
     /// Factors of columns, `[B, T, n, D]`.
-    fn columns(&self, x: &Tensor, head_dim: usize) -> Result<Tensor> {
-        let (b, t, _) = x.dims3()?;
-        Ok(self.b.forward(x)?.reshape((b, t, self.n, head_dim))?)
+    fn columns(&self, x: &Tensor) -> Result<Tensor> {
+        self.b.to_heads(x, self.n)
     }
 }
 
 impl TpaProjections {
     fn new(config: &TpaConfig, weights: &Weights, build: &Build) -> Result<Self> {
-        let (dims, weights) = (&config.dims, weights.for_build(build)?);
-        let of_heads = dims.n_heads * dims.head_dim;
-        let factors = |names, n| FactorProjection::load(names, n, dims, &weights);
+        let weights = weights.for_build(build)?;
         Ok(Self {
             config: *config,
             q: match config.q_factors {
-                0 => QueryProjection::Plain(Linear::load("c_q", of_heads, dims.d_model, false, &weights)?),
-                n => QueryProjection::Factors(factors(["W_A_q", "W_B_q"], n)?),
+                0 => QueryProjection::Plain(config.plain_query().load(&weights)?),
+                n => QueryProjection::Factors(FactorProjection::load(config.query(), n, &weights)?),
             },
-            k: factors(["W_A_k", "W_B_k"], config.k_factors)?,
-            v: factors(["W_A_v", "W_B_v"], config.v_factors)?,
-            c_proj: Linear::load("c_proj", dims.d_model, of_heads, false, &weights)?,
-            rope: Rope::new(dims.head_dim, config.rope_theta, Pairing::default())?
-                .anew(build.has(Habit::DenseMask)),
+            k: FactorProjection::load(config.key(), config.k_factors, &weights)?,
+            v: FactorProjection::load(config.value(), config.v_factors, &weights)?,
+            c_proj: config.output().load(&weights)?,
+            rope: Rope::new(config.dims.head_dim, config.rope_theta, Pairing::default())?.for_build(build),
         })
     }
 
@@ -193,13 +186,12 @@ impl Projections for TpaProjections {
         } = self.config.dims;
         let factors = match &self.q {
             QueryProjection::Plain(c_q) => {
-                let q = c_q.forward(x)?.reshape((b, t, n_heads, head_dim))?;
-                return self.rope.apply(&q, starts);
+                return self.rope.apply(&c_q.to_heads(x, n_heads)?, starts);
             }
             QueryProjection::Factors(factors) => factors,
         };
         // Turning the rows of a sum turns the sum.
-        let columns = self.rope.apply(&factors.columns(x, head_dim)?, starts)?;
+        let columns = self.rope.apply(&factors.columns(x)?, starts)?;
         let heads = factors.heads(x, n_heads)?;
         let q = product(
             &heads.reshape((b * t, n_heads, factors.n))?,
@@ -209,11 +201,9 @@ impl Projections for TpaProjections {
     }
 
     fn slots(&self, x: &Tensor, starts: &[usize]) -> Result<SlotRows> {
-        let ModelDims {
-            n_heads, head_dim, ..
-        } = self.config.dims;
-        let k = self.rope.apply(&self.k.columns(x, head_dim)?, starts)?;
-        let v = self.v.columns(x, head_dim)?;
+        let n_heads = self.config.dims.n_heads;
+        let k = self.rope.apply(&self.k.columns(x)?, starts)?;
+        let v = self.v.columns(x)?;
         Ok(SlotRows::keys_values(
             self.side_by_side(&k, &self.k.heads(x, n_heads)?)?,
             self.side_by_side(&v, &self.v.heads(x, n_heads)?)?,
@@ -221,7 +211,6 @@ impl Projections for TpaProjections {
     }
 
     fn output(&self, heads: &Tensor) -> Result<Tensor> {
-        let (b, n, h, d) = heads.dims4()?;
-        self.c_proj.forward(&heads.reshape((b, n, h * d))?)
+        self.c_proj.from_heads(heads)
     }
 }

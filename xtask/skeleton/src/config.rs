@@ -1,6 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
-use attn_core::{Error, Free, LayerConfig, ModelDims, ParamKind, ParamSpec, Params, Result, Variant};
+use attn_core::settings::{ROPE_THETA, check_rope, rope_theta};
+use attn_core::{Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
 
 use crate::forward::SkeletonConfig;
 
@@ -21,29 +22,17 @@ pub static VARIANT: Variant = Variant {
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 
-/// Its settings. Names that exist (`n_kv_heads`, `kv_rank`, `rope_dim`, `stride`) have columns in rows.
-const PARAMS: [ParamSpec; 1] = [ParamSpec {
-    name: "rope_theta",
-    kind: ParamKind::Float,
-    default: "10000",
-    help: "base of the rotary embedding",
-    symbol: "",
-}];
+/// Its settings. Those that exist (`attn_core::settings`, `kv_rank`, `rope_dim`, `stride`) have columns in rows.
+const PARAMS: [ParamSpec; 1] = [ROPE_THETA];
 
 /// The layer `dims` and `params` describe.
 ///
 /// # Errors
-/// [`Error::Geometry`] where the head size is odd.
+/// [`attn_core::Error::Geometry`] where the head size is odd.
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<SkeletonConfig> {
-    if dims.head_dim % 2 != 0 {
-        let message = format!(
-            "rope turns pairs of elements, so head_dim {} must be even",
-            dims.head_dim
-        );
-        return Err(Error::geometry(&["head_dim"], message));
-    }
+    check_rope("head_dim", dims.head_dim)?;
     Ok(SkeletonConfig {
         dims: *dims,
-        rope_theta: params.float("rope_theta", 10_000.0)?,
+        rope_theta: rope_theta(params)?,
     })
 }

@@ -9,4 +9,4 @@ mod forward;
 
 pub use cache::entry;
 pub use config::{VARIANT, configure};
-pub use forward::{Skeleton, SkeletonConfig};
+pub use forward::{SkeletonConfig, SkeletonProjections};
