@@ -17,7 +17,10 @@ mod files;
 mod log;
 mod merge;
 mod planned;
+mod read;
 mod standing;
+mod tables;
+mod texts;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -25,19 +28,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use polars::prelude::DataFrame;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::files::{TableFile, read_parquet, read_text, replace_file, sync_folder, write_file};
+use self::files::{read_parquet, replace_file, sync_folder, write_file};
 use self::log::{Entry, Index};
-use crate::columns::read_column;
-use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
-use crate::status::Status;
+use self::read::case_ids;
+use self::tables::{Tables, describe_tables};
+use self::texts::{UNFINISHED, pretty, readme, with_command, with_entry};
+use crate::row::{Details, Row};
 
 pub use self::error::StoreError;
 pub use self::merge::{Duplicate, LOG_UP_TO, Merge, Source};
 pub use self::planned::{Planned, Submission, is_run, runs_in};
+pub use self::read::{Run, Stored, StoredCase, columns_of, details_of, is_live, stored};
 pub use self::standing::{Standing, State};
 
 /// Version of the columns, in the parquet files' metadata.
@@ -65,24 +69,6 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Rows that are held at once while tables are built: with thousands of samples each, some hundred megabytes.
 const ROWS_AT_ONCE: usize = 512;
-
-/// What a run holds, without what was measured.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The cases.
-    pub cases: Vec<StoredCase>,
-    /// What had to be left out, for the user to see.
-    pub warnings: Vec<String>,
-}
-
-/// A case that a run holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCase {
-    /// The case's hash.
-    pub case_id: String,
-    /// How it ended.
-    pub status: Status,
-}
 
 /// The name of a run's folder: `<sweep>-<utc time>-<machine>`, the machine in lower-case words.
 pub fn default_name(sweep: &str, utc: SystemTime, machine: &str) -> String {
@@ -363,178 +349,6 @@ impl RunDir {
     }
 }
 
-/// The tables of some rows, by the names of their files.
-fn frames(rows: &[Row], details: &Details) -> Result<[(&'static str, DataFrame); 6], StoreError> {
-    Ok([
-        (SAMPLES, Sample::to_frame(&details.samples)?),
-        (POSITIONS, Position::to_frame(&details.positions)?),
-        (TRAININGS, Training::to_frame(&details.trainings)?),
-        (CURVES, CurvePoint::to_frame(&details.curves)?),
-        (PROBES, Probe::to_frame(&details.probes)?),
-        // The last to appear: where there are rows, all is there.
-        (ROWS, Row::to_frame(rows)?),
-    ])
-}
-
-/// The tables of a run on their way to its folder: rows and samples always, others where they have something.
-struct Tables<'a> {
-    dir: &'a Path,
-    files: Vec<(&'static str, TableFile)>,
-}
-
-impl<'a> Tables<'a> {
-    fn new(dir: &'a Path) -> Self {
-        Self {
-            dir,
-            files: Vec::new(),
-        }
-    }
-
-    fn write(
-        &mut self,
-        rows: &[Row],
-        details: &Details,
-        metadata: &[(String, String)],
-    ) -> Result<(), StoreError> {
-        self.write_frames(frames(rows, details)?, metadata)
-    }
-
-    fn write_frames(
-        &mut self,
-        frames: [(&'static str, DataFrame); 6],
-        metadata: &[(String, String)],
-    ) -> Result<(), StoreError> {
-        for (name, table) in frames {
-            let is_always = [ROWS, SAMPLES].contains(&name);
-            let at = self.files.iter().position(|(known, _)| *known == name);
-            let at = match at {
-                Some(at) => at,
-                None if table.height() == 0 && !is_always => continue,
-                None => {
-                    let file = TableFile::new(&self.dir.join(name), &table.clear(), metadata)?;
-                    self.files.push((name, file));
-                    self.files.len() - 1
-                }
-            };
-            self.files[at].1.write(&table)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), StoreError> {
-        self.files.sort_by_key(|(name, _)| *name == ROWS);
-        self.files.into_iter().try_for_each(|(_, file)| file.finish())
-    }
-}
-
-/// A run read back.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Run {
-    /// Its folder.
-    pub dir: PathBuf,
-    /// One row a case.
-    pub rows: Vec<Row>,
-    /// What belongs to the rows; without samples where `samples.parquet` was not kept.
-    pub details: Details,
-    /// The machine and the build; null where the file is missing.
-    pub environment: Value,
-    /// The sweep as run; empty where the file is missing.
-    pub sweep_yaml: String,
-    /// What had to be left out, for the user to see.
-    pub warnings: Vec<String>,
-}
-
-impl Run {
-    /// Reads a run: its tables or, where they are not built yet, its log.
-    ///
-    /// # Errors
-    /// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        if !dir.join(ROWS).is_file() {
-            let mut run = Self::describe(dir)?;
-            let index = Index::of(&dir.join(LOG))?;
-            index.read(ROWS_AT_ONCE, |entries| {
-                for entry in entries {
-                    run.rows.push(entry.row);
-                    run.details.extend(entry.details);
-                }
-                Ok(())
-            })?;
-            run.warnings = index.warnings;
-            return Ok(run);
-        }
-        Self::of_tables(dir)
-    }
-
-    /// A run by its tables alone.
-    fn of_tables(dir: &Path) -> Result<Self, StoreError> {
-        let mut run = Self::describe(dir)?;
-        let (rows, samples) = (dir.join(ROWS), dir.join(SAMPLES));
-        run.rows = Row::from_frame(&read_parquet(&rows, None)?)?;
-        run.details = details_of(dir)?;
-        if samples.is_file() {
-            run.details.samples = Sample::from_frame(&read_parquet(&samples, None)?)?;
-        }
-        Ok(run)
-    }
-
-    /// A run without what it measured: where it is, what was asked, and on which machine.
-    ///
-    /// # Errors
-    /// [`StoreError::NotARun`], [`StoreError::Io`] or [`StoreError::Damaged`].
-    pub fn describe(dir: &Path) -> Result<Self, StoreError> {
-        if !dir.join(ROWS).is_file() && !dir.join(LOG).is_file() {
-            return Err(StoreError::NotARun {
-                dir: dir.to_path_buf(),
-            });
-        }
-        let path = dir.join(ENVIRONMENT);
-        let damaged = |error: serde_json::Error| StoreError::Damaged {
-            path: path.clone(),
-            reason: error.to_string(),
-        };
-        let environment = match read_text(&path)? {
-            Some(text) => serde_json::from_str(&text).map_err(damaged)?,
-            None => Value::Null,
-        };
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            environment,
-            sweep_yaml: read_text(&dir.join(SWEEP))?.unwrap_or_default(),
-            ..Self::default()
-        })
-    }
-
-    /// The commands that wrote the folder, the first run first.
-    pub fn commands(&self) -> Vec<String> {
-        let commands = self.environment.get(COMMANDS).and_then(Value::as_array);
-        commands
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(str::to_string)
-            .collect()
-    }
-}
-
-/// Whether a runner is at work on a run; none where the file system knows no locks.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub fn is_live(dir: &Path) -> Result<Option<bool>, StoreError> {
-    let path = dir.join(LOG);
-    let log = match File::open(&path) {
-        Ok(log) => log,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Some(false)),
-        Err(source) => return Err(StoreError::io("open", &path)(source)),
-    };
-    match log.try_lock_shared() {
-        Ok(()) => Ok(Some(false)),
-        Err(TryLockError::WouldBlock) => Ok(Some(true)),
-        Err(TryLockError::Error(_)) => Ok(None),
-    }
-}
-
 /// The folder that one is in.
 fn parent_of(dir: &Path) -> &Path {
     match dir.parent() {
@@ -554,136 +368,6 @@ fn beside(dir: &Path) -> Result<TempDir, StoreError> {
     builder
         .tempdir_in(parent)
         .map_err(StoreError::io("create a folder in", parent))
-}
-
-/// What a run holds, without what was measured.
-///
-/// # Errors
-/// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
-pub fn stored(dir: &Path) -> Result<Stored, StoreError> {
-    let (rows, log) = (dir.join(ROWS), dir.join(LOG));
-    if log.is_file() {
-        return Ok(Index::of(&log)?.stored());
-    }
-    Run::describe(dir)?;
-    let table = read_parquet(&rows, Some(&["case_id", "status"]))?;
-    let status = read_column::<Status>(&table, "status")?;
-    let cases = case_ids(&table)?.into_iter().zip(status);
-    let cases = cases.map(|(case_id, status)| StoredCase { case_id, status });
-    Ok(Stored {
-        cases: cases.collect(),
-        warnings: Vec::new(),
-    })
-}
-
-/// Some columns of a run's rows; those that an older run does not have are missing.
-///
-/// # Errors
-/// [`StoreError::NotARun`], [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`].
-pub fn columns_of(dir: &Path, columns: &[&str]) -> Result<DataFrame, StoreError> {
-    let rows = dir.join(ROWS);
-    if rows.is_file() {
-        return read_parquet(&rows, Some(columns));
-    }
-    let table = Row::to_frame(&Run::open(dir)?.rows)?;
-    let known = columns.iter().filter(|name| table.column(name).is_ok());
-    Ok(table.select(known.copied())?)
-}
-
-/// What belongs to a run's rows, its samples left out.
-///
-/// # Errors
-/// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Column`].
-pub fn details_of(dir: &Path) -> Result<Details, StoreError> {
-    if !dir.join(ROWS).is_file() {
-        return Ok(Details {
-            samples: Vec::new(),
-            ..Run::open(dir)?.details
-        });
-    }
-    let read = |name: &str| -> Result<Option<DataFrame>, StoreError> {
-        let path = dir.join(name);
-        path.is_file().then(|| read_parquet(&path, None)).transpose()
-    };
-    let mut details = Details::default();
-    if let Some(table) = read(POSITIONS)? {
-        details.positions = Position::from_frame(&table)?;
-    }
-    if let Some(table) = read(TRAININGS)? {
-        details.trainings = Training::from_frame(&table)?;
-    }
-    if let Some(table) = read(CURVES)? {
-        details.curves = CurvePoint::from_frame(&table)?;
-    }
-    if let Some(table) = read(PROBES)? {
-        details.probes = Probe::from_frame(&table)?;
-    }
-    Ok(details)
-}
-
-fn case_ids(table: &DataFrame) -> Result<Vec<String>, StoreError> {
-    read_column::<String>(table, "case_id")
-}
-
-/// What the parquet files say about themselves.
-fn describe_tables(rows: &[Row]) -> Vec<(String, String)> {
-    let mut pairs = vec![(
-        "attn_bench.schema_version".to_string(),
-        SCHEMA_VERSION.to_string(),
-    )];
-    if let Some(row) = rows.first() {
-        pairs.push(("attn_bench.sweep_name".to_string(), row.sweep_name.clone()));
-        pairs.push((
-            "attn_bench.commit".to_string(),
-            row.commit.clone().unwrap_or_else(|| "unknown".to_string()),
-        ));
-    }
-    pairs
-}
-
-fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-/// The environment with one more command.
-fn with_command(environment: Value, command: &str) -> Value {
-    with_entry(environment, COMMANDS, command.into())
-}
-
-/// The environment with one more entry in the list `name`.
-fn with_entry(mut environment: Value, name: &str, entry: Value) -> Value {
-    if environment.is_null() {
-        environment = Value::Object(serde_json::Map::new());
-    }
-    if let Some(object) = environment.as_object_mut() {
-        let entries = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-        if let Some(entries) = entries.as_array_mut() {
-            entries.push(entry);
-        }
-    }
-    environment
-}
-
-const UNFINISHED: &str = "The run has not ended: `log.jsonl` holds the cases measured so far.";
-
-fn readme(sweep_yaml: &str, commands: &[String], summary: &str) -> String {
-    let sweep: serde_yaml::Value = serde_yaml::from_str(sweep_yaml).unwrap_or_default();
-    let word = |key: &str| {
-        sweep
-            .get(key)
-            .and_then(serde_yaml::Value::as_str)
-            .unwrap_or_default()
-    };
-    let (name, question) = (word("name"), word("question"));
-    let title = if name.is_empty() { "Run" } else { name };
-    let mut text = format!("# {title}\n\n");
-    if !question.is_empty() {
-        text.push_str(&format!("**Question.** {question}\n\n"));
-    }
-    text.push_str(&format!("```sh\n{}\n```\n\n", commands.join("\n")));
-    text.push_str(summary.trim_end());
-    text.push('\n');
-    text
 }
 
 #[cfg(all(test, target_os = "linux"))]

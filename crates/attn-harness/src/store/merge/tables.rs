@@ -13,7 +13,8 @@ use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 use crate::store::files::read_parquet;
 use crate::store::log::{Entry, Head, complete_lines};
-use crate::store::{LOG, ROWS, StoreError, Tables, describe_tables, frames};
+use crate::store::tables::{Tables, describe_tables, frames};
+use crate::store::{LOG, ROWS, StoreError};
 
 /// Runs whose cases are looked up at once.
 const RUNS_AT_ONCE: usize = 256;
