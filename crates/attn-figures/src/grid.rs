@@ -1,10 +1,10 @@
 //! Small panels of curves or points in rows, each with axes of its own.
 
 use crate::canvas::{Canvas, Drawn, Rect};
-use crate::lines;
 use crate::sheet::{Grid, LinePanel, Shape};
+use crate::{lines, names};
 
-/// Names at the ends of curves may take this much of a panel.
+/// Names at the ends of curves may take this much of a panel, where it is not alone.
 const LONGEST_NAME: f64 = 104.0;
 const GAP: f64 = 22.0;
 /// Between rows of panels.
@@ -47,13 +47,11 @@ pub(crate) fn draw(canvas: &Canvas<'_>, grid: &Grid, body: Rect) -> Drawn {
                 top,
                 bottom: top + panel_height,
             };
-            lines::draw_as(
-                canvas,
-                std::slice::from_ref(panel),
-                grid.is_named,
-                LONGEST_NAME,
-                cell,
-            )?;
+            let longest = match n_columns {
+                1 => names::LONGEST,
+                _ => LONGEST_NAME,
+            };
+            lines::draw_as(canvas, std::slice::from_ref(panel), grid.is_named, longest, cell)?;
         }
     }
     Ok(())

@@ -54,13 +54,6 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
         .ok_or("a curve needs kv_bytes at two contexts")?;
     let one = slice.narrowed(|row| row.batch == Some(batch));
     let mut sheet = curves::sheet(&one, &CURVES)?;
-    let longest = values(&one.rows, |row| row.context).last().copied();
-    let at_longest: Vec<&Row> = one
-        .rows
-        .iter()
-        .copied()
-        .filter(|row| row.context == longest)
-        .collect();
-    sheet.notes.extend(larger_than_rivals(&at_longest));
+    sheet.notes.extend(larger_than_rivals(&one.rows));
     Ok(sheet)
 }

@@ -131,17 +131,23 @@ pub(crate) fn listed(values: &[String]) -> String {
 }
 
 /// Where a compressed cache is larger than one that is not compressed in time, the figure says so: a reader
-/// would take the opposite for granted.
+/// would take the opposite for granted. At the shortest context, where a window holds as much as others do.
 pub(super) fn larger_than_rivals(rows: &[&Row]) -> Option<String> {
-    let size = |row: &&&Row| cache(row).map(|c| c.value);
+    let size = |row: &&Row| cache(row).map(|c| c.value);
+    let shortest = rows.iter().filter_map(|row| row.context).min();
+    let there = rows.iter().copied().filter(|row| row.context == shortest);
     let (merged, others): (Vec<&Row>, Vec<&Row>) =
-        rows.iter().copied().partition(|row| row.variant == "mtla");
+        there.partition(|row| row.stride.is_some_and(|stride| stride > 1));
     let smallest = others
         .iter()
         .filter(|row| size(row).is_some())
         .min_by(|a, b| size(a).partial_cmp(&size(b)).unwrap_or(std::cmp::Ordering::Equal))?;
-    let mut larger: Vec<&&Row> = merged.iter().filter(|row| size(row) > size(&smallest)).collect();
+    let mut larger: Vec<&Row> = merged
+        .into_iter()
+        .filter(|row| size(row) > size(smallest))
+        .collect();
     larger.sort_by_key(|row| (row.stride, row.label.clone()));
+    larger.dedup_by_key(|row| &row.label);
     let name = |row: &Row| row.label.replace(' ', "\u{a0}");
     let names: Vec<String> = larger.iter().map(|row| name(row)).collect();
     let verb = if names.len() == 1 { "has" } else { "have" };
@@ -213,16 +219,22 @@ mod tests {
 
     #[test]
     fn a_compressed_cache_that_is_larger_is_named() {
-        let row = |variant: &str, label: &str, bytes: f64| Row {
-            variant: variant.into(),
+        let row = |label: &str, stride: Option<u64>, context: u64, bytes: f64| Row {
             label: label.into(),
+            stride,
+            context: Some(context),
             kv_bytes: Some(bytes),
             ..Row::default()
         };
         let rows = [
-            row("mqa", "MQA", 128.0),
-            row("mtla", "MTLA s=2", 144.0),
-            row("mtla", "MTLA s=3", 96.0),
+            row("MQA", None, 512, 128.0),
+            row("MTLA s=2", Some(2), 512, 144.0),
+            row("MTLA s=2", Some(2), 512, 144.0), // in another scope
+            row("MTLA s=3", Some(3), 512, 96.0),
+            row("SWA W=512", None, 512, 256.0),
+            // Longer than the window, where any cache would be larger.
+            row("SWA W=512", None, 8192, 256.0),
+            row("MTLA s=3", Some(3), 8192, 1536.0),
         ];
         let refs: Vec<&Row> = rows.iter().collect();
         let note = larger_than_rivals(&refs).unwrap();
