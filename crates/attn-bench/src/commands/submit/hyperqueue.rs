@@ -1,6 +1,7 @@
 //! HyperQueue: one job, whose tasks are the shards and a merge that depends on them.
 //!
-//! Tested against a stand-in for `hq` that records what it is called with, not against HyperQueue.
+//! HyperQueue itself runs the tasks in `scripts/cluster/hyperqueue_test.py`; how its command reads the definition was tested
+//! against a stand-in only, which records what it is called with.
 
 use std::path::Path;
 use std::process::Command;
@@ -41,7 +42,7 @@ fn definition(job: &Job<'_>) -> Result<String, Failure> {
     }
     let mut text = format!(
         "# Sweep {} in {count} shards, one a task, and task {} that merges them. Written by:\n#   {}\n\
-         # Tested against a stand-in for hq only.\nname = {}\n",
+         # How hq reads this file was tested against a stand-in only.\nname = {}\n",
         job.name,
         count + 1,
         job.command.replace(['\n', '\r'], " "),
