@@ -460,7 +460,7 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                     keys: Matrix::of(own_key, dim),
                     dim,
                 };
-                scores::<S, f32, 1, 1, 1>([columns], Matrix::of_mut(&mut maxima[row..], 1), || ());
+                scores::<S, f32, 1, 1, 1, false>([columns], Matrix::of_mut(&mut maxima[row..], 1), || ());
             }
             totals[row] = 1.0;
             for (to, from) in acc[row * width..].iter_mut().zip(v) {

@@ -168,8 +168,11 @@ fn decode_to<E: Element, O: Element>(
     let (pieces, first) = pieces(input);
     // A piece's maxima and sums of its heads, then their values, then room for a block.
     let heads = whole(2 * rows);
-    let blocks = if input.factors.is_some() { 2 } else { 1 };
-    let room = tiled.map_or(blocks * rows * BLOCK, |layout| layout.scratch());
+    let room = match (tiled, input.factors) {
+        (Some(layout), _) => layout.scratch(),
+        (None, Some(_)) => factored::scratch(group),
+        (None, None) => group * BLOCK,
+    };
     let state = whole(heads + rows * value_width + room);
     let mut states = Scratch::unwritten(pieces.len() * state);
     let run = |(piece, state): (&Piece, &mut [f32])| {
@@ -396,7 +399,7 @@ struct Work<'a, E> {
     sums: &'a mut [f32],
     /// `[group, value_width]`.
     values: &'a mut [f32],
-    /// `[group, BLOCK]`.
+    /// `[group, BLOCK]`, or what [`factored::scratch`] says.
     weights: &'a mut [f32],
 }
 
@@ -408,12 +411,16 @@ for_each_level! {
 #[inline(always)]
 fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
     let group = work.input.n_heads / work.input.n_kv_heads;
-    if let Some(factors) = work.input.factors {
-        return factored::go_through::<S, E>(work, factors);
-    }
     // Where a tile computes little, memory is asked at every step of it; where it computes much, that would cost more
     // than it brings.
     let is_fine = group <= 8 && work.input.key_dim <= 128;
+    if let Some(factors) = work.input.factors {
+        return if is_fine {
+            factored::go_through::<S, E, true>(work, factors)
+        } else {
+            factored::go_through::<S, E, false>(work, factors)
+        };
+    }
     match (is_fine, work.input.tail) {
         (true, None) => go_through_by::<S, E, true, 1>(work),
         (false, None) => go_through_by::<S, E, false, 1>(work),
@@ -466,7 +473,7 @@ fn go_through_by<S: Simd, E: Element, const FINE: bool, const P: usize>(work: Wo
         let next = first + BLOCK;
         if next < to - from {
             let n = BLOCK.min(to - from - next);
-            let calls = calls::<S, FINE>(group, BLOCK, [input.key_dim, input.value_dim]);
+            let calls = calls::<S, FINE>(group, [BLOCK; 2], [input.key_dim, input.value_dim]);
             ahead = Ahead::new(n, calls, (&keys_from[next * keys.row_stride..], keys));
             if let Some(values) = &input.values {
                 ahead.and(n, calls, (&values_from[next * values.row_stride..], values));
@@ -479,15 +486,20 @@ fn go_through_by<S: Simd, E: Element, const FINE: bool, const P: usize>(work: Wo
         // beyond the columns of each part, `weights` has `group` rows of BLOCK, `acc` as many of whole vectors; the
         // processor has the instructions since `run_piece` chose `S`.
         unsafe {
-            score_block::<S, E, FINE, P>(parts, [group, n], weights, &mut ahead);
+            score_block::<S, E, FINE, P, false>(
+                parts,
+                [group, n],
+                Matrix::of_mut(weights, BLOCK),
+                &mut ahead,
+            );
             for h in 0..group {
                 let scale = soften::<S>(&mut weights[h * BLOCK..][..n], &mut maxima[h], &mut totals[h]);
                 if scale != 1.0 {
                     rescale::<S>(&mut acc[h * value_width..][..value_width], scale);
                 }
             }
-            weigh_block::<S, E, FINE>(
-                weights,
+            weigh_block::<S, E, FINE, false>(
+                Matrix::of(weights, BLOCK),
                 value_rows,
                 [group, n, input.value_dim],
                 Matrix::of_mut(acc, value_width),
@@ -497,33 +509,36 @@ fn go_through_by<S: Simd, E: Element, const FINE: bool, const P: usize>(work: Wo
     }
 }
 
-/// Tiles of a block of `n` entries, of scores and of values, or where it is FINE their steps: how often the next one can
-/// be asked for.
-fn calls<S: Simd, const FINE: bool>(group: usize, n: usize, [key_dim, value_dim]: [usize; 2]) -> usize {
+/// Tiles of a block of so many keys and values, or where it is FINE their steps: how often the next one can be asked
+/// for.
+fn calls<S: Simd, const FINE: bool>(
+    group: usize,
+    [n_keys, n_values]: [usize; 2],
+    [key_dim, value_dim]: [usize; 2],
+) -> usize {
     // As many heads and entries, and heads and vectors of values, as the tiles below hold.
     let (heads, vectors) = if group >= 8 { (8, 2) } else { (group.min(4), 4) };
     let groups = group.div_ceil(heads);
-    let scores = groups * n.div_ceil(16 / heads);
+    let scores = groups * n_keys.div_ceil(16 / heads);
     let values = groups * value_dim.div_ceil(vectors * S::LANES);
     if FINE {
-        scores * key_dim.div_ceil(S::LANES) + values * n
+        scores * key_dim.div_ceil(S::LANES) + values * n_values
     } else {
         scores + values
     }
 }
 
-/// Scores of `n` entries for all heads of the group.
+/// Scores of `n` entries for all heads of the group, `[group, n]` or TURNED.
 ///
 /// # Safety
-/// As of [`scores`], for all rows; `weights` has rows of BLOCK.
+/// As of [`scores`], for all heads and entries.
 #[inline(always)]
-unsafe fn score_block<S: Simd, E: Element, const FINE: bool, const P: usize>(
+unsafe fn score_block<S: Simd, E: Element, const FINE: bool, const P: usize, const TURNED: bool>(
     parts: [Columns<E>; P],
     [group, n]: [usize; 2],
-    weights: &mut [f32],
+    to: Matrix<*mut f32>,
     ahead: &mut Ahead,
 ) {
-    let to = weights.as_mut_ptr();
     let mut h = 0;
     while h < group {
         // SAFETY: the caller's; no tile goes beyond `group` rows or `n` entries.
@@ -533,24 +548,24 @@ unsafe fn score_block<S: Simd, E: Element, const FINE: bool, const P: usize>(
                 of_heads[part].q = parts[part].q.below(h);
             }
             let to = Matrix {
-                at: to.add(h * BLOCK),
-                stride: BLOCK,
+                at: to.at.add(if TURNED { h } else { h * to.stride }),
+                ..to
             };
             h += match group - h {
                 8.. => {
-                    score_rows::<S, E, FINE, 8, 2, P>(of_heads, n, to, ahead);
+                    score_rows::<S, E, FINE, 8, 2, P, TURNED>(of_heads, n, to, ahead);
                     8
                 }
                 4.. => {
-                    score_rows::<S, E, FINE, 4, 4, P>(of_heads, n, to, ahead);
+                    score_rows::<S, E, FINE, 4, 4, P, TURNED>(of_heads, n, to, ahead);
                     4
                 }
                 2.. => {
-                    score_rows::<S, E, FINE, 2, 8, P>(of_heads, n, to, ahead);
+                    score_rows::<S, E, FINE, 2, 8, P, TURNED>(of_heads, n, to, ahead);
                     2
                 }
                 _ => {
-                    score_rows::<S, E, FINE, 1, 16, P>(of_heads, n, to, ahead);
+                    score_rows::<S, E, FINE, 1, 16, P, TURNED>(of_heads, n, to, ahead);
                     1
                 }
             };
@@ -570,6 +585,7 @@ unsafe fn score_rows<
     const H: usize,
     const K: usize,
     const P: usize,
+    const TURNED: bool,
 >(
     parts: [Columns<E>; P],
     n: usize,
@@ -586,14 +602,14 @@ unsafe fn score_rows<
                 of_entries[part].keys = parts[part].keys.below(j);
             }
             let to = Matrix {
-                at: to.at.add(j),
+                at: to.at.add(if TURNED { j * to.stride } else { j }),
                 ..to
             };
             j += if n - j >= K {
-                scores::<S, E, H, K, P>(of_entries, to, || ahead.step::<FINE>());
+                scores::<S, E, H, K, P, TURNED>(of_entries, to, || ahead.step::<FINE>());
                 K
             } else {
-                scores::<S, E, H, 1, P>(of_entries, to, || ahead.step::<FINE>());
+                scores::<S, E, H, 1, P, TURNED>(of_entries, to, || ahead.step::<FINE>());
                 1
             };
         }
@@ -603,10 +619,10 @@ unsafe fn score_rows<
 /// Adds the weighed values of `n` entries for all heads of the group.
 ///
 /// # Safety
-/// As of [`weigh`], for all columns; `weights` has rows of BLOCK, `acc` rows of whole vectors of 16.
+/// As of [`weigh`], for all heads and columns; `acc` has rows of whole vectors of 16.
 #[inline(always)]
-unsafe fn weigh_block<S: Simd, E: Element, const FINE: bool>(
-    weights: &[f32],
+unsafe fn weigh_block<S: Simd, E: Element, const FINE: bool, const TURNED: bool>(
+    weights: Matrix<*const f32>,
     values: Matrix<*const E>,
     [group, n, dim]: [usize; 3],
     acc: Matrix<*mut f32>,
@@ -614,31 +630,31 @@ unsafe fn weigh_block<S: Simd, E: Element, const FINE: bool>(
 ) {
     let mut h = 0;
     while h < group {
-        let weights = Matrix {
-            at: weights[h * BLOCK..].as_ptr(),
-            stride: BLOCK,
-        };
         // SAFETY: the caller's; no tile goes beyond `group` rows.
         unsafe {
+            let weights = Matrix {
+                at: weights.at.add(if TURNED { h } else { h * weights.stride }),
+                ..weights
+            };
             let acc = Matrix {
                 at: acc.at.add(h * acc.stride),
                 ..acc
             };
             h += match group - h {
                 8.. => {
-                    weigh_columns::<S, E, FINE, 8, 2>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 8, 2, TURNED>(weights, values, n, dim, acc, ahead);
                     8
                 }
                 4.. => {
-                    weigh_columns::<S, E, FINE, 4, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 4, 4, TURNED>(weights, values, n, dim, acc, ahead);
                     4
                 }
                 2.. => {
-                    weigh_columns::<S, E, FINE, 2, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 2, 4, TURNED>(weights, values, n, dim, acc, ahead);
                     2
                 }
                 _ => {
-                    weigh_columns::<S, E, FINE, 1, 4>(weights, values, n, dim, acc, ahead);
+                    weigh_columns::<S, E, FINE, 1, 4, TURNED>(weights, values, n, dim, acc, ahead);
                     1
                 }
             };
@@ -651,7 +667,14 @@ unsafe fn weigh_block<S: Simd, E: Element, const FINE: bool>(
 /// # Safety
 /// As of [`weigh`], for all columns.
 #[inline(always)]
-unsafe fn weigh_columns<S: Simd, E: Element, const FINE: bool, const H: usize, const C: usize>(
+unsafe fn weigh_columns<
+    S: Simd,
+    E: Element,
+    const FINE: bool,
+    const H: usize,
+    const C: usize,
+    const TURNED: bool,
+>(
     weights: Matrix<*const f32>,
     values: Matrix<*const E>,
     n: usize,
@@ -673,10 +696,10 @@ unsafe fn weigh_columns<S: Simd, E: Element, const FINE: bool, const H: usize, c
                 ..acc
             };
             d += if dim - d >= C * S::LANES {
-                weigh::<S, E, H, C, false>(weights, values, n, S::LANES, acc, true, || ahead.step::<FINE>());
+                weigh::<S, E, H, C, TURNED>(weights, values, n, S::LANES, acc, true, || ahead.step::<FINE>());
                 C * S::LANES
             } else {
-                weigh::<S, E, H, 1, false>(weights, values, n, S::LANES.min(dim - d), acc, true, || {
+                weigh::<S, E, H, 1, TURNED>(weights, values, n, S::LANES.min(dim - d), acc, true, || {
                     ahead.some()
                 });
                 S::LANES

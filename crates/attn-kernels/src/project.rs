@@ -328,10 +328,10 @@ unsafe fn by_outputs<S: Simd, E: Element, const R: usize, const K: usize>(
                 dim: input.inputs,
             };
             j += if outputs - j >= K {
-                scores::<S, E, R, K, 1>([columns], to, || ());
+                scores::<S, E, R, K, 1, false>([columns], to, || ());
                 K
             } else {
-                scores::<S, E, R, 1, 1>([columns], to, || ());
+                scores::<S, E, R, 1, 1, false>([columns], to, || ());
                 1
             };
         }

@@ -47,15 +47,22 @@ pub(crate) struct Columns<E> {
     pub(crate) dim: usize,
 }
 
-/// `scores[h][j] = q_h . k_j`, for H queries and K keys in P parts; `H K` is at most 16. `between` runs before each
-/// vector of terms.
+/// `scores[h][j] = q_h . k_j`, for H queries and K keys in P parts; `H K` is at most 16. TURNED scores lie as `[K, H]`.
+/// `between` runs before each vector of terms.
 ///
 /// # Safety
 /// 1. Of each part `q` has H rows of `dim` f32 rounded up to whole vectors, zeros beyond `dim`, and `keys` K rows of
-///    `dim`; `scores` has H rows of K.
+///    `dim`; `scores` has H rows of K, or where they are turned K rows of H.
 /// 2. The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize, const P: usize>(
+pub(crate) unsafe fn scores<
+    S: Simd,
+    E: Element,
+    const H: usize,
+    const K: usize,
+    const P: usize,
+    const TURNED: bool,
+>(
     parts: [Columns<E>; P],
     scores: Matrix<*mut f32>,
     mut between: impl FnMut(),
@@ -88,7 +95,18 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize,
                 d += S::LANES;
             }
         }
-        if H * K == 16 {
+        if H * K == 16 && TURNED {
+            let mut all = [zero; 16];
+            for i in 0..16 {
+                all[i] = sums[i % H][i / H];
+            }
+            let all = S::sums(all);
+            for j in 0..K {
+                for h in 0..H {
+                    *scores.at.add(j * scores.stride + h) = all[j * H + h];
+                }
+            }
+        } else if H * K == 16 {
             let mut all = [zero; 16];
             for i in 0..16 {
                 all[i] = sums[i / K][i % K];
@@ -102,7 +120,12 @@ pub(crate) unsafe fn scores<S: Simd, E: Element, const H: usize, const K: usize,
         } else {
             for h in 0..H {
                 for j in 0..K {
-                    *scores.at.add(h * scores.stride + j) = S::sum(sums[h][j]);
+                    let at = if TURNED {
+                        j * scores.stride + h
+                    } else {
+                        h * scores.stride + j
+                    };
+                    *scores.at.add(at) = S::sum(sums[h][j]);
                 }
             }
         }

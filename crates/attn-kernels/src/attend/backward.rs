@@ -439,13 +439,13 @@ fn go_through<S: Simd, E: Element>(work: Work<'_, E>) {
                         keys: Matrix::of(own_k, k_width),
                         dim: key_dim,
                     };
-                    scores::<S, f32, 1, 1, 1>([of_key], Matrix::of_mut(&mut score, 1), || ());
+                    scores::<S, f32, 1, 1, 1, false>([of_key], Matrix::of_mut(&mut score, 1), || ());
                     let of_value = Columns {
                         q: Matrix::of(grad, v_width),
                         keys: Matrix::of(own_v, v_width),
                         dim: value_dim,
                     };
-                    scores::<S, f32, 1, 1, 1>([of_value], Matrix::of_mut(&mut dp, 1), || ());
+                    scores::<S, f32, 1, 1, 1, false>([of_value], Matrix::of_mut(&mut dp, 1), || ());
                 }
                 let p = (scale * score[0] - lse[token]).exp();
                 let ds = scale * p * (dp[0] - block.d[row]);
