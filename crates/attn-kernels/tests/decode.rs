@@ -231,7 +231,8 @@ fn keys_may_end_in_columns_that_all_heads_share() {
 
 #[test]
 fn keys_and_values_may_be_sums_of_outer_products() {
-    for (n_heads, heads) in [(8, 8), (1, 1), (5, 5), (24, 8)] {
+    // Fewer heads than a vector holds, more, and query heads that share factors or use only some of them.
+    for (n_heads, heads) in [(8, 8), (1, 1), (5, 5), (24, 8), (21, 21), (32, 16), (6, 9)] {
         for (keys, values) in [(2, 2), (1, 3), (4, 1), (32, 5)] {
             for (key_dim, value_dim) in [(64, 64), (24, 40)] {
                 let sizes = Parts {
@@ -245,6 +246,50 @@ fn keys_and_values_may_be_sums_of_outer_products() {
                 };
                 check_parts::<f32>(&sizes);
                 check_parts::<bf16>(&sizes);
+                check_parts::<f16>(&sizes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_factor_that_is_no_number_spoils_its_head_alone() {
+    let (heads, dim, n) = (5, 16, 70);
+    let width = 2 * (dim + heads);
+    let (q, values): (Vec<f32>, Vec<f32>) = (random(heads * dim, 1), random(n * width, 2));
+    for level in levels() {
+        for value in [f32::NAN, f32::INFINITY] {
+            let mut keys: Vec<f32> = random(n * width, 3);
+            // Of the second product of a slot, for the third head.
+            keys[40 * width + 2 * dim + heads + 2] = value;
+            let mut out = vec![0.0; heads * dim];
+            let input = Decode {
+                q: &q,
+                keys: Rows::head_major(&keys, 1, n, width),
+                values: Some(Rows::head_major(&values, 1, n, width)),
+                tail: None,
+                factors: Some(Factors {
+                    heads,
+                    keys: 2,
+                    values: 2,
+                }),
+                n_heads: heads,
+                n_kv_heads: 1,
+                key_dim: dim,
+                value_dim: dim,
+                slots: &[n],
+                scale: 1.0,
+            };
+            decode(&input, level, &mut out).unwrap();
+            for (head, out) in out.chunks_exact(dim).enumerate() {
+                // A score of minus infinity is an entry that weighs nothing.
+                let is_spoilt = out.iter().all(|x| x.is_nan());
+                let is_number = out.iter().all(|x| x.is_finite());
+                match (head, value.is_nan()) {
+                    (2, true) => assert!(is_spoilt, "{level}"),
+                    (2, false) => assert!(is_spoilt || is_number, "{level}"),
+                    _ => assert!(is_number, "{level} {head}"),
+                }
             }
         }
     }
