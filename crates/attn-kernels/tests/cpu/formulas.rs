@@ -1,14 +1,11 @@
 //! The gradients that kernels are held against are those of the formulas: central differences of the sums that they
 //! are gradients of.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod cases;
-mod common;
 
 use attn_kernels::{Attend, Entries, Rows};
-use cases::attend::{Sequences, causal, random_rows, strided, token_major, with_sequences};
-use cases::merge::Merge;
-use common::assert_close;
+
+use crate::cases::attend::{Sequences, causal, random_rows, strided, token_major, with_sequences};
+use crate::cases::merge::Merge;
+use crate::common::assert_close;
 
 /// Far above what f32 rounds away of an element, and small enough for the cubes that are left out.
 const STEP: f32 = 1.0 / 256.0;
@@ -62,7 +59,7 @@ fn check_attend(sizes: Sequences) {
             .map(|at| f64::from(data[at]))
             .collect();
         let sum = |input: &Attend<'_, f32>| -> f64 {
-            let out = common::attend(input).0;
+            let out = crate::common::attend(input).0;
             out.iter().zip(&of_out).map(|(out, grad)| out * grad).sum()
         };
         let entries = input.own.or(input.closed).unwrap();
@@ -77,7 +74,7 @@ fn check_attend(sizes: Sequences) {
             }),
         };
         let n = input.own.map_or(input.n_keys, |_| tokens);
-        let expected = common::attend_gradients(input, &grad);
+        let expected = crate::common::attend_gradients(input, &grad);
 
         let at = places(&input.q, [batch, h, tokens, key_dim]);
         let dq = differences(input.q.data, at.into_iter(), |data| {

@@ -1,11 +1,9 @@
 //! Decode against its formula, on every level that runs here.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{Decode, Element, Factors, Level, Rows, Tail, decode};
-use common::{assert_close, random, tolerance};
 use half::{bf16, f16};
+
+use crate::common::{assert_close, random, tolerance};
 
 struct Sizes {
     n_heads: usize,
@@ -57,7 +55,7 @@ fn check<E: Element>(sizes: &Sizes) {
         slots: &sizes.slots,
         scale: (sizes.key_dim as f32).powf(-0.5),
     };
-    let expected = common::decode(&input);
+    let expected = crate::common::decode(&input);
     for level in levels() {
         let mut out = vec![E::from_f32(f32::NAN); b * sizes.n_heads * value_dim];
         decode(&input, level, &mut out).unwrap();
@@ -200,7 +198,7 @@ fn check_parts<E: Element>(sizes: &Parts) {
         slots,
         scale: 3.0 * (key_dim as f32).powf(-0.5),
     };
-    let expected = common::decode(&input);
+    let expected = crate::common::decode(&input);
     for level in levels() {
         let mut out = vec![E::from_f32(f32::NAN); b * h * value_dim];
         decode(&input, level, &mut out).unwrap();

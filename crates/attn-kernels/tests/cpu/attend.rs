@@ -1,11 +1,9 @@
 //! Attend against its formula, on every level that runs here.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{Attend, Element, Entries, Level, Rows, attend};
-use common::{assert_close, random, tolerance};
 use half::{bf16, f16};
+
+use crate::common::{assert_close, random, tolerance};
 
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -99,7 +97,7 @@ fn check<E: Element>(sizes: &Sizes) {
         window,
         scale: (key_dim as f32).powf(-0.5),
     };
-    let (expected, logarithms) = common::attend(&input);
+    let (expected, logarithms) = crate::common::attend(&input);
     for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
         let mut out = vec![E::from_f32(f32::NAN); batch * n_heads * tokens * value_dim];
         let mut lse = vec![f32::NAN; batch * n_heads * tokens];

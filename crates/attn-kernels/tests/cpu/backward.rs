@@ -1,13 +1,11 @@
 //! The gradients of attend against their formula in f64, on every level that runs here.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{
     Attend, Backward, Element, Entries, EntryGradients, Gradients, Level, Rows, attend, attend_backward,
 };
-use common::{assert_close, random};
 use half::bf16;
+
+use crate::common::{assert_close, random};
 
 #[derive(Debug, Clone, Copy)]
 struct Sizes {

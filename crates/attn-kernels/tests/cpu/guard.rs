@@ -1,16 +1,13 @@
 //! Kernels read and write nothing beyond their operands: each ends at a page that nobody may touch.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{
     Attend, Backward, Decode, Element, Entries, EntryGradients, Factors, Gradients, Grouped, Latents,
     LatentsOut, Level, Norm, Orientation, Output, Place, Project, Rows, Tail, Turn, attend, attend_backward,
     decode, latents, project,
 };
-use common::random;
 use half::bf16;
+
+use crate::common::random;
 
 /// Elements of which the last is the last of its page, before one that is not mapped for reading or writing.
 struct Guarded<E> {

@@ -1,11 +1,9 @@
 //! Latents against their formula, on every level that runs here.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{Element, Gate, Grouped, Latents, LatentsOut, Level, Norm, Place, Turn, latents};
-use common::{assert_close, random};
 use half::{bf16, f16};
+
+use crate::common::{assert_close, random};
 
 #[derive(Debug, Clone, Copy)]
 struct Sizes<'a> {

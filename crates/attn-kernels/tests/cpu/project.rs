@@ -1,11 +1,9 @@
 //! Project against its formula, on every level that runs here.
-#![allow(clippy::unwrap_used)] // in helpers too
-
-mod common;
 
 use attn_kernels::{Element, Grouped, Level, Orientation, Output, Project, project};
-use common::{assert_close, random};
 use half::{bf16, f16};
+
+use crate::common::{assert_close, random};
 
 fn check<E: Element>(groups: usize, rows: usize, inputs: usize, outputs: usize, tolerance: f64) {
     let gap = 3;
