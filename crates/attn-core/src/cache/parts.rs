@@ -11,7 +11,7 @@ impl Cache {
     /// One cache per sequence, copied.
     ///
     /// # Errors
-    /// [`Error::Candle`] where memory runs out, [`Error::Unsupported`] where sequences share slots.
+    /// [`crate::Error::Candle`] where memory runs out, [`crate::Error::Unsupported`] where sequences share slots.
     pub fn split(&self) -> Result<Vec<Self>> {
         self.check_unshared("a cache for each sequence")?;
         (0..self.batch())
@@ -39,7 +39,7 @@ impl Cache {
     /// Puts one cache per sequence together again, shorter ones padded with NaN.
     ///
     /// # Errors
-    /// [`Error::Candle`] where memory runs out.
+    /// [`crate::Error::Candle`] where memory runs out.
     pub fn join(&mut self, parts: &[Self]) -> Result<()> {
         let slots = parts.iter().map(|part| part.rows.len()).max().unwrap_or(0);
         let mut parts = parts.to_vec();
@@ -66,7 +66,7 @@ impl Cache {
     /// to see the very cache that is measured. Only the slots in use are copied.
     ///
     /// # Errors
-    /// [`Error::Candle`] where memory runs out.
+    /// [`crate::Error::Candle`] where memory runs out.
     ///
     /// ```
     /// # use attn_core::grouped::GroupedConfig;
