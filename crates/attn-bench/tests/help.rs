@@ -468,10 +468,11 @@ fn lists_are_tables_and_json() {
     assert!(listed.len() >= 5);
     for variant in listed {
         let of = |key: &str| variant[key].as_str().unwrap().to_string();
-        let line = variants
-            .lines()
-            .find(|line| line.contains(&of("summary")))
-            .unwrap();
+        // A sentence may be part of another variant's.
+        let is_its_line = |line: &&str| {
+            line.split_whitespace().next() == Some(&of("name")) && line.contains(&of("summary"))
+        };
+        let line = variants.lines().find(is_its_line).unwrap();
         for key in ["name", "cache_formula", "paper"] {
             assert!(line.contains(&of(key)), "{key}: {line}");
         }
