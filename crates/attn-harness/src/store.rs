@@ -34,7 +34,7 @@ use tempfile::TempDir;
 use self::files::{read_parquet, replace_file, sync_folder, write_file};
 use self::log::{Entry, Index};
 use self::read::case_ids;
-use self::tables::{Tables, describe_tables};
+use self::tables::Tables;
 use self::texts::{UNFINISHED, pretty, readme, with_command, with_entry};
 use crate::row::{Details, Row};
 
@@ -311,24 +311,11 @@ impl RunDir {
     /// [`StoreError::Io`], [`StoreError::Damaged`] or [`StoreError::Table`]; a file is either replaced or as it was.
     pub fn build_tables(&mut self, each: &mut dyn FnMut(&[Row])) -> Result<(), StoreError> {
         let index = Index::of(&self.dir.join(LOG))?;
-        let mut metadata = None;
         let mut tables = Tables::new(&self.dir);
         index.read(ROWS_AT_ONCE, |entries| {
-            let mut rows = Vec::with_capacity(entries.len());
-            let mut details = Details::default();
-            for entry in entries {
-                rows.push(entry.row);
-                details.extend(entry.details);
-            }
-            let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
-            tables.write(&rows, &details, metadata)?;
-            each(&rows);
+            each(&tables.write(entries)?);
             Ok(())
         })?;
-        if metadata.is_none() {
-            // A run without cases has its tables too.
-            tables.write(&[], &Details::default(), &describe_tables(&[]))?;
-        }
         tables.finish()?;
         sync_folder(&self.dir);
         Ok(())

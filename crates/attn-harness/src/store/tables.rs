@@ -5,11 +5,15 @@ use std::path::Path;
 use polars::prelude::DataFrame;
 
 use super::files::TableFile;
+use super::log::Entry;
 use super::{CURVES, POSITIONS, PROBES, ROWS, SAMPLES, SCHEMA_VERSION, StoreError, TRAININGS};
 use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 
-/// The tables of some rows, by the names of their files.
-pub(super) fn frames(rows: &[Row], details: &Details) -> Result<[(&'static str, DataFrame); 6], StoreError> {
+/// The tables of a run, by the names of their files; that of rows is the last.
+pub(super) type Frames = [(&'static str, DataFrame); 6];
+
+/// The tables of some rows.
+pub(super) fn frames(rows: &[Row], details: &Details) -> Result<Frames, StoreError> {
     Ok([
         (SAMPLES, Sample::to_frame(&details.samples)?),
         (POSITIONS, Position::to_frame(&details.positions)?),
@@ -25,6 +29,8 @@ pub(super) fn frames(rows: &[Row], details: &Details) -> Result<[(&'static str, 
 pub(super) struct Tables<'a> {
     dir: &'a Path,
     files: Vec<(&'static str, TableFile)>,
+    /// What all of them say about themselves, by the first row.
+    metadata: Option<Vec<(String, String)>>,
 }
 
 impl<'a> Tables<'a> {
@@ -32,23 +38,32 @@ impl<'a> Tables<'a> {
         Self {
             dir,
             files: Vec::new(),
+            metadata: None,
         }
     }
 
-    pub(super) fn write(
-        &mut self,
-        rows: &[Row],
-        details: &Details,
-        metadata: &[(String, String)],
-    ) -> Result<(), StoreError> {
-        self.write_frames(frames(rows, details)?, metadata)
+    /// Writes some cases of a log, and gives back their rows.
+    pub(super) fn write(&mut self, entries: Vec<Entry>) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::with_capacity(entries.len());
+        let mut details = Details::default();
+        for entry in entries {
+            rows.push(entry.row);
+            details.extend(entry.details);
+        }
+        self.write_frames(frames(&rows, &details)?)?;
+        Ok(rows)
     }
 
-    pub(super) fn write_frames(
-        &mut self,
-        frames: [(&'static str, DataFrame); 6],
-        metadata: &[(String, String)],
-    ) -> Result<(), StoreError> {
+    /// Writes tables of some rows.
+    pub(super) fn write_frames(&mut self, frames: Frames) -> Result<(), StoreError> {
+        let metadata = match &self.metadata {
+            Some(metadata) => metadata,
+            None => {
+                let [.., (_, rows)] = &frames;
+                let first = Row::from_frame(&rows.head(Some(1)))?;
+                self.metadata.insert(describe_tables(first.first()))
+            }
+        };
         for (name, table) in frames {
             let is_always = [ROWS, SAMPLES].contains(&name);
             let at = self.files.iter().position(|(known, _)| *known == name);
@@ -66,19 +81,23 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
+    /// Gives the files their names. A run without cases has its tables too.
     pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        if self.files.is_empty() {
+            self.write_frames(frames(&[], &Details::default())?)?;
+        }
         self.files.sort_by_key(|(name, _)| *name == ROWS);
         self.files.into_iter().try_for_each(|(_, file)| file.finish())
     }
 }
 
 /// What the parquet files say about themselves.
-pub(super) fn describe_tables(rows: &[Row]) -> Vec<(String, String)> {
+fn describe_tables(first: Option<&Row>) -> Vec<(String, String)> {
     let mut pairs = vec![(
         "attn_bench.schema_version".to_string(),
         SCHEMA_VERSION.to_string(),
     )];
-    if let Some(row) = rows.first() {
+    if let Some(row) = first {
         pairs.push(("attn_bench.sweep_name".to_string(), row.sweep_name.clone()));
         pairs.push((
             "attn_bench.commit".to_string(),

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::row::{Details, Row};
 use crate::status::Status;
 use crate::store::log::{Entry, Head, Lines, complete_lines};
-use crate::store::tables::{Tables, describe_tables};
+use crate::store::tables::Tables;
 use crate::store::{LOG, ROWS, Run, StoreError};
 
 /// Bytes of log lines that are parsed at once.
@@ -145,7 +145,6 @@ impl Merge {
         let path = self.temporary.path().join(LOG);
         let mut lines = Lines::open(&path)?;
         let mut tables = Tables::new(self.temporary.path());
-        let mut metadata = None;
         for places in chunks(&self.places) {
             let mut text = Vec::with_capacity(places.iter().map(|place| place.bytes as usize).sum());
             let mut spans = Vec::with_capacity(places.len());
@@ -160,18 +159,7 @@ impl Merge {
             });
             let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
             drop(text);
-            let mut rows = Vec::with_capacity(entries.len());
-            let mut details = Details::default();
-            for entry in entries {
-                rows.push(entry.row);
-                details.extend(entry.details);
-            }
-            let metadata: &Vec<_> = metadata.get_or_insert_with(|| describe_tables(&rows));
-            tables.write(&rows, &details, metadata)?;
-            digest.add(&rows);
-        }
-        if metadata.is_none() {
-            tables.write(&[], &Details::default(), &describe_tables(&[]))?;
+            digest.add(&tables.write(entries)?);
         }
         tables.finish()?;
         Ok(digest)

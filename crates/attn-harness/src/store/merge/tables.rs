@@ -13,14 +13,11 @@ use crate::row::{CurvePoint, Details, Position, Probe, Row, Sample, Training};
 use crate::status::Status;
 use crate::store::files::read_parquet;
 use crate::store::log::{Entry, Head, complete_lines};
-use crate::store::tables::{Tables, describe_tables, frames};
+use crate::store::tables::{Frames, Tables, frames};
 use crate::store::{LOG, ROWS, StoreError};
 
 /// Runs whose cases are looked up at once.
 const RUNS_AT_ONCE: usize = 256;
-
-/// The tables of a run, by the names of their files.
-type Frames = [(&'static str, DataFrame); 6];
 
 impl Merge {
     /// Finds out which case is where.
@@ -69,7 +66,6 @@ impl Merge {
         let mut digest = Digest::default();
         let empty = frames(&[], &Details::default())?;
         let mut tables = Tables::new(self.temporary.path());
-        let mut metadata = None;
         let mut sources: Vec<usize> = (0..self.sources.len()).collect();
         while !sources.is_empty() {
             // So many runs that their rows are a row group.
@@ -96,10 +92,7 @@ impl Merge {
             }
             let [.., (_, rows)] = &joined;
             digest.add_frame(rows)?;
-            if metadata.is_none() {
-                metadata = Some(describe_tables(&Row::from_frame(&rows.head(Some(1)))?));
-            }
-            tables.write_frames(joined, metadata.as_deref().unwrap_or_default())?;
+            tables.write_frames(joined)?;
         }
         tables.finish()?;
         Ok(digest)
