@@ -13,7 +13,8 @@
 )]
 
 use super::ahead::Ahead;
-use super::{BLOCK, Decode, Factors, Piece, Work, calls, score_block, weigh_block};
+use super::blocks::{calls, score_block, weigh_block};
+use super::{BLOCK, Decode, Factors, Piece, Work};
 use crate::element::Element;
 use crate::error::{Mismatch, at_least};
 use crate::rows::Rows;

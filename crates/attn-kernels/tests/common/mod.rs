@@ -11,6 +11,32 @@ pub fn random<E: Element>(n: usize, seed: u64) -> Vec<E> {
     (0..n).map(|_| E::from_f32(rng.random_range(-1.0..1.0))).collect()
 }
 
+/// Four tokens of one head of 16, whose queries, keys and values are the rows `x`: operands that fit, to be spoilt.
+pub fn four_tokens(x: &[f32]) -> Attend<'_, f32> {
+    let rows = Rows::head_major(x, 1, 4, 16);
+    Attend {
+        q: rows,
+        closed: Some(Entries {
+            k: rows,
+            shared: None,
+            v: rows,
+        }),
+        own: None,
+        shared_dim: 0,
+        batch: 1,
+        n_heads: 1,
+        n_kv_heads: 1,
+        tokens: 4,
+        n_keys: 4,
+        key_dim: 16,
+        value_dim: 16,
+        start: 0,
+        stride: 1,
+        window: usize::MAX,
+        scale: 1.0,
+    }
+}
+
 fn softmax_sum(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], scale: f64) -> Vec<f64> {
     let scores: Vec<f64> = keys
         .iter()

@@ -3,7 +3,7 @@
 use attn_kernels::{Attend, Element, Entries, Level, Rows, attend};
 use half::{bf16, f16};
 
-use crate::common::{assert_close, random, tolerance};
+use crate::common::{assert_close, four_tokens, random, tolerance};
 
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -284,28 +284,7 @@ fn a_key_that_is_nan_spoils_the_queries_that_see_it_and_no_others() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let x = vec![0.0_f32; 4 * 16];
-    let rows = Rows::head_major(&x, 1, 4, 16);
-    let input = Attend {
-        q: rows,
-        closed: Some(Entries {
-            k: rows,
-            shared: None,
-            v: rows,
-        }),
-        own: None,
-        shared_dim: 0,
-        batch: 1,
-        n_heads: 1,
-        n_kv_heads: 1,
-        tokens: 4,
-        n_keys: 4,
-        key_dim: 16,
-        value_dim: 16,
-        start: 0,
-        stride: 1,
-        window: usize::MAX,
-        scale: 1.0,
-    };
+    let input = four_tokens(&x);
     let run = |input: Attend<'_, f32>, out: usize| attend(&input, Level::Portable, &mut vec![0.0; out], None);
     assert_eq!(run(input, 64), Ok(()));
     let refused = |input, out| run(input, out).unwrap_err().to_string();

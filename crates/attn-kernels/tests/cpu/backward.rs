@@ -5,7 +5,7 @@ use attn_kernels::{
 };
 use half::bf16;
 
-use crate::common::{assert_close, random};
+use crate::common::{assert_close, four_tokens, random};
 
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
@@ -255,35 +255,13 @@ fn gradients_of_every_kind_agree_with_the_formula() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let x = vec![0.0_f32; 4 * 16];
-    let rows = Rows::head_major(&x, 1, 4, 16);
-    let entries = Entries {
-        k: rows,
-        shared: None,
-        v: rows,
-    };
-    let input = Attend {
-        q: rows,
-        closed: Some(entries),
-        own: None,
-        shared_dim: 0,
-        batch: 1,
-        n_heads: 1,
-        n_kv_heads: 1,
-        tokens: 4,
-        n_keys: 4,
-        key_dim: 16,
-        value_dim: 16,
-        start: 0,
-        stride: 1,
-        window: usize::MAX,
-        scale: 1.0,
-    };
+    let input = four_tokens(&x);
     let refused = |input: Attend<'_, f32>, q: usize| {
         let backward = Backward {
             input,
             out: &x,
             lse: &[0.0; 4],
-            grad: rows,
+            grad: input.q,
         };
         let (mut q, mut k, mut v) = (vec![0.0; q], vec![0.0; 64], vec![0.0; 64]);
         let mut gradients = Gradients {
@@ -295,7 +273,7 @@ fn operands_that_do_not_fit_are_refused() {
     assert_eq!(refused(input, 64), Ok(()));
     assert!(refused(input, 63).unwrap_err().contains("q's gradient"));
     let both = Attend {
-        own: Some(entries),
+        own: input.closed,
         ..input
     };
     assert!(refused(both, 64).unwrap_err().contains("kinds of entries"));
