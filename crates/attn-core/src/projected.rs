@@ -23,7 +23,7 @@ use candle_core::Tensor;
 
 use crate::attention::{Attention, Queries};
 use crate::cache::{Cache, SlotRows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::geometry::{Entry, Geometry};
 use crate::habits::{Habit, Habits};
 use crate::ops::{self, AttendInput, DecodeInput, Entries};
@@ -67,7 +67,7 @@ pub trait Projections: Send + Sync {
     /// - returns `[B, T, H, Dk]`
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] where `starts` is not one per sequence.
+    /// [`Error::Shape`] where `starts` is not one per sequence.
     fn queries(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor>;
 
     /// What the cache holds of all tokens: `[B, heads, T, width]` a tensor, widths as the [`Entry`] has them.
@@ -79,14 +79,14 @@ pub trait Projections: Send + Sync {
     /// Outputs of heads: `[B, n, H, Dv]` -> `[B, n, M]`.
     ///
     /// # Errors
-    /// [`crate::Error::Candle`] where shapes do not fit.
+    /// [`Error::Candle`] where shapes do not fit.
     fn output(&self, heads: &Tensor) -> Result<Tensor>;
 
     /// Keys `[B, Hkv, n, Dk]` and values `[B, Hkv, n, Dv]` of slots, for whole sequences; gradients flow through them. Those
     /// that the entry says ([`ops::form`]), unless they are latents to decompress.
     ///
     /// # Errors
-    /// [`crate::Error::Candle`] where shapes do not fit.
+    /// [`Error::Candle`] where shapes do not fit.
     fn keys_values(&self, rows: &SlotRows, entry: &Entry) -> Result<[Tensor; 2]> {
         ops::form(rows, entry)
     }
@@ -94,7 +94,7 @@ pub trait Projections: Send + Sync {
     /// Queries `[B, n, H, Dk]` as they are multiplied with what the cache holds: themselves, unless that is a latent.
     ///
     /// # Errors
-    /// [`crate::Error::Candle`] where shapes do not fit.
+    /// [`Error::Candle`] where shapes do not fit.
     fn absorb(&self, q: Tensor) -> Result<Tensor> {
         Ok(q)
     }
@@ -103,7 +103,7 @@ pub trait Projections: Send + Sync {
     /// latents.
     ///
     /// # Errors
-    /// [`crate::Error::Candle`] where shapes do not fit.
+    /// [`Error::Candle`] where shapes do not fit.
     fn decompress(&self, heads: Tensor) -> Result<Tensor> {
         Ok(heads)
     }
@@ -112,10 +112,26 @@ pub trait Projections: Send + Sync {
     /// nothing done, where there are none.
     ///
     /// # Errors
-    /// [`crate::Error::CacheFull`].
+    /// [`Error::CacheFull`].
     fn step(&self, _x: &Tensor, _cache: &mut Cache, _scale: f64) -> Result<Option<Tensor>> {
         Ok(None)
     }
+}
+
+/// Whether a function of [`Projections`] gave what the geometry says; `op` is what it gave and in which order.
+fn expect(op: &'static str, got: Option<&Tensor>, expected: Option<[usize; 4]>) -> Result<()> {
+    let dims = got.map_or(&[][..], Tensor::dims);
+    if dims == expected.as_ref().map_or(&[][..], |expected| &expected[..]) {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op,
+        expected: match expected {
+            Some(expected) => format!("{expected:?} as the geometry says"),
+            None => "none, since the entry has none apart".to_string(),
+        },
+        got: dims.to_vec(),
+    })
 }
 
 /// A layer around the projections of a variant.
@@ -175,11 +191,51 @@ impl<P: Projections> Projected<P> {
         }
     }
 
+    /// Queries of tokens, of the sizes that the geometry says.
+    fn queries(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        let Geometry {
+            n_heads, score_dim, ..
+        } = self.geometry;
+        let q = self.projections.queries(x, starts)?;
+        expect(
+            "`queries` [B, T, H, Dk]",
+            Some(&q),
+            Some([b, t, n_heads, score_dim]),
+        )?;
+        Ok(q)
+    }
+
+    /// What the cache holds of tokens, of the sizes that its entry says: others would be read as something else.
+    fn slots(&self, x: &Tensor, starts: &[usize]) -> Result<SlotRows> {
+        let (b, t, _) = x.dims3()?;
+        let entry = &self.geometry.entry;
+        let of_heads = |width| [b, entry.heads, t, width];
+        let rows = self.projections.slots(x, starts)?;
+        let SlotRows { keys, values, tail } = &rows;
+        expect(
+            "keys of `slots` [B, Hkv, T, width]",
+            Some(keys),
+            Some(of_heads(entry.key_width())),
+        )?;
+        expect(
+            "values of `slots` [B, Hkv, T, width]",
+            values.as_ref(),
+            entry.value_width().map(of_heads),
+        )?;
+        expect(
+            "tail of `slots` [B, 1, T, width]",
+            tail.as_ref(),
+            (entry.tail > 0).then_some([b, 1, t, entry.tail]),
+        )?;
+        Ok(rows)
+    }
+
     /// Queries of the last `n` tokens, `[B, n, H, Dk]`.
     fn last_queries(&self, x: &Tensor, n: usize, starts: &[usize]) -> Result<Tensor> {
         let t = x.dim(1)?;
         let starts: Vec<usize> = starts.iter().map(|start| start + t - n).collect();
-        self.projections.queries(&x.narrow(1, t - n, n)?, &starts)
+        self.queries(&x.narrow(1, t - n, n)?, &starts)
     }
 
     /// Attention of queries `[B, n, H, Dk]`, the first of which is at `start`, over slots; outputs `[B, n, M]`.
@@ -290,7 +346,7 @@ impl<P: Projections> Attention for Projected<P> {
             let n = queries.count(t)?;
             let starts = vec![0; b];
             let q = self.last_queries(x, n, &starts)?;
-            let rows = self.projections.slots(x, &starts)?;
+            let rows = self.slots(x, &starts)?;
             self.attend(&q, &rows, t - n)
         })
     }
@@ -306,7 +362,7 @@ impl<P: Projections> Attention for Projected<P> {
             };
             let starts = cache.lens().to_vec();
             let q = self.last_queries(x, n, &starts)?;
-            let rows = self.projections.slots(x, &starts)?;
+            let rows = self.slots(x, &starts)?;
             let (rows, before) = self.store(cache, rows, past)?;
             self.attend(&q, &rows, before + t - n)
         })
@@ -325,8 +381,8 @@ impl<P: Projections> Attention for Projected<P> {
             }
             let starts = cache.lens().to_vec();
             let projected = timed(Phase::Projections, || {
-                let q = self.projections.absorb(self.projections.queries(x, &starts)?)?;
-                Ok::<_, crate::Error>((q, self.projections.slots(x, &starts)?))
+                let q = self.projections.absorb(self.queries(x, &starts)?)?;
+                Ok::<_, Error>((q, self.slots(x, &starts)?))
             });
             let (q, rows) = projected?;
             timed(Phase::CacheUpdate, || cache.write(&starts, &rows))?;
@@ -345,5 +401,104 @@ impl<P> Projected<P> {
     /// window that is concatenated each would lose another slot.
     fn needs_uniform(&self) -> bool {
         self.build.has(Habit::DenseMask) || (self.build.has(Habit::Cat) && self.geometry.window.is_some())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::geometry::{ProjectionMacs, Values};
+    use crate::variant::Path;
+    use crate::weights::random_tensor;
+
+    /// One of the mistakes that are made easily, or none.
+    #[derive(Clone, Copy)]
+    enum Mistake {
+        Nothing,
+        TurnedQueries,
+        TurnedKeys,
+        ValuesBesideKeys,
+        Tail,
+    }
+
+    /// Two heads of 4 columns, whose queries and keys are the tokens themselves; keys are values too.
+    struct Tied(Mistake);
+
+    impl Projections for Tied {
+        fn queries(&self, x: &Tensor, _: &[usize]) -> Result<Tensor> {
+            let (b, t, _) = x.dims3()?;
+            let q = x.reshape((b, t, 2, 4))?;
+            match self.0 {
+                Mistake::TurnedQueries => Ok(q.transpose(1, 2)?),
+                _ => Ok(q),
+            }
+        }
+
+        fn slots(&self, x: &Tensor, starts: &[usize]) -> Result<SlotRows> {
+            let heads = Tied(Mistake::Nothing).queries(x, starts)?; // [B, T, 2, 4]
+            let keys = match self.0 {
+                Mistake::TurnedKeys => heads,
+                _ => heads.transpose(1, 2)?,
+            };
+            let tail = keys.narrow(1, 0, 1)?;
+            Ok(SlotRows {
+                values: matches!(self.0, Mistake::ValuesBesideKeys).then(|| keys.clone()),
+                tail: matches!(self.0, Mistake::Tail).then_some(tail),
+                keys,
+            })
+        }
+
+        fn output(&self, heads: &Tensor) -> Result<Tensor> {
+            let (b, n, h, d) = heads.dims4()?;
+            Ok(heads.reshape((b, n, h * d))?)
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_geometry_is_named() {
+        let geometry = Geometry {
+            d_model: 8,
+            n_heads: 2,
+            n_kv_heads: 2,
+            score_dim: 4,
+            v_dim: 4,
+            stride: 1,
+            window: None,
+            entry: Entry::new(2, 4, Values::KeyPrefix(4)),
+            state_elements: 0,
+            parameters: 0,
+            forward_macs: ProjectionMacs::default(),
+            decode_macs: ProjectionMacs::default(),
+        };
+        let x = random_tensor(&[1, 3, 8], 7, 0, DType::F32, &Device::Cpu).unwrap();
+        let forward = |mistake| {
+            let build = Build::cpu(Path::Fused, DType::F32);
+            let layer = Projected::new(geometry.clone(), &build, Tied(mistake));
+            layer.forward(&x, Queries::All).map_err(|error| error.to_string())
+        };
+        assert_eq!(forward(Mistake::Nothing).unwrap().dims(), [1, 3, 8]);
+        for (mistake, message) in [
+            (
+                Mistake::TurnedQueries,
+                "shape mismatch in `queries` [B, T, H, Dk], expected [1, 3, 2, 4] as the geometry says, got [1, 2, 3, 4]",
+            ),
+            (
+                Mistake::TurnedKeys,
+                "shape mismatch in keys of `slots` [B, Hkv, T, width], expected [1, 2, 3, 4] as the geometry says, got [1, 3, 2, 4]",
+            ),
+            (
+                Mistake::ValuesBesideKeys,
+                "shape mismatch in values of `slots` [B, Hkv, T, width], expected none, since the entry has none apart, got [1, 2, 3, 4]",
+            ),
+            (
+                Mistake::Tail,
+                "shape mismatch in tail of `slots` [B, 1, T, width], expected none, since the entry has none apart, got [1, 1, 3, 4]",
+            ),
+        ] {
+            assert_eq!(forward(mistake).unwrap_err(), message);
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::geometry::{Entry, Geometry, ProjectionMacs};
 use crate::linear::Linear;
 use crate::norm::NormKind;
 use crate::rope::Pairing;
-use crate::settings::check_rope;
+use crate::settings::{ROPE_THETA, check_rope, rope_theta};
 use crate::variant::{ModelDims, ParamKind, ParamSpec, Params};
 use crate::weights::WeightSpec;
 
@@ -74,13 +74,7 @@ pub const LATENT_PARAMS: [ParamSpec; 9] = [
         help: "whether the projections of queries, latents and outputs have biases",
         symbol: "",
     },
-    ParamSpec {
-        name: "rope_theta",
-        kind: ParamKind::Float,
-        default: "10000",
-        help: "base of the rotary embedding",
-        symbol: "",
-    },
+    ROPE_THETA,
 ];
 
 /// Sizes and settings of latent attention.
@@ -150,7 +144,7 @@ impl LatentConfig {
             },
             norm_eps: params.float("norm_eps", 1e-5)?,
             bias: params.bool("bias", false)?,
-            rope_theta: params.float("rope_theta", 10_000.0)?,
+            rope_theta: rope_theta(params)?,
             rope_pairing: Pairing::default(),
         })
     }
