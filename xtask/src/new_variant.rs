@@ -73,7 +73,7 @@ pub fn create(root: &Path, name: &str) -> Result<String, Error> {
         )?,
         beside(
             &root.join("crates/attn-bench/src/registry.rs"),
-            "&attn_mtla::VARIANT,",
+            "::VARIANT,",
             &format!("&attn_{name}::VARIANT,"),
         )?,
     ];
@@ -102,29 +102,23 @@ pub fn renamed(text: &str, name: &str) -> String {
         .replace("skeleton", name)
 }
 
-/// A file's text with a line after the one that reads `anchor`, indented alike.
+/// A file's text with a line after the last one that ends with `anchor`, indented alike.
 fn beside(file: &Path, anchor: &str, line: &str) -> Result<(PathBuf, String), Error> {
     let text = fs::read_to_string(file).map_err(|error| Error::File {
         file: file.to_path_buf(),
         error,
     })?;
-    let mut found = false;
-    let lines = text.lines().map(|existing| {
-        if existing.trim() != anchor {
-            return format!("{existing}\n");
-        }
-        found = true;
-        let indent = &existing[..existing.len() - existing.trim_start().len()];
-        format!("{existing}\n{indent}{line}\n")
-    });
-    let text: String = lines.collect();
-    match found {
-        true => Ok((file.to_path_buf(), text)),
-        false => Err(Error::Anchor {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let Some(at) = lines.iter().rposition(|existing| existing.ends_with(anchor)) else {
+        return Err(Error::Anchor {
             file: file.to_path_buf(),
             line: anchor.to_string(),
-        }),
-    }
+        });
+    };
+    let indent = &lines[at][..lines[at].len() - lines[at].trim_start().len()];
+    let line = format!("{indent}{line}");
+    lines.insert(at + 1, &line);
+    Ok((file.to_path_buf(), lines.join("\n") + "\n"))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Error> {
@@ -153,7 +147,7 @@ mod tests {
         put("crates/attn-bench/Cargo.toml", "attn-testkit.workspace = true\n");
         put(
             "crates/attn-bench/src/registry.rs",
-            "    &attn_mtla::VARIANT,\n];\n",
+            "    &attn_mla::VARIANT,\n    &attn_mtla::VARIANT,\n];\n",
         );
         root
     }
@@ -179,7 +173,7 @@ mod tests {
         }
         assert_eq!(
             read(root.path(), "crates/attn-bench/src/registry.rs"),
-            "    &attn_mtla::VARIANT,\n    &attn_toy2::VARIANT,\n];\n"
+            "    &attn_mla::VARIANT,\n    &attn_mtla::VARIANT,\n    &attn_toy2::VARIANT,\n];\n"
         );
         assert!(read(root.path(), "Cargo.toml").ends_with("attn-toy2 = { path = \"crates/attn-toy2\" }\n"));
         assert!(read(root.path(), "crates/attn-bench/Cargo.toml").ends_with("attn-toy2.workspace = true\n"));
@@ -206,7 +200,7 @@ mod tests {
         for (file, anchor) in [
             ("Cargo.toml", "attn-testkit = { path = \"crates/attn-testkit\" }"),
             ("crates/attn-bench/Cargo.toml", "attn-testkit.workspace = true"),
-            ("crates/attn-bench/src/registry.rs", "&attn_mtla::VARIANT,"),
+            ("crates/attn-bench/src/registry.rs", "::VARIANT,"),
         ] {
             beside(&root.join(file), anchor, "").unwrap();
         }

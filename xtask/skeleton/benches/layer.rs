@@ -9,7 +9,7 @@ use attn_core::Params;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn layer(c: &mut Criterion) {
-    let params = Params::default();
+    let params = Params::default(); // unwritten: the settings that it requires
     attn_testkit::bench::layer(c, &attn_skeleton::VARIANT, &params).unwrap();
 }
 

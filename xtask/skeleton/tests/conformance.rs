@@ -9,6 +9,7 @@ fn passes_the_conformance_suite() {
         n_heads: 4,
         head_dim: 8,
     };
+    // Unwritten: the settings that it has, and a second test with odd sizes.
     for params in [
         Params::default(),
         Params::default().with("rope_theta", ParamValue::Float(5e5)),
