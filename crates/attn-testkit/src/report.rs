@@ -63,15 +63,72 @@ impl Report {
     /// With every failed check, if there is one, or if nothing was checked.
     #[allow(clippy::panic)]
     pub fn assert(self) -> Self {
-        let failures: Vec<String> = self.failures().map(|check| format!("{check:?}")).collect();
         if !self.passed() {
-            panic!(
-                "{} of {} checks failed:\n{}",
-                failures.len(),
-                self.checks.len(),
-                failures.join("\n")
-            );
+            panic!("{}", self.account());
         }
         self
+    }
+
+    /// Every reason once, below it the checks that failed for it.
+    fn account(&self) -> String {
+        let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+        for check in &self.checks {
+            let Outcome::Failed(reason) = &check.outcome else {
+                continue;
+            };
+            let name = format!("{} {}: {}, {}", check.path, check.dtype, check.name, check.source);
+            match reasons.iter_mut().find(|(other, _)| other == reason) {
+                Some((_, names)) => names.push(name),
+                None => reasons.push((reason, vec![name])),
+            }
+        }
+        let mut account = format!(
+            "{} of {} checks failed",
+            self.failures().count(),
+            self.checks.len()
+        );
+        for (reason, names) in reasons {
+            account.push_str(&format!("\n{reason}"));
+            for name in names {
+                account.push_str(&format!("\n    {name}"));
+            }
+        }
+        account
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, outcome: Outcome) -> Check {
+        Check {
+            source: "built-in, Toy".into(),
+            variant: "toy".into(),
+            path: "fused",
+            dtype: "f32",
+            name: name.into(),
+            error: None,
+            tolerance: 1e-4,
+            outcome,
+        }
+    }
+
+    #[test]
+    fn a_reason_is_given_once_for_all_that_failed_for_it() {
+        let report = Report {
+            checks: vec![
+                check("causality", Outcome::Failed("not written".into())),
+                check("gradients", Outcome::Passed),
+                check("rewind", Outcome::Failed("not written".into())),
+            ],
+        };
+        assert_eq!(
+            report.account(),
+            "2 of 3 checks failed\n\
+             not written\n    \
+             fused f32: causality, built-in, Toy\n    \
+             fused f32: rewind, built-in, Toy"
+        );
     }
 }
