@@ -173,15 +173,14 @@ impl GroupedProjections {
     /// # Errors
     /// A weight is missing or misshapen, or the path is not defined for the dtype.
     pub fn new(config: &GroupedConfig, weights: &Weights, build: &Build) -> Result<Self> {
-        let weights = weights.for_build(build)?;
-        let [q_proj, k_proj, v_proj, out_proj] = config.linears().map(|linear| linear.load(&weights));
+        let [q_proj, k_proj, v_proj, out_proj] = LinearSpec::load_all(config.linears(), weights, build)?;
         Ok(Self {
             n_heads: config.dims.n_heads,
             n_kv_heads: config.entry.heads,
-            q_proj: q_proj?,
-            k_proj: k_proj?,
-            v_proj: v_proj?,
-            out_proj: out_proj?,
+            q_proj,
+            k_proj,
+            v_proj,
+            out_proj,
             rope: Rope::new(config.dims.head_dim, config.rope_theta, config.rope_pairing)?.for_build(build),
         })
     }

@@ -18,6 +18,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use crate::error::Result;
 use crate::ops::native;
 use crate::route::{has_kernels, product};
+use crate::variant::Build;
 use crate::weights::{WeightSpec, Weights};
 
 /// A linear projection with a PyTorch-layout weight `[out, in]`.
@@ -109,6 +110,36 @@ impl LinearSpec {
     /// A weight is missing or misshapen.
     pub fn load(&self, weights: &Weights) -> Result<Linear> {
         Linear::load(self.name, self.out, self.input, self.bias, weights)
+    }
+
+    /// The projections over their weights, in a build's dtype and on its device.
+    ///
+    /// # Errors
+    /// A weight is missing or misshapen, or the build's path is not defined for its dtype.
+    ///
+    /// ```
+    /// use attn_core::linear::LinearSpec;
+    /// use attn_core::{Build, Path, Weights};
+    /// use candle_core::DType;
+    ///
+    /// let specs = [LinearSpec::of_query("q_proj", 64, 32), LinearSpec::of_slot("kv_proj", 16, 32)];
+    /// let weights = Weights::seeded(&LinearSpec::weights(&specs), 42)?;
+    /// let [q_proj, kv_proj] = LinearSpec::load_all(specs, &weights, &Build::cpu(Path::Fused, DType::BF16))?;
+    /// assert_eq!(q_proj.weight().dims(), [64, 32]);
+    /// assert_eq!(kv_proj.weight().dtype(), DType::BF16);
+    /// # Ok::<(), attn_core::Error>(())
+    /// ```
+    pub fn load_all<const N: usize>(
+        specs: [Self; N],
+        weights: &Weights,
+        build: &Build,
+    ) -> Result<[Linear; N]> {
+        let weights = weights.for_build(build)?;
+        let loaded = specs.iter().map(|spec| spec.load(&weights));
+        match <[Linear; N]>::try_from(loaded.collect::<Result<Vec<_>>>()?) {
+            Ok(linears) => Ok(linears),
+            Err(_) => unreachable!("one projection for each of {N} specs"),
+        }
     }
 }
 

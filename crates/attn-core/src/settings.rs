@@ -54,20 +54,22 @@ pub const ROPE_THETA: ParamSpec = ParamSpec {
     symbol: "",
 };
 
-/// What [`N_KV_HEADS`] is among `params`, H where it is not given.
+/// What [`N_KV_HEADS`] is among `params`.
 ///
 /// # Errors
-/// As [`check_kv_heads`].
+/// [`Error::ParamValue`] where it is missing, else as [`check_kv_heads`].
 ///
 /// ```
-/// use attn_core::{ModelDims, Params, settings};
+/// use attn_core::{ModelDims, ParamValue, Params, settings};
 ///
 /// let dims = ModelDims { d_model: 64, n_heads: 4, head_dim: 16 };
-/// assert_eq!(settings::kv_heads(&dims, &Params::default())?, 4);
+/// let params = Params::default().with("n_kv_heads", ParamValue::Int(2));
+/// assert_eq!(settings::kv_heads(&dims, &params)?, 2);
+/// assert!(settings::kv_heads(&dims, &Params::default()).is_err());
 /// # Ok::<(), attn_core::Error>(())
 /// ```
 pub fn kv_heads(dims: &ModelDims, params: &Params) -> Result<usize> {
-    let n_kv_heads = params.int(N_KV_HEADS.name, dims.n_heads)?;
+    let n_kv_heads = params.required_int(N_KV_HEADS.name)?;
     check_kv_heads(dims, n_kv_heads)?;
     Ok(n_kv_heads)
 }

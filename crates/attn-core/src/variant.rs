@@ -253,6 +253,7 @@ impl ParamSpec {
 /// assert!(params.bool("bias", false)?);
 /// assert_eq!(params.float("rope_theta", 10_000.0)?, 10_000.0); // not given
 /// assert!(params.int("norm", 1).is_err()); // a word is no integer
+/// assert!(params.required_int("rope_dim").is_err()); // missing
 /// # Ok::<(), attn_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -260,6 +261,17 @@ impl ParamSpec {
 pub struct Params(pub BTreeMap<String, ParamValue>);
 
 impl Params {
+    /// An integer setting that has no default.
+    ///
+    /// # Errors
+    /// [`Error::ParamValue`] where it is missing or no integer.
+    pub fn required_int(&self, name: &str) -> Result<usize> {
+        match self.0.get(name) {
+            Some(_) => self.int(name, 0),
+            None => Err(Self::wrong(name, "an integer", &"missing")),
+        }
+    }
+
     /// An integer setting, or its default.
     ///
     /// # Errors
@@ -316,7 +328,7 @@ impl Params {
         self
     }
 
-    fn wrong(name: &str, expected: &str, got: &ParamValue) -> Error {
+    fn wrong(name: &str, expected: &str, got: &dyn fmt::Display) -> Error {
         Error::ParamValue {
             variant: "variant".to_string(),
             name: name.to_string(),
@@ -448,6 +460,23 @@ pub struct Free {
     pub kv_bytes: &'static str,
     /// For the same operations.
     pub flops: &'static str,
+}
+
+impl Free {
+    /// The same setting or size for every quantity.
+    ///
+    /// ```
+    /// use attn_core::Free;
+    ///
+    /// assert_eq!(Free::by("kv_rank").flops, "kv_rank");
+    /// ```
+    pub const fn by(name: &'static str) -> Self {
+        Self {
+            params: name,
+            kv_bytes: name,
+            flops: name,
+        }
+    }
 }
 
 /// A registry entry: how a variant introduces itself.
@@ -612,11 +641,7 @@ mod tests {
             paper: "",
             cache_formula: "",
             params: &PARAMS,
-            free: Free {
-                params: "rank",
-                kv_bytes: "rank",
-                flops: "rank",
-            },
+            free: Free::by("rank"),
             configure: |_, _| Err(Error::geometry(&[], "never configured")),
         };
         let dims = ModelDims {

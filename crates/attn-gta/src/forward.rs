@@ -75,14 +75,13 @@ pub struct GtaProjections {
 
 impl GtaProjections {
     fn new(config: &GtaConfig, weights: &Weights, build: &Build) -> Result<Self> {
-        let weights = weights.for_build(build)?;
-        let [q_proj, kv_proj, rope_k, o_proj] = config.linears().map(|linear| linear.load(&weights));
+        let [q_proj, kv_proj, rope_k, o_proj] = LinearSpec::load_all(config.linears(), weights, build)?;
         Ok(Self {
             config: *config,
-            q_proj: q_proj?,
-            kv_proj: kv_proj?,
-            rope_k: rope_k?,
-            o_proj: o_proj?,
+            q_proj,
+            kv_proj,
+            rope_k,
+            o_proj,
             rope: Rope::new(config.rope_dim, config.rope_theta, Pairing::default())?.for_build(build),
         })
     }

@@ -14,11 +14,7 @@ pub static VARIANT: Variant = Variant {
     cache_formula: "2 H D L",
     params: PARAMS,
     // Heads of the same size: more of them is more of everything.
-    free: Free {
-        params: "n_heads",
-        kv_bytes: "n_heads",
-        flops: "n_heads",
-    },
+    free: Free::by("n_heads"),
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

@@ -14,11 +14,7 @@ pub static VARIANT: Variant = Variant {
     cache_formula: "(r + Dr) L",
     params: &LATENT_PARAMS,
     // The rank is what the variant trades.
-    free: Free {
-        params: "kv_rank",
-        kv_bytes: "kv_rank",
-        flops: "kv_rank",
-    },
+    free: Free::by("kv_rank"),
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

@@ -20,11 +20,7 @@ pub static VARIANT: Variant = Variant {
     cache_formula: "ceil(L / s) (r + Dr)",
     params: &PARAMS,
     // The rank is what the variant trades; the stride is part of the question.
-    free: Free {
-        params: "kv_rank",
-        kv_bytes: "kv_rank",
-        flops: "kv_rank",
-    },
+    free: Free::by("kv_rank"),
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
 

@@ -43,7 +43,7 @@ const PARAMS: &[ParamSpec] = &[
 pub fn configure(dims: &ModelDims, params: &Params) -> Result<GroupedConfig> {
     let n_kv_heads = kv_heads(dims, params)?;
     Ok(GroupedConfig {
-        window: Some(params.int("window", 1)?),
+        window: Some(params.required_int("window")?),
         ..GroupedConfig::new(dims, entry(n_kv_heads, dims.head_dim), params)?
     })
 }

@@ -1,7 +1,7 @@
 //! The variant's settings, and the way from them to a layer.
 
 use attn_core::settings::{ROPE_THETA, check_rope, rope_theta};
-use attn_core::{Free, LayerConfig, ModelDims, ParamSpec, Params, Result, Variant};
+use attn_core::{Free, LayerConfig, ModelDims, Params, Result, Variant};
 
 use crate::forward::SkeletonConfig;
 
@@ -12,18 +12,12 @@ pub static VARIANT: Variant = Variant {
     summary: "what it does differently, in one line",
     paper: "",
     cache_formula: "2 H D L",
-    params: &PARAMS,
+    // Those that exist (`attn_core::settings`, `kv_rank`, `rope_dim`, `stride`) have columns in rows.
+    params: &[ROPE_THETA],
     // What a sweep with `fair` may change to match it to another variant: a setting, or a size of the model.
-    free: Free {
-        params: "head_dim",
-        kv_bytes: "head_dim",
-        flops: "head_dim",
-    },
+    free: Free::by("head_dim"),
     configure: |dims, params| Ok(Box::new(configure(dims, params)?) as Box<dyn LayerConfig>),
 };
-
-/// Its settings. Those that exist (`attn_core::settings`, `kv_rank`, `rope_dim`, `stride`) have columns in rows.
-const PARAMS: [ParamSpec; 1] = [ROPE_THETA];
 
 /// The layer `dims` and `params` describe.
 ///

@@ -43,14 +43,13 @@ impl LayerConfig for SkeletonConfig {
     }
 
     fn build(&self, weights: &Weights, build: &Build) -> Result<Box<dyn Attention>> {
-        let weights = weights.for_build(build)?;
-        let [q_proj, k_proj, v_proj, out_proj] = self.linears().map(|linear| linear.load(&weights));
+        let [q_proj, k_proj, v_proj, out_proj] = LinearSpec::load_all(self.linears(), weights, build)?;
         let projections = SkeletonProjections {
             n_heads: self.dims.n_heads,
-            q_proj: q_proj?,
-            k_proj: k_proj?,
-            v_proj: v_proj?,
-            out_proj: out_proj?,
+            q_proj,
+            k_proj,
+            v_proj,
+            out_proj,
             rope: Rope::new(self.dims.head_dim, self.rope_theta, Pairing::default())?.for_build(build),
         };
         Ok(Box::new(Projected::new(self.geometry(), build, projections)))

@@ -125,14 +125,15 @@ impl LatentConfig {
     /// The configuration of `params` ([`LATENT_PARAMS`]).
     ///
     /// # Errors
-    /// [`crate::Error::Geometry`] where the rope size is odd.
+    /// [`crate::Error::ParamValue`] where a rank or the rope size is missing, [`crate::Error::Geometry`] where the rope
+    /// size is odd.
     pub fn new(dims: &ModelDims, params: &Params) -> Result<Self> {
-        let rope_dim = params.int("rope_dim", 0)?;
+        let rope_dim = params.required_int("rope_dim")?;
         check_rope("rope_dim", rope_dim)?;
         Ok(Self {
             d_model: dims.d_model,
             n_heads: dims.n_heads,
-            kv_rank: params.int("kv_rank", 0)?,
+            kv_rank: params.required_int("kv_rank")?,
             n_latents: 1,
             q_rank: params.int("q_rank", 0)?,
             nope_dim: params.int("nope_dim", dims.head_dim)?,
