@@ -8,7 +8,7 @@
 //! # Source
 //! FlashAttention-2 (Dao, 2023) for the order of the loops; MTLA, arXiv 2505.13544, section 4.3, for the mask.
 
-mod backward;
+pub(crate) mod backward;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
@@ -91,6 +91,15 @@ pub struct Attend<'a, E> {
 /// # Errors
 /// [`Mismatch`] where a slice is too short for what the sizes say, or keys are missing.
 pub fn attend<E: Element>(
+    input: &Attend<'_, E>,
+    level: Level,
+    out: &mut [E],
+    lse: Option<&mut [f32]>,
+) -> Result<(), Mismatch> {
+    E::attend(input, level, out, lse)
+}
+
+pub(crate) fn run<E: Element>(
     input: &Attend<'_, E>,
     level: Level,
     out: &mut [E],

@@ -124,7 +124,7 @@ struct Piece {
 /// # Errors
 /// [`Mismatch`] where a slice is too short for what the sizes say.
 pub fn decode<E: Element>(input: &Decode<'_, E>, level: Level, out: &mut [E]) -> Result<(), Mismatch> {
-    decode_to(input, level, out, None)
+    E::decode(input, level, out)
 }
 
 /// The same over a part of a sequence's entries, to be joined with other parts: `out` in f32, and in `logs` `[B, H]`
@@ -139,6 +139,15 @@ pub fn decode_part<E: Element>(
     out: &mut [f32],
     logs: &mut [f32],
 ) -> Result<(), Mismatch> {
+    E::decode_part(input, level, out, logs)
+}
+
+pub(crate) fn run_part<E: Element>(
+    input: &Decode<'_, E>,
+    level: Level,
+    out: &mut [f32],
+    logs: &mut [f32],
+) -> Result<(), Mismatch> {
     let expected = product(&[input.slots.len(), input.n_heads]);
     if logs.len() != expected {
         return Err(Mismatch {
@@ -148,10 +157,10 @@ pub fn decode_part<E: Element>(
             got: logs.len(),
         });
     }
-    decode_to(input, level, out, Some(logs))
+    run(input, level, out, Some(logs))
 }
 
-fn decode_to<E: Element, O: Element>(
+pub(crate) fn run<E: Element, O: Element>(
     input: &Decode<'_, E>,
     level: Level,
     out: &mut [O],

@@ -2,10 +2,11 @@
 
 use half::{bf16, f16};
 
+use crate::operations::Operations;
 use crate::simd::Simd;
 
 /// An element of a cache. Implemented for f32, bf16 and f16.
-pub trait Element: Copy + Default + Send + Sync + 'static {
+pub trait Element: Operations + Copy + Default + Send + Sync + 'static {
     /// Whether it is f32 itself, so that no copy is needed to compute with it.
     #[doc(hidden)]
     const IS_F32: bool;

@@ -113,6 +113,14 @@ pub fn latents<E: Element>(
     level: Level,
     out: &mut LatentsOut<'_, E>,
 ) -> Result<(), Mismatch> {
+    E::latents(input, level, out)
+}
+
+pub(crate) fn run<E: Element>(
+    input: &Latents<'_, E>,
+    level: Level,
+    out: &mut LatentsOut<'_, E>,
+) -> Result<(), Mismatch> {
     input.check(out)?;
     let (c, k_r) = (out.c, out.k_r);
     let width = whole(input.rank);

@@ -12,6 +12,7 @@
 //! | `level.rs` | which instructions are used, and who says so |
 //! | `simd.rs`, `simd/` | a vector of f32, for each level |
 //! | `element.rs`, `rows.rs` | f32, bf16 and f16, and operands, in memory |
+//! | `operations.rs` | the operations over each of these types |
 //! | `memory.rs`, `scratch.rs`, `places.rs` | memory that is kept, that is used again, and that tasks share |
 //! | `tile.rs`, `softmax.rs` | products of small blocks in registers, and what stands between two of them |
 //! | `amx.rs` | products of bf16 in tiles |
@@ -29,6 +30,7 @@ mod error;
 mod latents;
 mod level;
 mod memory;
+mod operations;
 mod places;
 mod project;
 mod reorder;

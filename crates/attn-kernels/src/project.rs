@@ -99,6 +99,14 @@ pub fn project<E: Element>(
     level: Level,
     out: &mut Output<'_, E>,
 ) -> Result<(), Mismatch> {
+    E::project(input, level, out)
+}
+
+pub(crate) fn run<E: Element>(
+    input: &Project<'_, E>,
+    level: Level,
+    out: &mut Output<'_, E>,
+) -> Result<(), Mismatch> {
     input.check(out)?;
     if input.rows == 0 || input.groups == 0 || input.outputs == 0 {
         return Ok(());

@@ -69,6 +69,14 @@ pub fn attend_backward<E: Element>(
     level: Level,
     gradients: &mut Gradients<'_, E>,
 ) -> Result<(), Mismatch> {
+    E::attend_backward(backward, level, gradients)
+}
+
+pub(crate) fn run<E: Element>(
+    backward: &Backward<'_, E>,
+    level: Level,
+    gradients: &mut Gradients<'_, E>,
+) -> Result<(), Mismatch> {
     let input = &backward.input;
     let (closed, given) = backward.check(gradients)?;
     let Attend {
