@@ -2,7 +2,7 @@
 //!
 //! Kernels are compiled at run time, for the geometry at hand alone: sizes of heads, ranks, strides and tiles are
 //! constants of a [`Specialisation`], so that loops unroll and accumulators stay in registers. Nothing here needs a
-//! CUDA library; loading and launching need the feature `cuda`. The same sources compile with a toolkit's compiler:
+//! CUDA library: `attn-cuda` compiles and launches. The same sources compile with a toolkit's compiler:
 //! the example `kernel_grid` does that for a grid of geometries and reads registers and spills.
 //!
 //! No kernel was yet run on a GPU. `tests/cuda_models` has models of them, with their tiles, order of
@@ -20,9 +20,8 @@
 //! | `cache_update.rs`, `grouped_update.rs` | a token into the caches, the same |
 //! | `attend.rs`, `attend_backward.rs` | attend, and its gradients |
 //! | `merge.rs` | gate and partial sums of training, and their gradients |
-//! | `read_all.rs` | memory read as fast as it gives; with the feature `cuda`, `reader.rs` has a buffer for it |
+//! | `read_all.rs` | memory read as fast as it gives |
 //! | `operands.rs` | addresses with their sizes, held against a plan |
-//! | `load.rs` | with the feature `cuda`: compiling, keeping and launching |
 //! | `grid.rs` | geometries to compile for |
 
 mod advance;
@@ -34,14 +33,10 @@ mod grid;
 mod grouped_decode;
 mod grouped_update;
 mod latent_decode;
-#[cfg(feature = "cuda")]
-mod load;
 mod machine;
 mod merge;
 mod operands;
 mod read_all;
-#[cfg(feature = "cuda")]
-mod reader;
 mod specialise;
 mod splits;
 mod streams;
@@ -59,8 +54,6 @@ pub use grid::grid;
 pub use grouped_decode::{GROUPED_DECODE, GroupedDecodeShape};
 pub use grouped_update::{GROUPED_UPDATE, GroupedUpdatePlan, GroupedUpdateShape};
 pub use latent_decode::{LATENT_DECODE, LatentDecodeShape};
-#[cfg(feature = "cuda")]
-pub use load::{CACHE_VARIABLE, CudaError, Kernels, Loaded, Params};
 pub use machine::{Arch, Dtype, Launch, Machine, Unsupported};
 pub use merge::{MERGE, MergeGradients, MergeOperands, MergeParams, MergePlan, MergeShape};
 pub use operands::{
@@ -68,8 +61,6 @@ pub use operands::{
     GroupedUpdateParams, Memory,
 };
 pub use read_all::{READ_ALL, ReadAllParams, ReadAllPlan};
-#[cfg(feature = "cuda")]
-pub use reader::Reader;
 pub use specialise::{Kernel, Planned, Specialisation};
 pub use splits::range_of;
 pub use streams::{DecodePlan, DecodeSizes, HEAD_TILE, Tiles, Workspace};

@@ -22,7 +22,8 @@ mod update;
 
 use std::fmt::Display;
 
-use attn_kernels::cuda::{CudaError, Dtype};
+use attn_cuda::CudaError;
+use attn_kernels::cuda::Dtype;
 use candle_core::{DType, Tensor};
 
 pub(super) use self::attend::attend;

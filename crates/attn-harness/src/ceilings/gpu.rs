@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use attn_kernels::cuda::{Kernels, Reader};
+use attn_cuda::{Kernels, Reader};
 use candle_core::{CudaDevice, Device, Tensor};
 use cudarc::driver::CudaStream;
 use cudarc::driver::sys::CUevent_flags;

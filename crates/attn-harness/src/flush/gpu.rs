@@ -1,6 +1,6 @@
 //! Emptying the L2 cache of a GPU.
 
-use attn_kernels::cuda::Reader;
+use attn_cuda::Reader;
 use candle_core::CudaDevice;
 
 use crate::ceilings::reader;

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use attn_cuda::{CudaError, Loaded};
 use attn_kernels::cuda::{
-    AttendBackwardOperands, AttendBackwardPlan, AttendGradients, CudaError, Loaded, Memory, Pass,
-    Specialisation,
+    AttendBackwardOperands, AttendBackwardPlan, AttendGradients, Memory, Pass, Specialisation,
 };
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};

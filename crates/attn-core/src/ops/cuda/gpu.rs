@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use attn_cuda::{CudaError, Kernels, Loaded, Params};
 use attn_kernels::cuda::{
-    AdvancePlan, AdvanceShape, AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, CudaError, DecodePlan,
-    Dtype, GroupedUpdatePlan, GroupedUpdateShape, Kernels, Loaded, Memory, MergeShape, Params, Planned,
-    Specialisation, Unsupported, Workspace,
+    AdvancePlan, AdvanceShape, AttendShape, Cache, CacheUpdatePlan, CacheUpdateShape, DecodePlan, Dtype,
+    GroupedUpdatePlan, GroupedUpdateShape, Memory, MergeShape, Planned, Specialisation, Unsupported,
+    Workspace,
 };
 use candle_core::cuda::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop,
@@ -293,7 +294,7 @@ impl Gpu {
     ///
     /// # Safety
     /// As [`Loaded::launch`].
-    pub(super) unsafe fn launch<P: AsRef<Planned>, Q: Params + DeviceRepr>(
+    pub(super) unsafe fn launch<P: AsRef<Planned>, Q: Params>(
         &self,
         ready: &Ready<P>,
         params: &Q,

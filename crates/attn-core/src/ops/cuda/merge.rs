@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attn_kernels::cuda::{CudaError, Loaded, MergeGradients, MergeOperands, MergePlan, MergeShape};
+use attn_cuda::{CudaError, Loaded};
+use attn_kernels::cuda::{MergeGradients, MergeOperands, MergePlan, MergeShape};
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::op::BackpropOp;

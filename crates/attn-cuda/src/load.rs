@@ -12,23 +12,17 @@ use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use attn_kernels::Mismatch;
+use attn_kernels::cuda::{Arch, Machine, Planned, Specialisation, Unsupported};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::{
     CUdevice_attribute_enum as DeviceAttribute, CUfunction_attribute_enum as Attribute,
 };
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::result::{self as nvrtc, NvrtcError};
 use cudarc::nvrtc::{Ptx, sys};
 
-use super::advance::AdvanceParams;
-use super::attend::AttendParams;
-use super::attend_backward::AttendBackwardParams;
-use super::machine::{Arch, Machine, Unsupported};
-use super::merge::MergeParams;
-use super::operands::{CacheUpdateParams, DecodeParams, GroupedUpdateParams};
-use super::read_all::ReadAllParams;
-use super::specialise::{Planned, Specialisation};
-use crate::error::Mismatch;
+use crate::params::{Argument, Params};
 
 /// The environment variable that names the folder of compiled kernels; empty, nothing is kept.
 pub const CACHE_VARIABLE: &str = "ATTN_KERNEL_CACHE";
@@ -91,83 +85,8 @@ pub struct Loaded {
     config: LaunchConfig,
 }
 
-/// Parameters of a kernel, one struct by value.
-///
-/// # Safety
-/// 1. The type has the layout of the parameter of every kernel named in [`Params::KERNELS`].
-pub unsafe trait Params {
-    /// Entry points that take it.
-    const KERNELS: &'static [&'static str];
-}
-
-// SAFETY: `Decode` of `combine.cuh` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for DecodeParams {
-    const KERNELS: &'static [&'static str] = &["latent_decode", "grouped_decode", "few_heads_decode"];
-}
-
-// SAFETY: `Advance` of `advance.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for AdvanceParams {
-    const KERNELS: &'static [&'static str] = &["advance"];
-}
-
-// SAFETY: `CacheUpdate` of `cache_update.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for CacheUpdateParams {
-    const KERNELS: &'static [&'static str] = &["cache_update"];
-}
-
-// SAFETY: `GroupedUpdate` of `grouped_update.cu` has the same fields in the same order, and a static assertion on its
-// size.
-unsafe impl Params for GroupedUpdateParams {
-    const KERNELS: &'static [&'static str] = &["grouped_update"];
-}
-
-// SAFETY: `Attend` of `attend.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for AttendParams {
-    const KERNELS: &'static [&'static str] = &["attend"];
-}
-
-// SAFETY: `AttendBackward` of `attend_backward.cu` has the same fields in the same order, and a static assertion on its
-// size.
-unsafe impl Params for AttendBackwardParams {
-    const KERNELS: &'static [&'static str] = &["attend_backward"];
-}
-
-// SAFETY: `Merge` of `merge.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for MergeParams {
-    const KERNELS: &'static [&'static str] = &["merge"];
-}
-
-// SAFETY: `ReadAll` of `read_all.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for ReadAllParams {
-    const KERNELS: &'static [&'static str] = &["read_all"];
-}
-
-// SAFETY: plain numbers in C's layout.
-unsafe impl DeviceRepr for DecodeParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for AdvanceParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for CacheUpdateParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for GroupedUpdateParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for AttendParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for AttendBackwardParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for MergeParams {}
-
-// SAFETY: the same.
-unsafe impl DeviceRepr for ReadAllParams {}
-
 /// Names what was being done in the driver's errors.
-pub(super) fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
+pub(crate) fn driver<T>(what: &str, result: Result<T, DriverError>) -> Result<T, CudaError> {
     result.map_err(|source| CudaError::Driver {
         what: what.to_string(),
         source,
@@ -291,16 +210,13 @@ impl Loaded {
     /// 1. The parameters are of the plan that this kernel was loaded for.
     /// 2. Every address in them is of the stream's device, and valid for the operand until the kernel has ended.
     /// 3. Nobody else writes operands, or reads or writes outputs and workspace, until then; tickets are zero.
-    pub unsafe fn launch<P: Params + DeviceRepr>(
-        &self,
-        stream: &CudaStream,
-        params: &P,
-    ) -> Result<(), CudaError> {
+    pub unsafe fn launch<P: Params>(&self, stream: &CudaStream, params: &P) -> Result<(), CudaError> {
         if !P::KERNELS.contains(&self.name) {
             return Err(CudaError::WrongParams { kernel: self.name });
         }
         let mut launch = stream.launch_builder(&self.function);
-        launch.arg(params);
+        let argument = Argument(*params);
+        launch.arg(&argument);
         // SAFETY: the kernel takes one struct of this layout; the rest is the caller's.
         driver(self.name, unsafe { launch.launch(self.config) }).map(|_| ())
     }
@@ -398,7 +314,8 @@ unsafe fn log_of(program: sys::nvrtcProgram) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::grid;
+    use attn_kernels::cuda::grid;
+
     use super::*;
 
     /// Needs NVRTC, and neither a driver nor a device.

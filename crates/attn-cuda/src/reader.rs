@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
+use attn_kernels::cuda::{Memory, ReadAllPlan};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 
-use super::load::{CudaError, Kernels, Loaded, driver};
-use super::operands::Memory;
-use super::read_all::ReadAllPlan;
+use crate::load::{CudaError, Kernels, Loaded, driver};
 
 /// Words of the pattern that buffers are filled with, a prime: places that lie a power of two apart differ.
 const PATTERN: usize = 1_048_573;
