@@ -86,7 +86,7 @@ pub fn create(root: &Path, name: &str) -> Result<String, Error> {
     Ok(format!(
         "crates/attn-{name} is there and in the registry. Next:\n\
          \x20 1. write the places marked `unwritten` in crates/attn-{name}/src, cache.rs first\n\
-         \x20 2. cargo test -p attn-{name}      passes when the layer agrees with itself\n\
+         \x20 2. cargo test --workspace --test conformance      passes when the layer agrees with itself\n\
          \x20 3. fixtures of an independent implementation: CONTRIBUTING.md, Fixtures"
     ))
 }
