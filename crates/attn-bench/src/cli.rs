@@ -238,7 +238,7 @@ pub struct SubmitArgs {
     /// Generic resources of a task, as in gpu:1
     #[arg(long, value_name = "LIST")]
     pub gres: Option<String>,
-    /// Time limit of a task, as in 90 (minutes) or 02:00:00; a task that reaches it goes on in a new one
+    /// Time limit of a task, as in 90 (minutes) or 02:00:00; with Slurm, a task that reaches it goes on in a new one
     #[arg(long, value_name = "TIME")]
     pub time: Option<String>,
     /// Processors of a task

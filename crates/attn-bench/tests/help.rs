@@ -438,6 +438,33 @@ fn completions_name_every_command_in_every_shell() {
     }
 }
 
+/// The script in bash itself, which calls the function that it registers.
+#[test]
+fn bash_completes_commands_and_their_options() {
+    let place = Place::with("");
+    let script = place.prints(&["completions", "bash"]);
+    std::fs::write(place.path().join("completions"), script).unwrap();
+    let complete = |words: &[&str]| {
+        let line = "source ./completions; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); \
+                    _attn__bench \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[*]}\"";
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", line, "bash", "attn-bench"])
+            .args(words)
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_string()
+    };
+    assert_eq!(complete(&["rep"]), "report");
+    assert_eq!(complete(&["work"]), ""); // hidden
+    assert_eq!(complete(&["submit", "--a"]), "--array --at-once --account");
+}
+
 #[test]
 fn the_schema_accepts_every_experiment_and_every_experiment_plans() {
     let place = Place::with("");
@@ -602,8 +629,8 @@ fn help_of_commands_on_clusters() {
           --out <DIR>               The run's own folder, which every node must see; must not exist
                                     [default: results/<name>-<utc time>-<scheduler>]
           --gres <LIST>             Generic resources of a task, as in gpu:1
-          --time <TIME>             Time limit of a task, as in 90 (minutes) or 02:00:00; a task that
-                                    reaches it goes on in a new one
+          --time <TIME>             Time limit of a task, as in 90 (minutes) or 02:00:00; with Slurm, a
+                                    task that reaches it goes on in a new one
           --cpus-per-task <N>       Processors of a task
           --mem <SIZE>              Memory of a task, as in 32G
           --partition <NAME>        Partition

@@ -112,7 +112,11 @@ pub fn execute(args: &SubmitArgs) -> Result<Exit, Failure> {
         merge_job: None,
         shards: parts.clone(),
     };
-    write(&out, &plan, is_copied, &scripts, &submission)?;
+    let folders = NewFolders::of(&out);
+    if let Err(failure) = write(&out, &plan, is_copied, &scripts, &submission) {
+        folders.remove();
+        return Err(failure);
+    }
     let submitted = if args.slurm {
         slurm::submit(&run)
     } else {
@@ -126,7 +130,7 @@ pub fn execute(args: &SubmitArgs) -> Result<Exit, Failure> {
         Ok(submitted) => submitted,
         Err(message) => {
             // Nothing runs, so nothing is lost with it, and the same command can be tried again.
-            let _ = std::fs::remove_dir_all(&out);
+            folders.remove();
             return Err(Failure::machine(format!(
                 "{program} did not take the job: {message}"
             )));
@@ -303,6 +307,34 @@ fn write(
         std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
     }
     submission.write(out).map_err(store_failure)
+}
+
+/// What is not there yet of a folder and those above it.
+struct NewFolders {
+    out: PathBuf,
+    /// Those above it, the nearest first.
+    above: Vec<PathBuf>,
+}
+
+impl NewFolders {
+    fn of(out: &Path) -> Self {
+        let above = out.ancestors().skip(1);
+        let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        Self {
+            out: out.to_path_buf(),
+            above: above.take_while(is_new).map(Path::to_path_buf).collect(),
+        }
+    }
+
+    /// Removes them again; those above only where nobody else has put something there.
+    fn remove(&self) {
+        let _ = std::fs::remove_dir_all(&self.out);
+        for folder in &self.above {
+            if std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
 }
 
 /// Runs a scheduler's program; its answer, or what it said instead.

@@ -36,22 +36,37 @@ pub fn scripts(job: &Job<'_>) -> Result<Vec<Script>, Failure> {
 
 fn definition(job: &Job<'_>) -> Result<String, Failure> {
     let (args, count) = (job.args, job.parts.len());
-    let mut resources = vec![format!("\"cpus\" = {}", args.cpus_per_task.unwrap_or(1))];
-    if let Some(gres) = &args.gres {
-        resources.extend(gres.split(',').map(resource).collect::<Result<Vec<_>, _>>()?);
+    let mut resources = vec![("cpus".to_string(), args.cpus_per_task.unwrap_or(1))];
+    for gres in args.gres.iter().flat_map(|gres| gres.split(',')) {
+        let (name, count) = resource(gres)?;
+        // TOML has every key once.
+        if resources.iter().any(|(other, _)| *other == name) {
+            let reason = format!("{name} is asked for twice");
+            return Err(attn_harness::Error::option(
+                format!("--gres {gres}"),
+                reason,
+                "for example gpu:2; processors are --cpus-per-task",
+            )
+            .into());
+        }
+        resources.push((name, count));
     }
+    let resources: Vec<String> = resources
+        .iter()
+        .map(|(name, count)| format!("{} = {count}", string(name)))
+        .collect();
     let mut text = format!(
         "# Sweep {} in {count} shards, one a task, and task {} that merges them. Written by:\n#   {}\n\
          # How hq reads this file was tested against a stand-in only.\nname = {}\n",
         job.name,
         count + 1,
-        job.command.replace(['\n', '\r'], " "),
+        job.command.replace(char::is_control, " "),
         string(&format!("attn-{}", job.name))
     );
-    let limit = args
-        .time
-        .as_ref()
-        .map(|time| format!("time_limit = {}\n", string(time)));
+    let limit = match &args.time {
+        None => None,
+        Some(time) => Some(format!("time_limit = \"{}s\"\n", limit_s(time)?)),
+    };
     for id in 1..=count {
         text += &format!(
             "\n[[task]]\nid = {id}\ncommand = [\"bash\", {}]\n{}{}[[task.request]]\nresources = {{ {} }}\n",
@@ -105,7 +120,8 @@ exit "$code"
 
 fn merge(job: &Job<'_>) -> String {
     format!(
-        "#!/usr/bin/env bash\n# Joins the shards once all of them are done. Exits with 3 where cases are missing.\n\
+        "#!/usr/bin/env bash\n# Joins the shards once all of them are done; HyperQueue cancels it where one failed, and it can be run by hand.\n\
+         # Exits with 3 where cases are missing.\n\
          run={run}\nexec {program} merge \"$run\" --out \"$run\"/merged\n",
         run = quote(&job.run),
         program = quote(&job.program)
@@ -113,14 +129,14 @@ fn merge(job: &Job<'_>) -> String {
 }
 
 /// `gpu:2` or `gpu:h100:2` as HyperQueue counts them, which knows GPUs by their maker.
-fn resource(gres: &str) -> Result<String, Failure> {
+fn resource(gres: &str) -> Result<(String, u32), Failure> {
     let mut parts = gres.split(':');
     let name = parts.next().unwrap_or_default();
     let count = match parts.next_back() {
         None => Some(1),
         Some(count) => count.parse::<u32>().ok(),
     };
-    let (Some(count), false) = (count, name.is_empty()) else {
+    let (Some(count @ 1..), false) = (count, name.is_empty()) else {
         return Err(attn_harness::Error::option(
             format!("--gres {gres}"),
             "this names no resource and how many of it",
@@ -129,7 +145,43 @@ fn resource(gres: &str) -> Result<String, Failure> {
         .into());
     };
     let name = if name == "gpu" { "gpus/nvidia" } else { name };
-    Ok(format!("{} = {count}", string(name)))
+    Ok((name.to_string(), count))
+}
+
+/// Seconds of a limit in Slurm's words, of which HyperQueue knows none: `90` minutes, `90:00`, `1:30:00`, `1-12`, `1-12:30`
+/// or `1-12:30:00`.
+fn limit_s(time: &str) -> Result<u64, Failure> {
+    let (days, rest) = match time.split_once('-') {
+        Some((days, rest)) => (Some(days), rest),
+        None => (None, time),
+    };
+    let parts: Option<Vec<u64>> = days
+        .into_iter()
+        .chain(rest.split(':'))
+        .map(|part| part.parse().ok().filter(|n| *n < 1_000_000))
+        .collect();
+    let units: &[u64] = match (days.is_some(), rest.split(':').count()) {
+        (false, 1) => &[60],
+        (false, 2) => &[60, 1],
+        (false, 3) => &[3600, 60, 1],
+        (true, 1) => &[86_400, 3600],
+        (true, 2) => &[86_400, 3600, 60],
+        (true, 3) => &[86_400, 3600, 60, 1],
+        _ => &[],
+    };
+    let limit_s = match parts {
+        Some(parts) if !units.is_empty() => parts.iter().zip(units).map(|(n, unit)| n * unit).sum(),
+        _ => 0,
+    };
+    if limit_s == 0 {
+        return Err(attn_harness::Error::option(
+            format!("--time {time}"),
+            "this is no time limit",
+            "for example 90 (minutes), 02:00:00 or 1-12:00:00",
+        )
+        .into());
+    }
+    Ok(limit_s)
 }
 
 /// A string of TOML.
@@ -167,7 +219,39 @@ pub fn follow(submission: &Submission, out: &Path) -> String {
     let dir = quote(&out.to_string_lossy());
     let job = submission.job.as_deref().unwrap_or_default();
     format!(
-        "submitted: job {job}, its last task merges\nfollow:    attn-bench status {dir}\n           hq task list {job}\n\
+        "submitted: job {job}, its last task merges unless a shard fails\nfollow:    attn-bench status {dir}\n           hq task list {job}\n\
          output:    {dir}/output\ncancel:    hq job cancel {job}\nresult:    {dir}/merged\n"
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_slurm_reads_them() {
+        for (time, expected_s) in [
+            ("90", 5400),
+            ("90:30", 5430),
+            ("02:00:00", 7200),
+            ("1-12", 129_600),
+            ("1-12:30", 131_400),
+            ("0-00:00:01", 1),
+        ] {
+            assert_eq!(limit_s(time).unwrap(), expected_s, "{time}");
+        }
+        for time in [
+            "",
+            "0",
+            "1h",
+            "1:2:3:4",
+            "1-",
+            "-1",
+            "1-2-3",
+            "99999999999999999999",
+        ] {
+            assert!(limit_s(time).is_err(), "{time}");
+        }
+    }
 }
