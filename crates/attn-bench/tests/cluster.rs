@@ -251,6 +251,12 @@ fn what_cannot_be_submitted_is_said_before_anything_is_written() {
             "no single line",
         ),
         (&["--slurm", "--dry-run", "--out", "empty"][..], "exists already"),
+        (
+            &["--hq", "--dry-run", "--gres", "gpu:1,gpu:2"][..],
+            "asked for twice",
+        ),
+        (&["--hq", "--dry-run", "--gres", "cpus:2"][..], "--cpus-per-task"),
+        (&["--hq", "--dry-run", "--time", "an hour"][..], "02:00:00"),
         (&["--hq", "--partition", "fast"][..], "cannot be used with"),
         (&[][..], "--slurm|--hq"),
     ] {
@@ -345,7 +351,10 @@ fn hyperqueue_gets_a_job_of_tasks_and_a_merge() {
     submit-file
     /place/r/job.toml
     ");
-    assert!(out.contains("submitted: job 5, its last task merges"), "{out}");
+    assert!(
+        out.contains("submitted: job 5, its last task merges unless a shard fails"),
+        "{out}"
+    );
     // The tasks do what HyperQueue would have them do.
     for id in ["1", "2"] {
         let task = std::process::Command::new("bash")
@@ -559,6 +568,72 @@ fn missing_and_duplicate_cases_are_told() {
             .iter()
             .all(|row| row.is_ok())
     );
+}
+
+/// Rows that nobody else has are not given up for a merge that lacks them.
+#[test]
+fn a_merge_that_went_on_is_kept() {
+    let place = Place::with(SWEEP);
+    shard(&place, 1, 2);
+    let merge = ["merge", "r", "--out", "r/merged"];
+    assert_eq!(ask(&place, &[], &merge).0, 3);
+    // Again is no harm, and what lies there is no shard.
+    let (code, _, said) = ask(&place, &[], &merge);
+    assert!(code == 3 && !said.contains("more than once"), "{said}");
+    let args = [
+        "run",
+        "sweep.yaml",
+        "--resume",
+        "--out",
+        "r/merged",
+        "--no-figures",
+    ];
+    must(&place, &args);
+    let (code, _, said) = ask(&place, &[], &merge);
+    assert!(code == 2 && said.contains("another folder with --out"), "{said}");
+    assert_eq!(ids(&place.path().join("r/merged")).len(), 12);
+    // All cases are there, whatever became of the other shard.
+    must(&place, &["merge", "r", "r/merged", "--out", "all"]);
+    assert_eq!(ids(&place.path().join("all")).len(), 12);
+}
+
+#[test]
+fn merged_shards_in_a_folder_of_the_users_are_no_shard() {
+    let place = Place::with(SWEEP);
+    for index in ["1", "2"] {
+        let (shard, out) = (format!("{index}/2"), format!("mine/{index}"));
+        must(
+            &place,
+            &[
+                "run",
+                "sweep.yaml",
+                "--shard",
+                &shard,
+                "--out",
+                &out,
+                "--no-figures",
+            ],
+        );
+    }
+    for _ in 0..2 {
+        let (code, _, said) = ask(&place, &[], &["merge", "mine", "--out", "mine/merged"]);
+        assert!(code == 0 && !said.contains("more than once"), "{said}");
+    }
+    assert!(must(&place, &["status", "mine"]).contains("12 of 12 cases stored, 0 failed; 2 shards: 2 done"));
+}
+
+#[test]
+fn a_damaged_shard_hides_no_other() {
+    let place = Place::with(SWEEP);
+    shard(&place, 1, 2);
+    shard(&place, 2, 2);
+    fs::write(place.path().join("r/shards/2/rows.parquet"), "garbage").unwrap();
+    let (code, out, said) = ask(&place, &[], &["status", "r"]);
+    assert!(
+        code == 2 && said.contains("r/shards/2/rows.parquet is damaged"),
+        "{said}"
+    );
+    assert!(out.contains("2 shards: 1 done, 1 damaged"), "{out}");
 }
 
 #[test]

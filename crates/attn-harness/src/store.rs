@@ -60,6 +60,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const README: &str = "README.md";
 const COMMANDS: &str = "commands";
 const SESSIONS: &str = "sessions";
+/// In a merged run: of how many.
+const MERGED: &str = "merged";
 const CHANGES: &str = "accepted_changes";
 const MACHINES: &str = "machines";
 

@@ -102,8 +102,8 @@ pub fn summary_table(rows: &[Row], format: TableFormat) -> String {
     }
 }
 
-/// Rows by workload point, in the order of their first rows. Model sizes and machines keep rows apart too; a
-/// title names them where they are not the same everywhere.
+/// Rows by workload point, in the order of their first rows. Model sizes, machines and GPUs keep rows apart
+/// too; a title names them where they are not the same everywhere.
 pub fn points(rows: &[Row]) -> Vec<Point> {
     let sizes = |row: &Row| [row.d_model, row.n_heads, row.head_dim];
     let differs_in_sizes = rows.iter().any(|row| sizes(row) != sizes(&rows[0]));
@@ -113,6 +113,10 @@ pub fn points(rows: &[Row]) -> Vec<Point> {
     let first = decoders.next();
     let differs_in_decoder = decoders.any(|decoder| Some(&decoder) != first.as_ref());
     let differs_in_machine = rows.iter().any(|row| row.fingerprint != rows[0].fingerprint);
+    // The fingerprint is of the host alone. Cases on a processor have no GPU, and their device tells them apart.
+    let mut gpus = rows.iter().filter_map(|row| row.gpu.as_deref());
+    let first_gpu = gpus.next();
+    let differs_in_gpu = gpus.any(|gpu| Some(gpu) != first_gpu);
     let mut groups: Vec<(String, Vec<&Row>)> = Vec::new();
     for row in rows {
         let mut title = point_title(row);
@@ -129,6 +133,9 @@ pub fn points(rows: &[Row]) -> Vec<Point> {
                 ", {name} ({})",
                 row.fingerprint.as_deref().unwrap_or("-")
             ));
+        }
+        if let (true, Some(gpu)) = (differs_in_gpu, row.gpu.as_deref()) {
+            title.push_str(&format!(", {gpu}"));
         }
         match groups.iter_mut().find(|(known, _)| *known == title) {
             Some((_, group)) => group.push(row),

@@ -180,7 +180,7 @@ impl Expected {
     }
 
     fn is_whole(&self) -> bool {
-        self.missing == 0 && self.absent.is_empty() && self.unnamed.is_none()
+        self.missing == 0 && self.unnamed.is_none()
     }
 
     fn in_short(&self) -> String {

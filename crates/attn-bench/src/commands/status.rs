@@ -29,7 +29,12 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Failure> {
             print(&texts.join("\n"))?;
         }
     }
-    Ok(Exit::Done)
+    let shards = overviews.iter().flat_map(|overview| &overview.shards);
+    let damages: Vec<&str> = shards.filter_map(|standing| standing.damage.as_deref()).collect();
+    match damages.as_slice() {
+        [] => Ok(Exit::Done),
+        damages => Err(Failure::input(damages.join("\n"))),
+    }
 }
 
 /// A folder that was asked about.
@@ -51,6 +56,7 @@ struct Totals {
     running: usize,
     stopped: usize,
     waiting: usize,
+    damaged: usize,
     /// Cases that are known; those of older runs are those that are stored.
     cases: usize,
     ok: usize,
@@ -100,8 +106,9 @@ impl Overview {
         }
         text += "\n";
         let is_short = self.shards.len() <= MAX_LINES;
-        let told =
-            |standing: &&Standing| is_short || matches!(standing.state, State::Running | State::Stopped);
+        let told = |standing: &&Standing| {
+            is_short || matches!(standing.state, State::Running | State::Stopped | State::Damaged)
+        };
         let lines: Vec<Vec<String>> = self
             .shards
             .iter()
@@ -164,6 +171,7 @@ impl Totals {
                 State::Running => &mut totals.running,
                 State::Stopped => &mut totals.stopped,
                 State::Waiting => &mut totals.waiting,
+                State::Damaged => &mut totals.damaged,
             };
             *state += 1;
             totals.shards += 1;
@@ -193,6 +201,7 @@ impl Totals {
             (self.running, "running"),
             (self.stopped, "stopped"),
             (self.waiting, "waiting"),
+            (self.damaged, "damaged"),
         ];
         let states = states.iter().filter(|(n, _)| *n > 0);
         let states: Vec<String> = states.map(|(n, word)| format!("{n} {word}")).collect();

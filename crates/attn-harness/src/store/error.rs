@@ -21,6 +21,12 @@ pub enum StoreError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A merge that has rows of its own, which another merge in its place would not have.
+    #[error("{} has rows that it measured since it was merged, merge into another folder with --out, this one among the runs", dir.display())]
+    MergeWentOn {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A folder without results.
     #[error("{} is no run: it has neither rows.parquet nor log.jsonl", dir.display())]
     NotARun {

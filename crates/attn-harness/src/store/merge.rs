@@ -22,8 +22,8 @@ use super::files::{rows_in, sync_folder, write_file};
 use super::planned::Planned;
 use super::texts::{pretty, readme};
 use super::{
-    CHANGES, COMMANDS, ENVIRONMENT, LOG, MACHINES, README, ROWS, Run, SESSIONS, SWEEP, StoreError, beside,
-    is_live, parent_of,
+    CHANGES, COMMANDS, ENVIRONMENT, LOG, MACHINES, MERGED, README, ROWS, Run, SESSIONS, SWEEP, StoreError,
+    beside, is_live, parent_of,
 };
 use crate::digest::Digest;
 
@@ -36,8 +36,6 @@ pub const LOG_UP_TO: usize = 20_000;
 
 /// Duplicates that are told by name.
 const TOLD: usize = 100;
-
-const MERGED: &str = "merged";
 
 /// A run that was merged.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +117,8 @@ impl Merge {
     ///
     /// # Errors
     /// [`StoreError::MixedSweeps`] where they are not of one sweep, [`StoreError::Exists`] where something is at `out`
-    /// that is no earlier merge, [`StoreError::NotARun`], [`StoreError::Damaged`] or [`StoreError::Io`].
+    /// that is no earlier merge, [`StoreError::Locked`] or [`StoreError::MergeWentOn`] where a runner goes on or went on with
+    /// that, [`StoreError::NotARun`], [`StoreError::Damaged`] or [`StoreError::Io`].
     pub fn read(runs: &[PathBuf], out: &Path) -> Result<Self, StoreError> {
         Self::read_with(runs, out, LOG_UP_TO)
     }
@@ -129,11 +128,7 @@ impl Merge {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_with(runs: &[PathBuf], out: &Path, log_up_to: usize) -> Result<Self, StoreError> {
-        if out.symlink_metadata().is_ok() && !is_merge(out)? {
-            return Err(StoreError::Exists {
-                dir: out.to_path_buf(),
-            });
-        }
+        check_out(out)?;
         let described: Vec<Described> = runs
             .par_iter()
             .map(|dir| describe(dir))
@@ -417,11 +412,26 @@ fn one_sweep(described: &[Described]) -> Result<String, StoreError> {
     Ok(first.run.sweep_yaml.clone())
 }
 
-fn is_merge(dir: &Path) -> Result<bool, StoreError> {
-    match Run::describe(dir) {
-        Ok(run) => Ok(run.environment.get(MERGED).is_some()),
-        Err(StoreError::NotARun { .. }) => Ok(false),
-        Err(error) => Err(error),
+/// A merge may take the place of an earlier one alone, and not where a runner went on with that.
+fn check_out(out: &Path) -> Result<(), StoreError> {
+    if out.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let dir = out.to_path_buf();
+    let environment = match Run::describe(out) {
+        Ok(run) => run.environment,
+        Err(StoreError::NotARun { .. }) => return Err(StoreError::Exists { dir }),
+        Err(error) => return Err(error),
+    };
+    if environment.get(MERGED).is_none() {
+        return Err(StoreError::Exists { dir });
+    }
+    if is_live(out)? == Some(true) {
+        return Err(StoreError::Locked { dir });
+    }
+    match environment.get(SESSIONS) {
+        Some(_) => Err(StoreError::MergeWentOn { dir }),
+        None => Ok(()),
     }
 }
 

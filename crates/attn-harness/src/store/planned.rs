@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::files::{read_text, replace_file};
-use super::{LOG, ROWS, Run, RunDir, StoreError, pretty};
+use super::{ENVIRONMENT, LOG, MERGED, ROWS, Run, RunDir, StoreError, pretty};
 use crate::plan::{Part, Plan, Shard, Which};
 
 const PLAN: &str = "plan";
@@ -77,10 +77,7 @@ impl RunDir {
         if let Some(object) = environment.as_object_mut() {
             object.remove(PLAN);
         }
-        replace_file(
-            &self.dir.join(super::ENVIRONMENT),
-            pretty(&environment).as_bytes(),
-        )
+        replace_file(&self.dir.join(ENVIRONMENT), pretty(&environment).as_bytes())
     }
 }
 
@@ -141,7 +138,14 @@ pub fn is_run(dir: &Path) -> bool {
     dir.join(LOG).is_file() || dir.join(ROWS).is_file()
 }
 
-/// The runs that a folder stands for: itself, or those in its `shards`, or those in it, by their numbers.
+/// Whether a run says that it was merged of others; one that cannot be read is said to be damaged by who reads it.
+fn is_merge(dir: &Path) -> bool {
+    let text = fs::read_to_string(dir.join(ENVIRONMENT)).unwrap_or_default();
+    serde_json::from_str::<Value>(&text).is_ok_and(|environment| environment.get(MERGED).is_some())
+}
+
+/// The runs that a folder stands for: itself, or those in its `shards`, or those in it, by their numbers. What was merged
+/// of them and lies beside them is none of them.
 ///
 /// # Errors
 /// [`StoreError::NotARun`] where there are none, [`StoreError::Io`].
@@ -165,7 +169,9 @@ pub fn runs_in(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
             path.file_name()
                 .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
         };
-        runs = names.filter(|path| !is_hidden(path) && is_run(path)).collect();
+        runs = names
+            .filter(|path| !is_hidden(path) && is_run(path) && !is_merge(path))
+            .collect();
         runs.sort_by_key(|path| {
             let name = path
                 .file_name()

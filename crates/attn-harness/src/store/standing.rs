@@ -25,6 +25,8 @@ pub enum State {
     Stopped,
     /// It has not begun.
     Waiting,
+    /// A file of it is not what its name says.
+    Damaged,
 }
 
 impl State {
@@ -35,6 +37,7 @@ impl State {
             Self::Running => "running",
             Self::Stopped => "stopped",
             Self::Waiting => "waiting",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -64,6 +67,9 @@ pub struct Standing {
     pub predicted_time_left_s: Option<f64>,
     /// Whether the file system tells if a runner is at work.
     pub knows_runner: bool,
+    /// What is damaged, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 impl Standing {
@@ -103,15 +109,36 @@ impl Standing {
             last_row_age_s: counted.last_row_age_s,
             predicted_time_left_s: planned.as_ref().map(time_left_s),
             knows_runner: live.is_some(),
+            damage: None,
         })
     }
 
-    /// Looks at runs, several at a time.
+    /// Looks at runs, several at a time; one that is damaged says so among the others.
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// [`StoreError::NotARun`] or [`StoreError::Io`].
     pub fn of_all(dirs: &[PathBuf]) -> Result<Vec<Self>, StoreError> {
-        dirs.par_iter().map(|dir| Self::of(dir)).collect()
+        let of = |dir: &PathBuf| match Self::of(dir) {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Column { .. })) => {
+                Ok(Self::damaged(dir, error.to_string()))
+            }
+            other => other,
+        };
+        dirs.par_iter().map(of).collect()
+    }
+
+    fn damaged(dir: &Path, damage: String) -> Self {
+        let described = Run::describe(dir).ok();
+        let planned = described.and_then(|run| Planned::read(&run.environment));
+        Self {
+            state: State::Damaged,
+            cases: planned.as_ref().map(|planned| planned.cases),
+            shard: planned.and_then(|planned| planned.shard),
+            left: None,
+            predicted_time_left_s: None,
+            damage: Some(damage),
+            ..Self::waiting(dir.to_path_buf(), String::new(), 0, 0.0)
+        }
     }
 
     /// A run that has not begun.
@@ -128,6 +155,7 @@ impl Standing {
             last_row_age_s: None,
             predicted_time_left_s: Some(predicted_time_s),
             knows_runner: true,
+            damage: None,
         }
     }
 }
