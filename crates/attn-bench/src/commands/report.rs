@@ -18,12 +18,13 @@ use crate::output::print;
 /// Writes the page and says where it is.
 pub fn execute(args: &ReportArgs) -> Result<Exit, Failure> {
     let places = places(args)?;
-    for place in &places {
-        refuse_others(place)?;
+    if let Some(first) = places.first() {
+        refuse_others(first)?; // before the work
     }
     let html = page(&args.runs)?;
     let mut failed = None;
     for place in places {
+        refuse_others(&place)?;
         match write(&place, &html) {
             Ok(()) => {
                 print(&format!("{}\n", place.display()))?;

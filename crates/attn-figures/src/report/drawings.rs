@@ -69,10 +69,13 @@ pub(super) fn of(run: &ReportRun, at: usize, n_runs: usize) -> Result<Drawings, 
     for figure in wanted {
         let slices = Slice::split(&run.frame, figure.dimensions, figure.uses);
         if slices.is_empty() {
-            drawings.skipped.push((
-                figure.name.to_owned(),
-                format!("no measured {} rows", figure.needs),
-            ));
+            let needs = match figure.needs {
+                "measured" => "measured".to_string(),
+                rows => format!("measured {rows}"),
+            };
+            drawings
+                .skipped
+                .push((figure.name.to_owned(), format!("no {needs} rows")));
         }
         for slice in slices {
             let name = format!("{}{}", figure.name, slice.suffix);
