@@ -31,6 +31,7 @@ impl Scale {
 #[derive(Debug, Clone)]
 pub(crate) struct Axis {
     pub(crate) title: String,
+    pub(crate) unit: Unit,
     pub(crate) scale: Scale,
     /// Projected ends, padding included.
     pub(crate) range: (f64, f64),
@@ -44,6 +45,7 @@ impl Axis {
         let ticks = ticks::logarithmic(Scale::Log.unproject(range.0), Scale::Log.unproject(range.1), unit);
         Self {
             title: title.to_owned(),
+            unit,
             scale: Scale::Log,
             range,
             ticks,
@@ -55,6 +57,7 @@ impl Axis {
         let range = padded(scale, values.iter().copied(), 0.04, 1e-9);
         Self {
             title: title.to_owned(),
+            unit,
             scale,
             range,
             ticks: ticks::at_values(values, unit),
@@ -66,6 +69,7 @@ impl Axis {
         let range = padded(Scale::Linear, values, 0.02, 1e-9);
         Self {
             title: title.to_owned(),
+            unit,
             scale: Scale::Linear,
             range,
             ticks: ticks::linear(range.0, range.1, unit),
@@ -80,6 +84,7 @@ impl Axis {
         let range = (middle - 1.2 * half, middle + 1.2 * half);
         Self {
             title: title.to_owned(),
+            unit,
             scale: Scale::Linear,
             range,
             ticks: ticks::linear(range.0, range.1, unit),
@@ -97,6 +102,7 @@ impl Axis {
         let ticks = ticks::linear(0.0, high, unit);
         Self {
             title: title.to_owned(),
+            unit,
             scale: Scale::Linear,
             range: (0.0, high),
             ticks,

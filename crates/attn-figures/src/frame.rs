@@ -3,7 +3,7 @@
 use crate::columns::{count, fill, flag, real, required_text, text};
 use crate::{Error, style::Palette};
 use polars::prelude::DataFrame;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use crate::details::{CurvePoint, Position, Probe, Training};
 pub use crate::row::Row;
@@ -14,7 +14,12 @@ pub struct Frame {
     rows: Vec<Row>,
     details: Details,
     palette: Palette,
+    /// Those of several machines each.
+    twins: BTreeSet<Kind>,
 }
+
+/// The models of a processor and, where a case ran on one, of a GPU.
+type Kind = (Option<String>, Option<String>);
 
 /// Of tables other than that of the rows.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +50,8 @@ impl Frame {
         "sweep_name",
         "question",
         "machine",
+        "fingerprint",
+        "gpu",
         "cache_regime",
         "launch_requested",
         "launch_resolved",
@@ -144,6 +151,7 @@ impl Frame {
 
         fill!(rows, table, text: case_id, run, scope, dtype_requested, dtype_resolved, device_requested, device_resolved);
         fill!(rows, table, text: path_requested, path_resolved, trust, sweep_name, question, machine);
+        fill!(rows, table, text: fingerprint, gpu);
         fill!(rows, table, text: cache_regime, launch_requested, launch_resolved, fair, fair_reference);
         fill!(rows, table, text: decoder, prefix, habits);
         fill!(rows, table, count: d_model, n_heads, n_layers, d_ff, vocab, beam);
@@ -170,10 +178,12 @@ impl Frame {
     /// A frame of rows that are already typed.
     pub fn from_rows(rows: Vec<Row>) -> Self {
         let palette = Palette::new(&rows);
+        let twins = twins(&rows);
         Self {
             rows,
             details: Details::default(),
             palette,
+            twins,
         }
     }
 
@@ -285,6 +295,40 @@ impl Frame {
     pub(crate) fn palette(&self) -> &Palette {
         &self.palette
     }
+
+    /// The model of a row's machine, with a mark of its own where the frame has several machines of that model.
+    pub(crate) fn machine(&self, row: &Row) -> Option<String> {
+        let is_own = |(machine, gpu): &Kind| {
+            // A case that failed early may not know its GPU.
+            *machine == row.machine && (*gpu == row.gpu || (!row.is_ok() && row.gpu.is_none()))
+        };
+        let print = row.fingerprint.as_deref().filter(|print| !print.is_empty());
+        let print = print.filter(|_| self.twins.iter().any(is_own)).map(mark);
+        match (row.machine.clone(), print) {
+            (Some(machine), Some(print)) => Some(format!("{machine} ({print})")),
+            (None, Some(print)) => Some(format!("machine {print}")),
+            (machine, None) => machine,
+        }
+    }
+}
+
+/// As much of a fingerprint as a reader needs to tell machines apart.
+pub(crate) fn mark(fingerprint: &str) -> String {
+    fingerprint.chars().take(8).collect()
+}
+
+/// Models of processor and GPU whose measured rows have several fingerprints. Rows that do not know theirs, as in
+/// older runs, are no machine of their own.
+fn twins(rows: &[Row]) -> BTreeSet<Kind> {
+    let mut prints: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.is_ok()) {
+        if let Some(print) = row.fingerprint.as_deref().filter(|print| !print.is_empty()) {
+            let model = (row.machine.clone(), row.gpu.clone());
+            prints.entry(model).or_default().insert(print);
+        }
+    }
+    prints.retain(|_, own| own.len() > 1);
+    prints.into_keys().collect()
 }
 
 /// The last element of each key, in the order of the keys.

@@ -165,8 +165,12 @@ pub struct Row {
     pub sweep_name: Option<String>,
     /// The question the sweep asks.
     pub question: Option<String>,
-    /// The processor, and the GPU where there is one.
+    /// Model of the processor.
     pub machine: Option<String>,
+    /// Hash of the processor, its cores, the memory and the system.
+    pub fingerprint: Option<String>,
+    /// Model of the GPU, where the case ran on one.
+    pub gpu: Option<String>,
     /// Threads used.
     pub threads: Option<u64>,
     /// What the caches held when a sample began: `hot` or `cold`; null counts as hot.

@@ -19,7 +19,10 @@ pub(crate) enum Dimension {
     /// The sizes of a workload that is compared at one point.
     Sizes,
     Sweep,
+    /// The model, and which one of that model where there are several.
     Machine,
+    /// Empty where a case did not run on one.
+    Gpu,
     Threads,
     Device,
     Dtype,
@@ -46,20 +49,21 @@ pub(crate) enum Dimension {
 }
 
 use Dimension::{
-    Body, Device, Dtype, Fair, Launch, Machine, Model, Path, Prefix, Regime, Run, Scope, SeedHabits, Sizes,
-    Sweep, Tasks, Threads, Updates,
+    Body, Device, Dtype, Fair, Gpu, Launch, Machine, Model, Path, Prefix, Regime, Run, Scope, SeedHabits,
+    Sizes, Sweep, Tasks, Threads, Updates,
 };
 
 /// What a measured time depends on.
 pub(crate) const TIMED: &[Dimension] = &[
-    Run, Model, Sweep, Machine, Threads, Device, Dtype, Path, SeedHabits, Scope, Prefix, Regime, Launch, Fair,
+    Run, Model, Sweep, Machine, Gpu, Threads, Device, Dtype, Path, SeedHabits, Scope, Prefix, Regime, Launch,
+    Fair,
 ];
 /// What a size in closed form depends on.
 pub(crate) const SIZED: &[Dimension] = &[Model, Sweep, Dtype, Prefix, Fair];
 /// What whole decoders have in common where their ways of computing are compared: path, dtype, habits and prefix
 /// are for the figure to tell apart.
 pub(crate) const WAYS: &[Dimension] = &[
-    Run, Model, Sizes, Sweep, Machine, Threads, Device, Scope, Regime, Fair,
+    Run, Model, Sizes, Sweep, Machine, Gpu, Threads, Device, Scope, Regime, Fair,
 ];
 
 /// What the quality of a trained model depends on, beside its task and seeds; the machine is not part of it.
@@ -70,29 +74,33 @@ pub(crate) const TRAINED_ON_ONE: &[Dimension] = &[Model, Sweep, Dtype, Path, Dim
 const MOST_TASKS: usize = 6;
 
 /// All that a measured time depends on, beside variant and place.
-pub(crate) fn setting(row: &Row) -> Vec<String> {
-    TIMED.iter().map(|dimension| dimension.value(row)).collect()
+pub(crate) fn setting(frame: &Frame, row: &Row) -> Vec<String> {
+    TIMED
+        .iter()
+        .map(|dimension| dimension.value(frame, row))
+        .collect()
 }
 
 /// The same for a caption.
-pub(crate) fn setting_in_words(row: &Row) -> Vec<String> {
-    let known = |dimension: &&Dimension| !dimension.value(row).is_empty() && **dimension != Fair;
+pub(crate) fn setting_in_words(frame: &Frame, row: &Row) -> Vec<String> {
+    let known = |dimension: &&Dimension| !dimension.value(frame, row).is_empty() && **dimension != Fair;
     let shown = TIMED.iter().filter(known);
     shown
-        .map(|dimension| dimension.caption(&dimension.value(row)))
+        .map(|dimension| dimension.caption(&dimension.value(frame, row)))
         .collect()
 }
 
 impl Dimension {
     /// The row's value, as resolved, else as requested; empty where it is not known.
-    fn value(self, row: &Row) -> String {
+    fn value(self, frame: &Frame, row: &Row) -> String {
         let either = |a: &Option<String>, b: &Option<String>| a.clone().or_else(|| b.clone());
         let value = match self {
             Run => row.run.clone(),
             Model => model(row),
             Sizes => Some(sizes(row)),
             Sweep => row.sweep_name.clone(),
-            Machine => row.machine.clone(),
+            Machine => frame.machine(row),
+            Gpu => row.gpu.clone(),
             Threads => row
                 .threads
                 .map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" })),
@@ -161,7 +169,7 @@ impl<'a> Slice<'a> {
         dimensions: &'static [Dimension],
         uses: fn(&Row) -> bool,
     ) -> Vec<Self> {
-        let key = |row: &Row| -> Vec<String> { dimensions.iter().map(|d| d.value(row)).collect() };
+        let key = |row: &Row| -> Vec<String> { dimensions.iter().map(|d| d.value(frame, row)).collect() };
         let used: Vec<&Row> = frame.rows().iter().filter(|row| uses(row)).collect();
         let keys: BTreeSet<Vec<String>> = used
             .iter()
@@ -169,7 +177,7 @@ impl<'a> Slice<'a> {
             .map(|row| key(row))
             .collect();
         let named = distinguishing(&keys, dimensions.len());
-        let regimes: BTreeSet<String> = used.iter().map(|row| Regime.value(row)).collect();
+        let regimes: BTreeSet<String> = used.iter().map(|row| Regime.value(frame, row)).collect();
 
         let mut taken = BTreeSet::new();
         let mut slices = Vec::new();
@@ -189,7 +197,7 @@ impl<'a> Slice<'a> {
                 .partition(|row: &&Row| row.is_ok());
             // Where these are empty they do not apply, and what does is in the other suffixes.
             let applies = |at: &&usize| {
-                !wanted[**at].is_empty() || !matches!(dimensions[**at], Model | SeedHabits | Prefix)
+                !wanted[**at].is_empty() || !matches!(dimensions[**at], Model | Gpu | SeedHabits | Prefix)
             };
             let mut suffix: String = named
                 .iter()
@@ -266,11 +274,12 @@ impl<'a> Slice<'a> {
         let Some(row) = self.rows.first() else {
             return Vec::new();
         };
+        let value = |d: &Dimension| d.value(self.frame, row);
         let named = |d: &Dimension| match d {
             Fair => Some(self.held_equal(row)),
             // Hot caches are what everyone expects, unless there are cold ones to tell them from.
-            Regime if !self.has_other_regimes && d.value(row) == "hot" => None,
-            _ => Some(d.caption(&d.value(row))).filter(|_| !d.value(row).is_empty()),
+            Regime if !self.has_other_regimes && value(d) == "hot" => None,
+            _ => Some(d.caption(&value(d))).filter(|_| !value(d).is_empty()),
         };
         let shown = self.dimensions.iter().filter(|d| !matches!(d, Run | Sweep));
         let mut parts: Vec<String> = shown.filter_map(named).collect();
@@ -316,7 +325,7 @@ impl<'a> Slice<'a> {
 
     /// Whether something measured is of the seed-like path.
     pub(crate) fn is_measured_seedlike(&self) -> bool {
-        let is_seedlike = |row: &&&Row| Path.value(row) == "seedlike";
+        let is_seedlike = |row: &&&Row| Path.value(self.frame, row) == "seedlike";
         self.dimensions.contains(&Machine) && self.rows.iter().any(|row| is_seedlike(&row))
     }
 
@@ -521,6 +530,62 @@ mod tests {
         };
         assert_eq!(suffixes(vec![on("a", "one"), on("b", "two")]), ["-one", "-two"]);
         assert_eq!(suffixes(vec![on("a", "one"), on("b", "one")]), ["-a", "-b"]);
+    }
+
+    #[test]
+    fn rows_of_different_machines_never_share_an_axis() {
+        let on = |machine: &str, gpu: Option<&str>, fingerprint: Option<&str>| Row {
+            machine: Some(machine.into()),
+            gpu: gpu.map(str::to_owned),
+            fingerprint: fingerprint.map(str::to_owned),
+            ..row("f32", "fused", "ok")
+        };
+        let (first, second) = (Some("1111111122222222"), Some("3333333344444444"));
+        let captions = |frame: &Frame| -> Vec<String> {
+            let slices = Slice::split(frame, TIMED, |_| true);
+            slices
+                .iter()
+                .map(|slice| slice.provenance().join(" · "))
+                .collect()
+        };
+
+        let alone = vec![on("one", None, first), on("one", None, None)];
+        assert_eq!(suffixes(alone.clone()), [""]);
+        assert_eq!(
+            captions(&Frame::from_rows(alone)),
+            ["one · f32 · fused path · same width"],
+            "one machine needs no mark, and an older run has none"
+        );
+        assert_eq!(
+            suffixes(vec![on("one", None, first), on("two", None, second)]),
+            ["-one", "-two"]
+        );
+
+        let twins = vec![on("one", None, first), on("one", None, second)];
+        assert_eq!(suffixes(twins.clone()), ["-one-11111111", "-one-33333333"]);
+        let apart = twins.into_iter().map(|row| Frame::from_rows(vec![row]));
+        assert_eq!(
+            captions(&Frame::joined(apart.collect())),
+            [
+                "one (11111111) · f32 · fused path · same width",
+                "one (33333333) · f32 · fused path · same width"
+            ]
+        );
+
+        let failed = Row {
+            status: "oom".into(),
+            ..on("one", None, first)
+        };
+        let gpus = vec![
+            on("one", Some("A100"), first),
+            on("one", Some("H100"), second),
+            failed,
+        ];
+        assert_eq!(suffixes(gpus.clone()), ["-a100", "-h100"]);
+        let frame = Frame::from_rows(gpus);
+        assert_eq!(captions(&frame)[1], "one · H100 · f32 · fused path · same width");
+        let slices = Slice::split(&frame, TIMED, |_| true);
+        assert!(slices.iter().all(|slice| slice.failed.len() == 1));
     }
 
     #[test]

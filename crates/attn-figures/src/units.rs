@@ -28,6 +28,28 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
+    /// A title of bare numbers with the unit they are in: `Time per step (s)`. It stays as it is where it says so
+    /// already, and where the number needs none.
+    pub(crate) fn head(self, title: &str) -> String {
+        let base = match self {
+            Unit::Seconds => "s",
+            Unit::Bytes if !title.starts_with("Bytes") => "bytes",
+            Unit::Flops => "FLOP/s",
+            Unit::Share => "share of 1",
+            Unit::Bytes
+            | Unit::Tokens
+            | Unit::Integer
+            | Unit::PerSecond
+            | Unit::Intensity
+            | Unit::Ratio
+            | Unit::Score => return title.to_owned(),
+        };
+        if title.contains(&format!("({base})")) {
+            return title.to_owned();
+        }
+        format!("{title} ({base})")
+    }
+
     /// The value with `digits` significant digits; a tick passes 3 and `trim`, so that `10.0` is `10`.
     pub(crate) fn format(self, value: f64, digits: usize, trim: bool) -> String {
         let number = |v: f64| significant(v, digits, trim);
@@ -186,6 +208,18 @@ mod tests {
         assert_eq!(in_steps(34.95, 0.05), "34.95");
         assert_eq!(in_steps(34.0, 0.2), "34.0");
         assert_eq!(in_steps(-20.0, 10.0), "−20");
+    }
+
+    #[test]
+    fn a_head_has_its_unit_once() {
+        assert_eq!(Unit::Seconds.head("Time per step"), "Time per step (s)");
+        assert_eq!(Unit::Bytes.head("Memory"), "Memory (bytes)");
+        assert_eq!(Unit::Bytes.head("KV cache (bytes)"), "KV cache (bytes)");
+        assert_eq!(Unit::Bytes.head("Bytes added"), "Bytes added");
+        assert_eq!(Unit::Flops.head("Achieved rate"), "Achieved rate (FLOP/s)");
+        assert_eq!(Unit::Share.head("Token accuracy"), "Token accuracy (share of 1)");
+        assert_eq!(Unit::Tokens.head("Context (tokens)"), "Context (tokens)");
+        assert_eq!(Unit::Ratio.head("Times as fast as MHA"), "Times as fast as MHA");
     }
 
     #[test]

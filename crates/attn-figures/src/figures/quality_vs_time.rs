@@ -5,7 +5,7 @@ use super::points::{latest, listed, time};
 use super::quality::{INTERVAL, Tasks, Trained, front, named, point, quality};
 use super::ways::is_end;
 use crate::axis::Axis;
-use crate::frame::Row;
+use crate::frame::{Frame, Row};
 use crate::sheet::{Body, Grid, LinePanel, Measured, Point, Series, Shape, Sheet};
 use crate::slice::{Slice, TRAINED, setting, setting_in_words, sizes};
 use crate::style::{SeriesKey, series_key};
@@ -35,14 +35,14 @@ struct Place {
     setting: Vec<String>,
 }
 
-fn place(row: &Row) -> Option<Place> {
+fn place(frame: &Frame, row: &Row) -> Option<Place> {
     Some(Place {
         workload: WORKLOADS.iter().position(|known| *known == row.workload)?,
         context: row.context.or(row.tokens)?,
         batch: row.batch.unwrap_or(1),
         new_tokens: row.new_tokens.unwrap_or(0),
         beam: row.beam.unwrap_or(0),
-        setting: setting(row),
+        setting: setting(frame, row),
     })
 }
 
@@ -73,6 +73,7 @@ struct Chosen<'a> {
 fn chosen<'a>(slice: &Slice<'a>, tasks: &Tasks<'_>) -> Option<Chosen<'a>> {
     let trained = tasks.all.iter().flat_map(|trained| &trained.rows);
     let trained: BTreeSet<SeriesKey> = trained.map(|row| series_key(row)).collect();
+    let place = |row: &Row| place(slice.frame, row);
     let is_timed = |row: &&Row| row.is_ok() && is_end(row) && step(row).is_some() && place(row).is_some();
     let timed = slice.frame.rows().iter().filter(is_timed);
     let timed: Vec<&Row> = timed.filter(|row| trained.contains(&series_key(row))).collect();
@@ -141,7 +142,10 @@ fn sheet(slice: &Slice<'_>) -> Result<Sheet, String> {
     let mut notes = vec![
         INTERVAL.to_owned(),
         "times: median, 95\u{a0}% bootstrap interval".to_owned(),
-        format!("measured on {}", setting_in_words(example).join(", ")),
+        format!(
+            "measured on {}",
+            setting_in_words(slice.frame, example).join(", ")
+        ),
     ];
     notes.extend(other_sizes(&tasks, example));
     for trained in &tasks.all {

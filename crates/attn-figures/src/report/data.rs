@@ -1,6 +1,7 @@
 //! The numbers of a figure as a table.
 
 use crate::sheet::{Bar, Body, Cell, LinePanel, Measured, Step};
+use crate::units::Unit;
 use serde::Serialize;
 
 use super::cells::plain;
@@ -65,8 +66,8 @@ pub(super) fn of(body: &Body) -> Table {
         Body::Fits(fits) => lines(fits.iter().map(|fit| &fit.panel)),
         Body::Bars(panels) => {
             let all = panels.iter().flat_map(|panel| {
-                let head = (panel.title.as_str(), "", panel.axis_title.as_str());
-                panel.bars.iter().map(move |one| (head, one))
+                let head = (panel.title.as_str(), "", panel.unit.head(&panel.axis_title));
+                panel.bars.iter().map(move |one| (head.clone(), one))
             });
             bars(all)
         }
@@ -76,9 +77,9 @@ pub(super) fn of(body: &Body) -> Table {
                     let head = (
                         panel.title.as_str(),
                         block.title.as_str(),
-                        panel.axis.title.as_str(),
+                        panel.axis.unit.head(&panel.axis.title),
                     );
-                    block.bars.iter().map(move |one| (head, one))
+                    block.bars.iter().map(move |one| (head.clone(), one))
                 })
             });
             bars(all)
@@ -104,7 +105,7 @@ pub(super) fn of(body: &Body) -> Table {
             let named: Vec<String> = stacks
                 .segments
                 .iter()
-                .map(|(name, _)| format!(">{name}"))
+                .map(|(name, _)| format!(">{}", stacks.unit.head(name)))
                 .collect();
             heads.extend(named.iter().map(String::as_str));
             heads.push("at its end");
@@ -121,7 +122,8 @@ pub(super) fn of(body: &Body) -> Table {
             all.compact()
         }
         Body::Waterfalls(falls) => {
-            let mut all = Table::new(&["panel", "step", ">from", ">to", ">low", ">high", "in words"]);
+            let [from, to, low, high] = [">from", ">to", ">low", ">high"].map(|head| falls.unit.head(head));
+            let mut all = Table::new(&["panel", "step", &from, &to, &low, &high, "in words"]);
             for panel in &falls.panels {
                 for (label, step) in falls.labels.iter().zip(&panel.steps) {
                     let [from, to, low, high, text] = match step {
@@ -156,7 +158,8 @@ pub(super) fn of(body: &Body) -> Table {
                 "panel",
                 &heats.y_title,
                 &heats.x_title,
-                &format!(">{}", heats.scale_title),
+                // All heats are of shares.
+                &format!(">{}", Unit::Share.head(&heats.scale_title)),
             ]);
             for panel in &heats.panels {
                 for (row, cells) in heats.rows.iter().zip(&panel.cells) {
@@ -180,14 +183,17 @@ fn ends(value: Measured) -> [String; 2] {
 
 fn lines<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Table {
     let panels: Vec<&LinePanel> = panels.collect();
-    let (x, y) = panels.first().map_or(("x", "y"), |panel| {
-        (panel.x.title.as_str(), panel.y.title.as_str())
-    });
-    // Where panels have axes of their own, a row says which.
-    let is_same = panels
+    // The axes of the figure have a unit at each tick; here the numbers are bare.
+    let titles: Vec<[String; 2]> = panels
         .iter()
-        .all(|panel| panel.x.title == x && panel.y.title == y);
-    let (x, y) = if is_same { (x, y) } else { ("x", "y") };
+        .map(|panel| [&panel.x, &panel.y].map(|axis| axis.unit.head(&axis.title)))
+        .collect();
+    // Where panels have axes of their own, a row says which.
+    let is_same = titles.windows(2).all(|two| two[0] == two[1]);
+    let [x, y] = match titles.first() {
+        Some([x, y]) if is_same => [x.as_str(), y.as_str()],
+        _ => ["x", "y"],
+    };
     let heads = [
         "panel",
         "axes",
@@ -199,11 +205,11 @@ fn lines<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Table {
         "trust",
     ];
     let mut all = Table::new(&heads);
-    for panel in panels {
+    for (panel, [own_x, own_y]) in panels.iter().zip(&titles) {
         let axes = if is_same {
             String::new()
         } else {
-            format!("{} against {}", panel.y.title, panel.x.title)
+            format!("{own_y} against {own_x}")
         };
         for series in &panel.series {
             for point in &series.points {
@@ -224,7 +230,8 @@ fn lines<'a>(panels: impl Iterator<Item = &'a LinePanel>) -> Table {
     all.compact()
 }
 
-type Head<'a> = (&'a str, &'a str, &'a str);
+/// Panel, block, and the quantity with its unit.
+type Head<'a> = (&'a str, &'a str, String);
 
 fn bars<'a>(all: impl Iterator<Item = (Head<'a>, &'a Bar)>) -> Table {
     let mut table = Table::new(&[
@@ -244,7 +251,7 @@ fn bars<'a>(all: impl Iterator<Item = (Head<'a>, &'a Bar)>) -> Table {
             panel.to_owned(),
             block.to_owned(),
             bar.label.clone(),
-            quantity.to_owned(),
+            quantity,
             bar.value.map(|value| plain(value.value)).unwrap_or_default(),
             low,
             high,

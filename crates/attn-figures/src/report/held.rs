@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::cells::{Cells, plain};
+use crate::frame::mark;
 
 /// A setting of the cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -80,6 +81,12 @@ pub(super) fn of(cells: &Cells) -> Held {
             values.sort_by(|a, b| size(a).total_cmp(&size(b)));
         }
         put(&mut held, name, values);
+    }
+    // A single hash says nothing to a reader; several say that one model is several machines.
+    let prints = cells.values("fingerprint");
+    if prints.len() > 1 {
+        let marks = prints.iter().map(|print| mark(print)).collect();
+        put(&mut held, "fingerprint of the machine", marks);
     }
     for (key, name, unit) in MEASURE {
         let mut values: Vec<String> = Vec::new();

@@ -36,7 +36,7 @@ fn settings(slices: &[Slice<'_>]) -> Vec<String> {
             slice
                 .rows
                 .first()
-                .map(|row| setting_in_words(row))
+                .map(|row| setting_in_words(slice.frame, row))
                 .unwrap_or_default()
         })
         .collect();
