@@ -110,11 +110,13 @@ for (const file of readdirSync(pages).filter((name) => name.endsWith(".html")).s
     await page.waitForTimeout(200);
     return status(page);
   };
-  const variants = await cells(page, "variant");
-  const one = `variant=${variants[0]}`;
-  const expected = variants.filter((variant) => variant === variants[0]).length;
-  const kept = Number((await filter(one)).match(/^(\d+) of/)?.[1] ?? -1);
-  check(name, all > variants.length ? kept > 0 : kept === expected, `${one} keeps ${kept} of ${all}`);
+  // One of the run's variants, where it has several to choose from.
+  const variants = await page.locator("#row-selects label", { hasText: /^variant/ }).locator("option").allTextContents();
+  if (variants.length > 0) {
+    const one = `variant=${variants[1]}`;
+    const kept = Number((await filter(one)).match(/^(\d+) of/)?.[1] ?? -1);
+    check(name, kept > 0 && kept < all, `${one} keeps ${kept} of ${all}`);
+  }
   check(name, (await filter("speed=1")).includes("no column speed"), "an unknown column is not told");
   check(name, (await filter("no-such-word-anywhere")).startsWith("0 of"), "words do not filter");
   check(name, (await filter("")).startsWith(`${all} of`), "an empty filter does not keep all");
