@@ -15,46 +15,25 @@ pub unsafe trait Params: Copy {
     const KERNELS: &'static [&'static str];
 }
 
-// SAFETY: `Decode` of `combine.cuh` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for DecodeParams {
-    const KERNELS: &'static [&'static str] = &["latent_decode", "grouped_decode", "few_heads_decode"];
+macro_rules! params {
+    ($($params:ty: $kernels:expr;)+) => {$(
+        // SAFETY: the struct in the kernel's source has the same fields in the same order, and a static assertion on its
+        // size.
+        unsafe impl Params for $params {
+            const KERNELS: &'static [&'static str] = &$kernels;
+        }
+    )+};
 }
 
-// SAFETY: `Advance` of `advance.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for AdvanceParams {
-    const KERNELS: &'static [&'static str] = &["advance"];
-}
-
-// SAFETY: `CacheUpdate` of `cache_update.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for CacheUpdateParams {
-    const KERNELS: &'static [&'static str] = &["cache_update"];
-}
-
-// SAFETY: `GroupedUpdate` of `grouped_update.cu` has the same fields in the same order, and a static assertion on its
-// size.
-unsafe impl Params for GroupedUpdateParams {
-    const KERNELS: &'static [&'static str] = &["grouped_update"];
-}
-
-// SAFETY: `Attend` of `attend.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for AttendParams {
-    const KERNELS: &'static [&'static str] = &["attend"];
-}
-
-// SAFETY: `AttendBackward` of `attend_backward.cu` has the same fields in the same order, and a static assertion on its
-// size.
-unsafe impl Params for AttendBackwardParams {
-    const KERNELS: &'static [&'static str] = &["attend_backward"];
-}
-
-// SAFETY: `Merge` of `merge.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for MergeParams {
-    const KERNELS: &'static [&'static str] = &["merge"];
-}
-
-// SAFETY: `ReadAll` of `read_all.cu` has the same fields in the same order, and a static assertion on its size.
-unsafe impl Params for ReadAllParams {
-    const KERNELS: &'static [&'static str] = &["read_all"];
+params! {
+    DecodeParams: ["latent_decode", "grouped_decode", "few_heads_decode"]; // `Decode` of `combine.cuh`
+    AdvanceParams: ["advance"];
+    CacheUpdateParams: ["cache_update"];
+    GroupedUpdateParams: ["grouped_update"];
+    AttendParams: ["attend"];
+    AttendBackwardParams: ["attend_backward"];
+    MergeParams: ["merge"];
+    ReadAllParams: ["read_all"];
 }
 
 /// Parameters as the driver takes them.
