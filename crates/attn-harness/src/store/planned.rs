@@ -154,11 +154,8 @@ pub fn runs_in(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
         return Ok(vec![dir.to_path_buf()]);
     }
     let shards = dir.join(SHARDS);
-    let folder = if shards.is_dir() {
-        shards
-    } else {
-        dir.to_path_buf()
-    };
+    let has_shards = shards.is_dir();
+    let folder = if has_shards { shards } else { dir.to_path_buf() };
     let mut runs = Vec::new();
     if folder.is_dir() {
         let read = StoreError::io("read", &folder);
@@ -170,7 +167,8 @@ pub fn runs_in(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
                 .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
         };
         runs = names
-            .filter(|path| !is_hidden(path) && is_run(path) && !is_merge(path))
+            // A folder of shards holds nothing else, and there may be thousands.
+            .filter(|path| !is_hidden(path) && is_run(path) && (has_shards || !is_merge(path)))
             .collect();
         runs.sort_by_key(|path| {
             let name = path
