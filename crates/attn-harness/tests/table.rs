@@ -114,6 +114,18 @@ fn rows_of_two_machines_are_never_compared() {
 }
 
 #[test]
+fn rows_of_two_gpus_are_never_compared() {
+    let mut rows = rows();
+    rows[0].gpu = Some("H100".into());
+    rows[1].gpu = Some("V100".into());
+    let text = summary_table(&rows[..2], TableFormat::Table);
+    assert!(
+        text.contains(", H100") && text.contains(", V100") && !text.contains("1.50×"),
+        "{text}"
+    );
+}
+
+#[test]
 fn without_a_baseline_there_are_no_ratios() {
     let text = summary_table(&rows()[1..3], TableFormat::Table);
     assert!(!text.contains("vs MHA"), "{text}");
